@@ -1,0 +1,3 @@
+"""Admin for fairseq: deep Post-LN Transformers that train. Importing it registers the plugin."""
+
+from fairseq_admin import checkpoint, model, optim, task  # noqa: F401

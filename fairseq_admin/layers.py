@@ -1,0 +1,191 @@
+"""Post-LN encoder and decoder layers that ask a named junction for every residual sum."""
+
+from typing import Dict, List, Optional
+
+import torch
+from fairseq.modules.transformer_layer import (
+    TransformerDecoderLayerBase,
+    TransformerEncoderLayerBase,
+)
+from torch import Tensor, nn
+
+from fairseq_admin.residual import AdminResidual
+
+
+def init_feed_forward_(layer: nn.Module) -> None:
+    """The parameter initialization of the paper's code: FFN weights from xavier_uniform, zero
+    biases (fairseq since 0.9 leaves ``nn.Linear``'s default, with a fifth of the variance)."""
+    for linear in (layer.fc1, layer.fc2):
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+
+
+class AdminEncoderLayer(TransformerEncoderLayerBase):
+    """Encoder layer: ``x = LN(x * omega + f(x))`` for self-attention, then for the FFN.
+
+    Args:
+        cfg: a `TransformerConfig` that also holds ``parameter_init``.
+        return_fc: also return the FFN's output, as fairseq's layer does.
+    """
+
+    def __init__(self, cfg, return_fc: bool = False) -> None:
+        super().__init__(cfg, return_fc=return_fc)
+        # fairseq 0.12.2 would replace forward by a fused call that knows no omega
+        self.can_use_fastpath = False
+        self.self_attn_residual = AdminResidual(self.embed_dim)
+        self.ffn_residual = AdminResidual(self.embed_dim)
+        if cfg.parameter_init == "paper":
+            init_feed_forward_(self)
+
+    def forward(
+        self,
+        x: Tensor,
+        encoder_padding_mask: Optional[Tensor],
+        attn_mask: Optional[Tensor] = None,
+    ):
+        """fairseq/modules/transformer_layer.py (0.12.3) without its Pre-LN branches.
+
+        Args:
+            x: `(seq_len, batch, embed_dim)`.
+            encoder_padding_mask: true at padding, `(batch, seq_len)`.
+            attn_mask: nonzero where attention is forbidden, `(seq_len, seq_len)`.
+
+        Returns:
+            `(seq_len, batch, embed_dim)`; with *return_fc* a pair of that and the FFN's output.
+        """
+        if attn_mask is not None:  # finite, so that no row of the softmax is all -inf
+            low = -1e8 if x.dtype == torch.float32 else -1e4
+            attn_mask = attn_mask.masked_fill(attn_mask.to(torch.bool), low)
+
+        branch, _ = self.self_attn(
+            query=x,
+            key=x,
+            value=x,
+            key_padding_mask=encoder_padding_mask,
+            need_weights=False,
+            attn_mask=attn_mask,
+        )
+        x = self.self_attn_layer_norm(self.self_attn_residual(x, self.dropout_module(branch)))
+
+        hidden = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
+        branch = self.fc2(hidden)
+        x = self.final_layer_norm(self.ffn_residual(x, self.dropout_module(branch)))
+        return (x, branch) if self.return_fc and not torch.jit.is_scripting() else x
+
+
+class AdminDecoderLayer(TransformerDecoderLayerBase):
+    """Decoder layer: ``x = LN(x * omega + f(x))`` for self-attention, cross-attention and FFN.
+
+    Args:
+        cfg: a `TransformerConfig` that also holds ``parameter_init``.
+        no_encoder_attn: build the layer without cross-attention.
+    """
+
+    def __init__(self, cfg, no_encoder_attn: bool = False) -> None:
+        super().__init__(cfg, no_encoder_attn)
+        self.self_attn_residual = AdminResidual(self.embed_dim)
+        if self.encoder_attn is not None:
+            self.encoder_attn_residual = AdminResidual(self.embed_dim)
+        self.ffn_residual = AdminResidual(self.embed_dim)
+        if cfg.parameter_init == "paper":
+            init_feed_forward_(self)
+
+    def forward(
+        self,
+        x: Tensor,
+        encoder_out: Optional[Tensor] = None,
+        encoder_padding_mask: Optional[Tensor] = None,
+        incremental_state: Optional[Dict[str, Dict[str, Optional[Tensor]]]] = None,
+        prev_self_attn_state: Optional[List[Tensor]] = None,
+        prev_attn_state: Optional[List[Tensor]] = None,
+        self_attn_mask: Optional[Tensor] = None,
+        self_attn_padding_mask: Optional[Tensor] = None,
+        need_attn: bool = False,
+        need_head_weights: bool = False,
+    ):
+        """fairseq/modules/transformer_layer.py (0.12.3) without Pre-LN, NormFormer and ONNX.
+
+        Args:
+            x: `(tgt_len, batch, embed_dim)`.
+            encoder_out: `(src_len, batch, encoder_embed_dim)`.
+            encoder_padding_mask: true at padding, `(batch, src_len)`.
+            incremental_state: keys and values of the steps before, for incremental decoding.
+            prev_self_attn_state: keys and values to take instead of those of *incremental_state*.
+            prev_attn_state: the same for cross-attention.
+            self_attn_mask: added to the scores, `(tgt_len, tgt_len)`.
+            self_attn_padding_mask: true at padding, `(batch, tgt_len)`.
+            need_attn: return cross-attention weights, averaged over heads.
+            need_head_weights: return them for each head.
+
+        Returns:
+            output `(tgt_len, batch, embed_dim)`, attention weights or None, None.
+        """
+        need_attn = need_attn or need_head_weights
+        set_attention_state(self.self_attn, incremental_state, prev_self_attn_state)
+
+        memory = x
+        if self.cross_self_attention and not has_cached_keys(self.self_attn, incremental_state):
+            memory = torch.cat((encoder_out, x), dim=0)
+            self_attn_mask, self_attn_padding_mask = masks_over_memory(
+                x, encoder_out, encoder_padding_mask, self_attn_mask, self_attn_padding_mask
+            )
+        branch, attn = self.self_attn(
+            query=x,
+            key=memory,
+            value=memory,
+            key_padding_mask=self_attn_padding_mask,
+            incremental_state=incremental_state,
+            need_weights=False,
+            attn_mask=self_attn_mask,
+        )
+        x = self.self_attn_layer_norm(self.self_attn_residual(x, self.dropout_module(branch)))
+
+        if self.encoder_attn is not None and encoder_out is not None:
+            set_attention_state(self.encoder_attn, incremental_state, prev_attn_state)
+            need_weights = need_attn or (not self.training and self.need_attn)
+            branch, attn = self.encoder_attn(
+                query=x,
+                key=encoder_out,
+                value=encoder_out,
+                key_padding_mask=encoder_padding_mask,
+                incremental_state=incremental_state,
+                static_kv=incremental_state is not None or need_weights,
+                need_weights=need_weights,
+                need_head_weights=need_head_weights,
+            )
+            branch = self.dropout_module(branch)
+            x = self.encoder_attn_layer_norm(self.encoder_attn_residual(x, branch))
+
+        hidden = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
+        branch = self.dropout_module(self.fc2(hidden))
+        x = self.final_layer_norm(self.ffn_residual(x, branch))
+        return x, attn, None
+
+
+def set_attention_state(attention: nn.Module, incremental_state, state: Optional[List[Tensor]]):
+    """Put the given keys and values (and padding mask) where *attention* looks for cached ones."""
+    if state is not None:
+        names = ("prev_key", "prev_value", "prev_key_padding_mask")
+        attention._set_input_buffer(incremental_state, dict(zip(names, state)))
+
+
+def has_cached_keys(attention: nn.Module, incremental_state) -> bool:
+    """Whether an earlier decoding step left keys for *attention*."""
+    if incremental_state is None:
+        return False
+    return "prev_key" in (attention._get_input_buffer(incremental_state) or {})
+
+
+def masks_over_memory(x, encoder_out, encoder_padding_mask, attn_mask, padding_mask):
+    """Masks of cross+self-attention, whose keys are the source positions, then the target's.
+
+    Shapes as in :meth:`AdminDecoderLayer.forward`; returns masks that are `src_len` wider.
+    """
+    src_len, batch = encoder_out.shape[:2]
+    if attn_mask is not None:
+        attn_mask = torch.cat((x.new_zeros(x.size(0), src_len), attn_mask), dim=1)
+    if padding_mask is not None:
+        if encoder_padding_mask is None:
+            encoder_padding_mask = padding_mask.new_zeros(batch, src_len)
+        padding_mask = torch.cat((encoder_padding_mask, padding_mask), dim=1)
+    return attn_mask, padding_mask
