@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+import os
+import sys
 from typing import List, Optional
 
 import numpy as np
@@ -39,10 +41,13 @@ def build_profile(arguments: List[str]) -> Profile:
         raise UserError("which model? give --arch, for example --arch transformer_admin")
     if given(arguments, "--task") not in (None, "translation_admin"):
         raise UserError("only --task translation_admin profiles; leave --task out")
-    if given(arguments, "--user-dir") is None:
-        arguments = [*arguments, "--user-dir", fairseq_admin.__path__[0]]
     arguments = [*arguments, "--task", "translation_admin"]
-    args = options.parse_args_and_arch(options.get_training_parser(), arguments)
+    user_dir = given(arguments, "--user-dir")
+    if user_dir is None or os.path.basename(user_dir.rstrip("/")) == "fairseq_admin":
+        # imported already: by any other spelling fairseq would not know it again
+        arguments += ["--user-dir", fairseq_admin.__path__[0]]
+    sys.argv[1:] = arguments  # fairseq looks there for --user-dir, whatever it is given
+    args = options.parse_args_and_arch(options.get_training_parser())
     cfg = convert_namespace_to_omegaconf(args)
     np.random.seed(cfg.common.seed)  # as fairseq_cli/train.py, so that the weights are the same
     utils.set_torch_seed(cfg.common.seed)
