@@ -20,7 +20,7 @@ setup(
         'fairseq==0.12.2; python_version < "3.11"',
         "numpy",
         "sacrebleu>=2.0",  # the signature interface
-        "torch",
+        "torch>=2.1",  # RAdam with decoupled weight decay
     ],
     extras_require={
         "plot": PLOT,  # PNG of omega over depth and of training curves

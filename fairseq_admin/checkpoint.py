@@ -16,7 +16,8 @@ except ImportError:  # NumPy 1
     from numpy.core import multiarray
 
 # What a checkpoint file of fairseq holds beside tensors and plain containers: the options of a
-# model without a dataclass, and NumPy numbers in its meters.
+# model without a dataclass, and NumPy numbers and arrays in its meters (the n-gram counts of
+# --eval-bleu).
 IN_FILES = [
     argparse.Namespace,
     np.ndarray,
@@ -32,7 +33,8 @@ IN_FILES = [
 ]
 
 # What the same checkpoint holds when rank 0 sends it to the other ranks at a resume: its options
-# as an OmegaConf tree, and fairseq's marks where tensors were.
+# as an OmegaConf tree, and fairseq's marks where tensors were. Torch knows one list, so files may
+# hold these too; none of them runs code.
 BETWEEN_RANKS = [
     distributed_utils._TensorPlaceholder,
     DictConfig,
@@ -41,11 +43,11 @@ BETWEEN_RANKS = [
     base.ContainerMetadata,
     base.Metadata,
     collections.defaultdict,
-    typing.Any,
+    (typing.Any, "typing.Any"),
     dict,
     list,
     int,
 ]
 
-if hasattr(torch.serialization, "add_safe_globals"):  # torch >= 2.4
+if torch.__version__ >= "2.6":  # before, torch.load has no protection by default
     torch.serialization.add_safe_globals(IN_FILES + BETWEEN_RANKS)

@@ -1,6 +1,7 @@
 """fairseq-admin: what a user does with Admin beside training."""
 
 import argparse
+import importlib.util
 import logging
 import os
 import sys
@@ -62,6 +63,11 @@ def build_profile(arguments: List[str]) -> Profile:
 
 def profile_command(options: argparse.Namespace, arguments: List[str]) -> None:
     """`fairseq-admin profile`."""
+    for path in filter(None, (options.output, options.plot)):
+        if not os.path.isdir(os.path.dirname(path) or "."):
+            raise UserError(f"no such folder: {os.path.dirname(path)}")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        raise UserError("--plot needs matplotlib: pip install matplotlib")
     profile = build_profile(arguments)
     print(profile.table())
     profile.save(options.output)

@@ -70,7 +70,7 @@ class AdminEncoderLayer(TransformerEncoderLayerBase):
         hidden = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
         branch = self.fc2(hidden)
         x = self.final_layer_norm(self.ffn_residual(x, self.dropout_module(branch)))
-        return (x, branch) if self.return_fc and not torch.jit.is_scripting() else x
+        return (x, branch) if self.return_fc else x
 
 
 class AdminDecoderLayer(TransformerDecoderLayerBase):
@@ -149,7 +149,9 @@ class AdminDecoderLayer(TransformerDecoderLayerBase):
                 value=encoder_out,
                 key_padding_mask=encoder_padding_mask,
                 incremental_state=incremental_state,
-                static_kv=incremental_state is not None or need_weights,
+                # fairseq says True, which only a cache, weights per head or quant-noise's hooks
+                # need; without it torch's fused attention does the work
+                static_kv=incremental_state is not None or need_weights or self.quant_noise > 0,
                 need_weights=need_weights,
                 need_head_weights=need_head_weights,
             )

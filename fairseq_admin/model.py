@@ -22,6 +22,7 @@ from torch import nn
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.layers import AdminDecoderLayer, AdminEncoderLayer
+from fairseq_admin.profiling import STACKS
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,9 @@ OWN_OPTIONS = [
         field(
             default=False,
             metadata={
-                "help": "train the first omega of each stack too, instead of keeping it at 1 "
-                "(a folded model then needs untied embeddings and learned positions)"
+                "help": "train the first omega of each stack too, instead of keeping it at 1 (a "
+                "folded model then needs untied embeddings and learned positions); keep it as it "
+                "is when resuming"
             },
         ),
     ),
@@ -188,9 +190,6 @@ class TransformerAdminModel(TransformerModelBase):
             check_fit(self.state_dict(), state_dict)
         self.omegas_set = True
         return super().load_state_dict(state_dict, strict, model_cfg, args)
-
-
-STACKS = ("encoder", "decoder")
 
 
 def depths(state_dict) -> Dict[str, int]:

@@ -37,6 +37,11 @@ class FairseqRAdam(FairseqOptimizer):
         self._optimizer = torch.optim.RAdam(params, **self.optimizer_config)
 
     @property
+    def supports_flat_params(self) -> bool:
+        """--fp16 keeps one flat fp32 copy of all parameters: RAdam works element by element."""
+        return True
+
+    @property
     def optimizer_config(self) -> Dict[str, Any]:
         """Arguments of torch.optim.RAdam; they also override those of a checkpoint."""
         betas = self.cfg.radam_betas

@@ -41,7 +41,11 @@ def plot_curves(curves: Dict[str, List[Tuple[int, float]]], what: str, path: str
     """
     figure, axes = plt.subplots(figsize=SIZE)
     for method, points in curves.items():
-        updates, perplexities = zip(*points)
-        axes.plot(updates, perplexities, color=COLOURS[method], label=method)
+        axes.plot(
+            [update for update, _ in points],
+            [ppl for _, ppl in points],
+            color=COLOURS[method],
+            label=method,
+        )
     axes.set(xlabel="update", ylabel=f"{what} perplexity", yscale="log")
     save(figure, path)

@@ -1,4 +1,4 @@
-"""The profile: what one forward pass measures, the omegas that follow, and their files."""
+"""The profile: what one forward pass measures, and the omegas that follow."""
 
 import json
 import math
@@ -55,12 +55,22 @@ class Profile:
 
     @classmethod
     def from_dict(cls, data: Dict[str, Any]) -> "Profile":
-        """The inverse of :meth:`to_dict`; raises KeyError or TypeError for other data."""
-        stacks = {
-            name: Stack(stack["input_var"], [Sublayer(**s) for s in stack["sublayers"]])
-            for name, stack in data["stacks"].items()
-        }
-        return cls({name: stacks[name] for name in STACKS}, data["meta"])
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: for other data.
+        """
+        if data["format"] != FORMAT:
+            raise ValueError(f"format {data['format']!r} instead of {FORMAT!r}")
+        stacks = {}
+        for name in STACKS:
+            stack = data["stacks"][name]
+            sublayers = [
+                Sublayer(str(s["name"]), float(s["omega"]), optional_float(s["branch_var"]))
+                for s in stack["sublayers"]
+            ]
+            stacks[name] = Stack(optional_float(stack["input_var"]), sublayers)
+        return cls(stacks, dict(data["meta"]))
 
     def save(self, path: str) -> None:
         """Write the JSON file *path*, whole or not at all."""
@@ -81,6 +91,11 @@ class Profile:
                 var = "" if s.branch_var is None else f"{s.branch_var:.4f}"
                 lines.append(f"{s.name:<34} {var:>15} {s.omega:8.4f}")
         return "\n".join(lines)
+
+
+def optional_float(value: Any) -> Optional[float]:
+    """*value* as a float; None stays None."""
+    return None if value is None else float(value)
 
 
 def named_junctions(model: nn.Module) -> Dict[str, Dict[str, AdminResidual]]:
@@ -180,77 +195,13 @@ def profile_model(model: nn.Module, net_input: Dict[str, Tensor], pad: int, seed
         for stack, junctions in named_junctions(model).items()
         for name, junction in junctions.items()
     ]
+    weights = [(parameter, parameter.data) for parameter in model.parameters()]
     try:
         with seeded(seed), all_layers_training(model):
             model(**net_input, features_only=True, return_all_hiddens=False)
     finally:
+        for parameter, data in weights:
+            parameter.data = data  # quant-noise puts other tensors there
         for handle in handles:
             handle.remove()
-    return Profile(stacks)
-
-
-def read_profile(path: str, model: nn.Module) -> Profile:
-    """A saved profile for *model*: our JSON, a Transformer-Clinic file ("index omega" a line,
-    encoder then decoder) or a deepnmt file (one omega a line, in the same order).
-
-    Raises:
-        UserError: for a file that is none of these, or has another number of sublayers.
-    """
-    path = os.path.abspath(path)
-    try:
-        with open(path, encoding="utf-8") as f:
-            text = f.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the omega file {path}: {error}") from error
-    names = {stack: list(junctions) for stack, junctions in named_junctions(model).items()}
-    if text.lstrip().startswith("{"):
-        profile = parse_json(text, path)
-    else:
-        profile = split_omegas(parse_lines(text, path), names, path)
-    found = {name: [s.name for s in stack.sublayers] for name, stack in profile.stacks.items()}
-    if found != names:
-        raise UserError(f"{path} has {count(found)}, the model has {count(names)}")
-    bad = [omega for omega in profile.omegas if not (math.isfinite(omega) and omega > 0)]
-    if bad:
-        raise UserError(f"{path} holds an omega that is not a positive number: {bad[0]}")
-    profile.meta = {**profile.meta, "omega_file": path}
-    return profile
-
-
-def count(names: Dict[str, List[str]]) -> str:
-    """Numbers of sublayers, for a message."""
-    per_stack = " + ".join(f"{len(names[stack])} {stack}" for stack in STACKS)
-    return f"{sum(map(len, names.values()))} sublayers ({per_stack})"
-
-
-def parse_json(text: str, path: str) -> Profile:
-    """Our own format."""
-    try:
-        return Profile.from_dict(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is JSON, but not a profile of fairseq-admin: {error!r}") from error
-
-
-def parse_lines(text: str, path: str) -> List[float]:
-    """Omegas of a Transformer-Clinic or a deepnmt file."""
-    omegas = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                omegas.append(float(line.split()[-1]))
-            except ValueError:
-                raise UserError(f"{path}, line {number} holds no omega: {line[:60]!r}") from None
-    return omegas
-
-
-def split_omegas(omegas: List[float], names: Dict[str, List[str]], path: str) -> Profile:
-    """Give unnamed omegas, encoder first, the names of the model's sublayers."""
-    total = sum(map(len, names.values()))
-    if len(omegas) != total:
-        raise UserError(f"{path} has {len(omegas)} sublayers, the model has {count(names)}")
-    rest = iter(omegas)
-    stacks = {
-        stack: Stack(None, [Sublayer(name, next(rest)) for name in names[stack]])
-        for stack in STACKS
-    }
     return Profile(stacks)

@@ -10,24 +10,20 @@ import fairseq
 import numpy as np
 import torch
 from fairseq import utils
+from fairseq.data import data_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, OmegaConf
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.profiling import (
-    Profile,
-    apply_profile,
-    named_junctions,
-    profile_model,
-    read_profile,
-)
+from fairseq_admin.omega_file import read_profile
+from fairseq_admin.profiling import Profile, apply_profile, named_junctions, profile_model
 
 logger = logging.getLogger(__name__)
 
 TOKEN_LIMIT = 8192  # tokens; "fewer than 8192" in the paper's appendix, and enough for 1 % in omega
-PADDED_LIMIT = 4  # times the budget; bounds memory where one sentence is far longer than the rest
+PADDED_LIMIT = 8  # times the budget; bounds memory where one sentence is far longer than the rest
 
 # Options that change branch variances; a profile made with others is used, with a warning.
 PROFILED_OPTIONS = (
@@ -86,7 +82,15 @@ class TranslationAdminTask(TranslationTask):
         folder = utils.split_paths(cfg.data)[0]
         if not os.path.isdir(folder):
             raise UserError(f"no such data folder: {os.path.abspath(folder)}")
-        for lang in filter(None, (cfg.source_lang, cfg.target_lang)):
+        langs = [cfg.source_lang, cfg.target_lang]
+        if None in langs:
+            langs = data_utils.infer_language_pair(folder)
+        if None in langs:
+            raise UserError(
+                f"no binarized data in {os.path.abspath(folder)}: give the folder that "
+                "fairseq-preprocess wrote, or name the languages by -s and -t"
+            )
+        for lang in langs:
             dictionary = os.path.join(folder, f"dict.{lang}.txt")
             if not os.path.exists(dictionary):
                 raise UserError(f"missing dictionary {dictionary}: run fairseq-preprocess again")
@@ -144,6 +148,8 @@ class TranslationAdminTask(TranslationTask):
             UserError: for a budget out of range, and where no training sentence fits it.
         """
         budget = self.cfg.profile_tokens
+        if seed < 0:
+            raise UserError(f"--profile-seed {seed}: give 0 or more")
         if not 0 < budget < TOKEN_LIMIT:
             raise UserError(
                 f"--profile-tokens {budget}: give 1 or more and fewer than {TOKEN_LIMIT}"

@@ -4,7 +4,9 @@
 Both models train on the same batch of random tokens in one process, in turn (A B, B A, ...), each
 step through fairseq's Trainer: forward, loss, backward, gradient norm, optimizer. Prints a JSON
 line a size with medians; `ratio` is admin's tokens/s over fairseq's, pair by pair, with its
-quartiles. The profiling pass is given in training steps of as many tokens.
+quartiles. The profiling pass (on the CPU, the reading of its sentences not counted) is given in
+training steps of as many tokens. `linearity` is the step time per layer over that of the first
+depth.
 
 Usage: python scripts/bench.py [--layers 6 18] [--widths 64 128 256] [--pairs 20] [--dtype bf16]
 """
@@ -134,6 +136,7 @@ def peak_memory(method: str, layers: int, width: int, options_: argparse.Namespa
     command = [sys.executable, __file__, "--peak-of", method, "--layers", str(layers)]
     command += ["--widths", str(width), "--tokens", str(options_.tokens)]
     command += ["--dtype", options_.dtype, "--dropout", str(options_.dropout)]
+    command += ["--threads", str(torch.get_num_threads())]
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()[-1])
 
 
@@ -177,6 +180,9 @@ def main() -> None:
     for width in options_.widths:
         for layers in options_.layers:
             rows.append(bench(layers, width, options_))
+            first = next(row for row in rows if row["width"] == width)
+            per_layer = [row["step_s"] / row["layers"] for row in (rows[-1], first)]
+            rows[-1]["linearity"] = round(per_layer[0] / per_layer[1], 3)
             print(json.dumps(rows[-1]), flush=True)
     if options_.output:
         options_.output.write_text(json.dumps({**where, "rows": rows}, indent=1) + "\n")

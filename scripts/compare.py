@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Train two or more conditions side by side on one corpus, decode the test set, score, draw.
+"""Train two conditions (one a method) side by side on one corpus, decode the test set, score, draw.
 
-Usage:   python scripts/compare.py DATA OUT CONFIG [CONFIG ...] [--decode N]
+Usage:   python scripts/compare.py DATA OUT CONFIG CONFIG [--show N]
          python scripts/compare.py runs/demo/data runs/demo demo_post_ln demo_admin
 Inputs:  DATA/bin (fairseq-preprocess), DATA/raw/test.{source,target}, configs/CONFIG.yaml
 Outputs: OUT/CONFIG/{train.log,checkpoint_*.pt,test.txt}; OUT/record.json, OUT/curves.png,
          OUT/omegas.png
 
 Trainings run at the same time, each with its share of the cores. What is finished is not done
-again; an interrupted training goes on from its last checkpoint; changed code, data or configs
-start a condition anew.
+again, and an interrupted training goes on from its last checkpoint. A folder whose config, data or
+model code is another now is not touched: the script says so and stops.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -43,6 +42,8 @@ DECODING = (
 NUMBER = r"([\d.]+(?:e[+-]?\d+)?|inf|nan)"
 TRAIN_LINE = re.compile(rf"\[train_inner\].* ppl={NUMBER},.* num_updates=(\d+),")
 VALID_LINE = re.compile(rf"\[valid\].*\| ppl {NUMBER} \|.*\| num_updates (\d+)")
+TRAINED_BY = ("residual", "layers", "model", "profiling", "omega_file", "task", "optim")
+DATA_SUFFIXES = (".bin", ".idx", ".txt")  # of what fairseq-preprocess writes, without its log
 PROGRESS_S = 15  # seconds between two lines of progress
 
 
@@ -57,21 +58,26 @@ class Condition:
         self.hypotheses = self.folder / "test.txt"
 
     def inputs(self) -> str:
-        """Hash of all that decides the result: config, package and binarized data."""
-        digest = hashlib.sha256()
-        files = [ROOT / "configs" / f"{self.name}.yaml", *sorted(PACKAGE.glob("*.py"))]
-        for file in [*files, *sorted((self.data / "bin").iterdir())]:
-            if file.suffix != ".log":
-                digest.update(file.name.encode() + file.read_bytes())
+        """Hash of all that decides the result: config, model code, data and decoding."""
+        digest = hashlib.sha256(DECODING.encode())
+        files = [ROOT / "configs" / f"{self.name}.yaml"]
+        files += [PACKAGE / f"{module}.py" for module in TRAINED_BY]
+        files += sorted(p for p in (self.data / "bin").iterdir() if p.suffix in DATA_SUFFIXES)
+        for file in files:
+            digest.update(file.name.encode() + file.read_bytes())
         return digest.hexdigest()
 
-    def start_anew_if_changed(self) -> None:
-        """Remove what other inputs left in the folder."""
+    def claim(self) -> None:
+        """Make the folder, or make sure that it is of the same inputs."""
         stamp = self.folder / "inputs.sha256"
-        if self.folder.exists() and (not stamp.exists() or stamp.read_text() != self.inputs()):
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(self.inputs())
+        if not self.folder.exists():
+            self.folder.mkdir(parents=True)
+            stamp.write_text(self.inputs())
+        elif not stamp.exists() or stamp.read_text() != self.inputs():
+            raise SystemExit(
+                f"{self.folder} was made from another config, code or data: give another OUT, or "
+                "remove it"
+            )
 
     def command(self) -> List[str]:
         """The training, from any folder."""
@@ -237,29 +243,34 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("configs", nargs="+")
-    parser.add_argument("--decode", type=int, default=10, help="translations to print")
+    parser.add_argument("--show", type=int, default=10, help="translations to print")
     args = parser.parse_args()
     data, out = args.data.resolve(), args.out.resolve()
     conditions = [Condition(name, data, out) for name in args.configs]
+    methods = [c.method for c in conditions]
+    if len(set(methods)) < len(methods):
+        parser.error(f"give one config a method; these are {', '.join(methods)}")
     task = conditions[0].config.task
     sources, references = (
         (data / "raw" / f"test.{lang}").read_text(encoding="utf-8").splitlines()
         for lang in (task.source_lang, task.target_lang)
     )
     for condition in conditions:
-        condition.start_anew_if_changed()
+        condition.claim()
     train(conditions)
     decode(conditions)
 
     runs = {c.method: {**describe(c), **score(c, references)} for c in conditions}
     record = {**provenance(), "runs": runs}
-    (out / "record.json").write_text(json.dumps(record, indent=1) + "\n")
+    partial = out / "record.json.tmp"
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.rename(out / "record.json")
     plot_curves({m: run["train_ppl"] for m, run in runs.items()}, "train", str(out / "curves.png"))
     for run in runs.values():
         if run["profile"]:
             plot_omegas(Profile.from_dict(run["profile"]), str(out / "omegas.png"))
 
-    show(conditions, sources, references, args.decode)
+    show(conditions, sources, references, args.show)
     print()
     for method, run in runs.items():
         ppl = run["train_ppl"][-1][1]

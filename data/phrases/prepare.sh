@@ -9,7 +9,7 @@
 #          OUT_DIR/bin        what fairseq-train takes
 #
 # Finished steps are skipped. A step works in NAME.partial and is renamed when complete; it then
-# holds a copy of the SHA256SUMS it was made from.
+# holds a RECIPE of what it was made from. A folder without one is somebody else's and is left.
 set -euo pipefail
 
 if [[ $# -ne 1 ]]; then
@@ -20,13 +20,22 @@ here="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 out="$1"
 mkdir -p "$out"
 
-finished() { cmp -s "$here/SHA256SUMS" "$1/SHA256SUMS"; }
+# What a step was made from: the checksums of the text, and how it is cut into pieces.
+recipe() { sha256sum <"$here/subwords.py" | cat "$here/SHA256SUMS" -; }
+finished() { cmp -s <(recipe) "$1/RECIPE"; }
 begin() { rm -rf "$1.partial" && mkdir "$1.partial"; }
 finish() {
-  cp "$here/SHA256SUMS" "$1.partial/SHA256SUMS"
+  recipe >"$1.partial/RECIPE"
   rm -rf "$1"
   mv "$1.partial" "$1"
 }
+
+for folder in bpe bin; do
+  if [[ -e $out/$folder && ! -e $out/$folder/RECIPE ]]; then
+    echo "prepare.sh: $out/$folder is not mine: give another OUT_DIR, or remove it" >&2
+    exit 1
+  fi
+done
 
 echo "raw: $(python "$here/generate.py" "$out/raw")"
 

@@ -1,0 +1,94 @@
+"""Tiny models and batches for tests that run in the test process."""
+
+from argparse import Namespace
+from typing import Any, Dict, List, Tuple
+
+import torch
+from fairseq import models
+from fairseq.data import Dictionary
+from fairseq.data.language_pair_dataset import collate
+from omegaconf import OmegaConf
+
+import fairseq_admin  # noqa: F401  registers the model and the task
+from fairseq_admin.task import TranslationAdminConfig, TranslationAdminTask
+
+TYPES = 60  # words of the in-memory dictionary
+
+TINY = {
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_embed_dim": 16,
+    "encoder_ffn_embed_dim": 32,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "dropout": 0.0,
+}
+
+
+def dictionary(types: int = TYPES) -> Dictionary:
+    """fairseq's four symbols and *types* words."""
+    made = Dictionary()
+    for i in range(types):
+        made.add_symbol(f"w{i}")
+    return made
+
+
+def model_config(arch: str, **given: Any):
+    """The model's config as the trainer has it; for fairseq's own `transformer` a Namespace."""
+    if arch not in models.MODEL_DATACLASS_REGISTRY:
+        return Namespace(_name=arch, **given)
+    config = models.MODEL_DATACLASS_REGISTRY[arch](_name=arch, **given)
+    return OmegaConf.create({"model": config}).model
+
+
+def make_task(types: int = TYPES, joined: bool = True, **given: Any) -> TranslationAdminTask:
+    """The task with dictionaries in memory, where no data folder is read."""
+    source = dictionary(types)
+    target = source if joined else dictionary(types)
+    return TranslationAdminTask(TranslationAdminConfig(**{"seed": 1, **given}), source, target)
+
+
+def build(arch: str = "transformer_admin", seed: int = 1, types: int = TYPES, **given: Any):
+    """A model of TINY size but for the *given* options; omegas are 1."""
+    cfg = model_config(arch, **{**TINY, **given})
+    torch.manual_seed(seed)
+    return models.build_model(cfg, make_task(types))
+
+
+def sentences(lengths: List[Tuple[int, int]], seed: int = 1, types: int = TYPES) -> List[Dict]:
+    """Random sentence pairs of the given (source, target) lengths, the end symbol counted."""
+    words = dictionary(types)
+    generator = torch.Generator().manual_seed(seed)
+
+    def sentence(length: int) -> torch.Tensor:
+        tokens = torch.randint(words.nspecial, len(words), (length,), generator=generator)
+        tokens[-1] = words.eos()
+        return tokens
+
+    return [
+        {"id": i, "source": sentence(source), "target": sentence(target)}
+        for i, (source, target) in enumerate(lengths)
+    ]
+
+
+def batched(samples: List[Dict], **padded_to: int) -> Dict[str, Any]:
+    """fairseq's batch of *samples*, sources padded on the left and targets on the right; to more
+    columns than needed with ``source=`` and ``target=``."""
+    words = dictionary(0)
+    return collate(
+        samples,
+        pad_idx=words.pad(),
+        eos_idx=words.eos(),
+        left_pad_source=True,
+        left_pad_target=False,
+        pad_to_length={"source": None, "target": None, **padded_to} if padded_to else None,
+    )
+
+
+LENGTHS = [(9, 7), (3, 12), (6, 4), (11, 5), (8, 8)]
+PAD = dictionary(0).pad()
+
+
+def net_input(lengths: List[Tuple[int, int]] = LENGTHS, **kwargs: Any) -> Dict[str, torch.Tensor]:
+    """Model inputs of a batch of random sentences."""
+    return batched(sentences(lengths, **kwargs))["net_input"]

@@ -1,0 +1,74 @@
+"""Optimizer `radam`: torch.optim.RAdam under fairseq's options."""
+
+import pytest
+import torch
+from fairseq import optim, options
+from omegaconf import OmegaConf
+
+import fairseq_admin  # noqa: F401  registers radam
+from fairseq_admin.optim import RAdamConfig
+
+
+def weights():
+    return torch.nn.Parameter(torch.linspace(-1, 1, 6).reshape(2, 3))
+
+
+def optimizer(parameter, **given):
+    cfg = OmegaConf.structured(RAdamConfig(_name="radam", **{"lr": [0.1], **given}))
+    return optim.build_optimizer(cfg, [parameter])
+
+
+def steps(parameter, stepper, count=10):
+    """*parameter* after *count* updates on the gradient of a quartic."""
+    for _ in range(count):
+        stepper.zero_grad()
+        parameter.pow(4).sum().backward()
+        stepper.step()
+    return parameter.detach()
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, {"betas": (0.9, 0.999)}),
+        ({"radam_betas": "(0.9, 0.98)"}, {"betas": (0.9, 0.98)}),
+        ({"radam_betas": [0.8, 0.9]}, {"betas": (0.8, 0.9)}),
+        ({"radam_betas": (0.8, 0.9), "radam_eps": 1e-3}, {"betas": (0.8, 0.9), "eps": 1e-3}),
+        ({"weight_decay": 0.3}, {"weight_decay": 0.3}),
+        (
+            {"weight_decay": 0.3, "decoupled_weight_decay": True},
+            {"weight_decay": 0.3, "decoupled_weight_decay": True},
+        ),
+    ],
+)
+def test_ten_steps_equal_torchs(given, expected):
+    ours, theirs = weights(), weights()
+    got = steps(ours, optimizer(ours, **given))
+    assert torch.equal(got, steps(theirs, torch.optim.RAdam([theirs], lr=0.1, **expected)))
+    assert not torch.equal(got, weights())
+
+
+def test_decoupled_weight_decay_is_another_update():
+    results = []
+    for decoupled in (False, True):
+        parameter = weights()
+        given = {"weight_decay": 0.3, "decoupled_weight_decay": decoupled}
+        results.append(steps(parameter, optimizer(parameter, **given)))
+    assert not torch.allclose(*results, rtol=1e-3)
+
+
+def test_learning_rate_is_set_by_the_scheduler():
+    stepper = optimizer(weights())
+    stepper.set_lr(0.02)
+    assert stepper.get_lr() == 0.02
+    assert [group["lr"] for group in stepper.optimizer.param_groups] == [0.02]
+
+
+def test_options_of_the_command_line():
+    arguments = ["data", "--arch", "transformer_admin", "--optimizer", "radam", "--lr", "7e-4"]
+    arguments += ["--radam-betas", "(0.9, 0.98)", "--weight-decay", "1e-4"]
+    args = options.parse_args_and_arch(options.get_training_parser(), arguments)
+    parameter = weights()
+    defaults = optim.build_optimizer(args, [parameter]).optimizer.defaults
+    assert (defaults["lr"], defaults["betas"]) == (7e-4, (0.9, 0.98))
+    assert (defaults["weight_decay"], defaults["decoupled_weight_decay"]) == (1e-4, False)

@@ -1,0 +1,96 @@
+"""The formula: omega from variances, and the junction x * omega + f(x)."""
+
+import math
+
+import pytest
+import torch
+
+from fairseq_admin.residual import AdminResidual, masked_var, next_omega, omegas_from_variances
+
+
+def test_first_omega_is_1_whatever_the_input_variance():
+    assert next_omega(2.25, []) == 1.0
+
+
+@pytest.mark.parametrize(
+    "input_var, branch_vars, omega",
+    [
+        (1.0, [0.44], 1.2),
+        (1.0, [0.44, 0.25, 0.56], 1.5),
+        (0.5, [3.5], 2.0),
+        (4.0, [5.0, 16.0], 5.0),
+    ],
+)
+def test_omega_is_the_root_of_input_variance_plus_branch_variances(input_var, branch_vars, omega):
+    assert next_omega(input_var, branch_vars) == pytest.approx(omega, rel=1e-15)
+
+
+def test_last_branch_counts_in_no_omega():
+    """omega_i sums the branches before i: the last one is measured but not used."""
+    assert omegas_from_variances(1.0, [1.25, 1.75, 100.0]) == [1.0, 1.5, 2.0]
+
+
+def test_no_sublayer_no_omega():
+    assert omegas_from_variances(1.0, []) == []
+
+
+def test_masked_var_is_biased_and_over_positions_and_channels():
+    x = torch.tensor([[[0.0, 2.0]], [[4.0, 6.0]]])  # mean 3, squares 9 + 1 + 1 + 9
+    assert masked_var(x, torch.ones(2, 1, dtype=torch.bool)) == 5.0
+
+
+def test_masked_var_leaves_padding_out():
+    x = torch.tensor([[[0.0, 2.0], [1e6, -1e6]], [[4.0, 6.0], [math.nan, math.inf]]])
+    valid = torch.tensor([[True, False], [True, False]])
+    assert masked_var(x, valid) == 5.0
+
+
+def test_masked_var_of_half_precision_is_computed_in_fp32():
+    """4096 and 4096 + 512: deviations of 256, whose square is beyond fp16."""
+    x = torch.tensor([[[4096.0, 4608.0]]], dtype=torch.float16)
+    assert masked_var(x, torch.ones(1, 1, dtype=torch.bool)) == 65536.0
+
+
+def test_junction_scales_the_shortcut_and_not_the_branch():
+    junction = AdminResidual(2)
+    with torch.no_grad():
+        junction.omega.copy_(torch.tensor([2.0, 0.5]))
+    out = junction(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[10.0, 20.0]]]))
+    assert out.tolist() == [[[16.0, 22.0]]]  # 3 * 2 + 10, 4 * 0.5 + 20
+
+
+def test_new_junction_is_an_ordinary_residual_sum():
+    shortcut, branch = torch.randn(2, 5, 3, 8, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(AdminResidual(8)(shortcut, branch), shortcut + branch)
+
+
+def test_fill_sets_every_channel():
+    junction = AdminResidual(3)
+    junction.fill(1.5)
+    assert junction.omega.tolist() == [1.5] * 3
+    assert junction.omega.requires_grad
+
+
+def test_frozen_omega_is_saved_but_not_trained():
+    junction = AdminResidual(3)
+    junction.fill(2.0)
+    junction.freeze()
+    assert list(junction.parameters()) == []
+    assert list(junction.state_dict()) == ["omega"]
+    assert junction.omega.tolist() == [2.0] * 3
+    junction.fill(1.25)
+    assert junction(torch.ones(1, 1, 3), torch.zeros(1, 1, 3)).tolist() == [[[1.25] * 3]]
+
+
+def test_gradients_of_the_junction():
+    """torch.autograd.gradcheck with respect to shortcut, branch and omega, in fp64."""
+    junction = AdminResidual(3).double()
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def call(shortcut, branch, omega):
+        return torch.func.functional_call(junction, {"omega": omega}, (shortcut, branch))
+
+    assert torch.autograd.gradcheck(call, (random(4, 2, 3), random(4, 2, 3), random(3)))
