@@ -15,6 +15,7 @@ model code is another now is not touched: the script says so and stops.
 import argparse
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -29,7 +30,6 @@ from omegaconf import OmegaConf
 from sacrebleu.metrics import BLEU
 
 import fairseq_admin
-from fairseq_admin.plotting import plot_curves, plot_omegas
 from fairseq_admin.profiling import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,6 +119,8 @@ def run_together(commands: Dict[str, List[str]], logs: Dict[str, Path], watch) -
     Raises:
         SystemExit: when one fails; the others are ended.
     """
+    if not commands:
+        return
     env = environment(len(commands))
     running = {}
     try:
@@ -197,13 +199,15 @@ def score(condition: Condition, references: List[str]) -> Dict[str, object]:
 def describe(condition: Condition) -> Dict[str, object]:
     """A condition's part of the record."""
     state = torch.load(condition.folder / "checkpoint_best.pt", map_location="cpu")
-    seconds = re.findall(r"done training in ([\d.]+) seconds", condition.log.read_text())
+    log = condition.log.read_text()
+    seconds = re.findall(r"done training in ([\d.]+) seconds", log)
+    interrupted = log.count("training on 1 devices") > len(seconds)
     return {
         "config": condition.name,
         "options": OmegaConf.to_container(condition.config),
         "seed": condition.config.common.seed,
         "updates": state["optimizer_history"][-1]["num_updates"],
-        "train_seconds": sum(map(float, seconds)),
+        "train_seconds": None if interrupted else sum(map(float, seconds)),
         "train_ppl": condition.curve(TRAIN_LINE),
         "valid_ppl": condition.curve(VALID_LINE),
         "profile": state["task_state"].get("profile"),
@@ -227,6 +231,16 @@ def provenance() -> Dict[str, object]:
     }
 
 
+def draw(runs: Dict[str, Dict[str, object]], out: Path) -> None:
+    """The two figures of a record."""
+    from fairseq_admin.plotting import plot_curves, plot_omegas  # matplotlib logs at its import
+
+    plot_curves({m: run["train_ppl"] for m, run in runs.items()}, "train", str(out / "curves.png"))
+    for run in runs.values():
+        if run["profile"]:
+            plot_omegas(Profile.from_dict(run["profile"]), str(out / "omegas.png"))
+
+
 def show(conditions: List[Condition], sources: List[str], references: List[str], n: int) -> None:
     """Print *n* of the test translations, evenly spread, beside their references."""
     translated = {c.method: c.hypotheses.read_text().splitlines() for c in conditions}
@@ -245,6 +259,7 @@ def main() -> None:
     parser.add_argument("configs", nargs="+")
     parser.add_argument("--show", type=int, default=10, help="translations to print")
     args = parser.parse_args()
+    logging.getLogger().setLevel(logging.WARNING)  # fairseq tells INFO, matplotlib DEBUG
     data, out = args.data.resolve(), args.out.resolve()
     conditions = [Condition(name, data, out) for name in args.configs]
     methods = [c.method for c in conditions]
@@ -265,10 +280,7 @@ def main() -> None:
     partial = out / "record.json.tmp"
     partial.write_text(json.dumps(record, indent=1) + "\n")
     partial.rename(out / "record.json")
-    plot_curves({m: run["train_ppl"] for m, run in runs.items()}, "train", str(out / "curves.png"))
-    for run in runs.values():
-        if run["profile"]:
-            plot_omegas(Profile.from_dict(run["profile"]), str(out / "omegas.png"))
+    draw(runs, out)
 
     show(conditions, sources, references, args.show)
     print()
