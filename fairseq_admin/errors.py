@@ -10,3 +10,4 @@ class UserError(SystemExit):
 
     def __init__(self, message: str) -> None:
         super().__init__(f"fairseq_admin: {message}")
+        self.message = message

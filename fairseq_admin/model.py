@@ -147,6 +147,7 @@ class TransformerAdminModel(TransformerModelBase):
     """
 
     omegas_set = False  # by a profile, an omega file or a checkpoint
+    omegas_loaded = False  # by a checkpoint
 
     @classmethod
     def add_args(cls, parser) -> None:
@@ -188,7 +189,7 @@ class TransformerAdminModel(TransformerModelBase):
         layers_kept = any(getattr(model_cfg, f"{s}_layers_to_keep", None) for s in STACKS)
         if strict and not layers_kept:
             check_fit(self.state_dict(), state_dict)
-        self.omegas_set = True
+        self.omegas_set = self.omegas_loaded = True
         return super().load_state_dict(state_dict, strict, model_cfg, args)
 
 

@@ -4,10 +4,9 @@ import logging
 import os
 import platform
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 import fairseq
-import numpy as np
 import torch
 from fairseq import utils
 from fairseq.data import data_utils
@@ -16,14 +15,12 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, OmegaConf
 
+from fairseq_admin.batch import TOKEN_LIMIT, check_not_empty, draw_batch
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import read_profile
 from fairseq_admin.profiling import Profile, apply_profile, named_junctions, profile_model
 
 logger = logging.getLogger(__name__)
-
-TOKEN_LIMIT = 8192  # tokens; "fewer than 8192" in the paper's appendix, and enough for 1 % in omega
-PADDED_LIMIT = 8  # times the budget; bounds memory where one sentence is far longer than the rest
 
 # Options that change branch variances; a profile made with others is used, with a warning.
 PROFILED_OPTIONS = (
@@ -73,6 +70,8 @@ class TranslationAdminTask(TranslationTask):
     optimizer, the fp16 master copies, data parallel wrapping and EMA take copies of them."""
 
     cfg: TranslationAdminConfig
+    initialized = None  # the model whose omegas this task set
+    profile_restored = False  # from the checkpoint that training goes on from
 
     @classmethod
     def setup_task(cls, cfg: TranslationAdminConfig, **kwargs):
@@ -112,6 +111,7 @@ class TranslationAdminTask(TranslationTask):
         self.state.merge_state_dict({"profile": profile})
         apply_profile(model, Profile.from_dict(profile))
         model.omegas_set = True
+        self.initialized = model
         logger.info("omegas\n%s", Profile.from_dict(profile).table())
 
     def make_profile(self, model, cfg) -> Profile:
@@ -125,7 +125,7 @@ class TranslationAdminTask(TranslationTask):
                 keep_first_at_1(profile)
             return profile
         seed = self.cfg.seed if self.cfg.profile_seed is None else self.cfg.profile_seed
-        batch = self.draw_batch(model, seed)
+        batch = self.draw(model, seed)
         profile = profile_model(model, batch["net_input"], self.src_dict.pad(), seed)
         profile.meta = {
             "arch": values["_name"],
@@ -141,62 +141,33 @@ class TranslationAdminTask(TranslationTask):
         }
         return profile
 
-    def draw_batch(self, model, seed: int) -> Dict[str, Any]:
-        """Training sentences in a random order, as many as the budget of tokens takes.
-
-        Raises:
-            UserError: for a budget out of range, and where no training sentence fits it.
-        """
-        budget = self.cfg.profile_tokens
-        if seed < 0:
-            raise UserError(f"--profile-seed {seed}: give 0 or more")
-        if not 0 < budget < TOKEN_LIMIT:
-            raise UserError(
-                f"--profile-tokens {budget}: give 1 or more and fewer than {TOKEN_LIMIT}"
-            )
+    def draw(self, model, seed: int) -> Dict[str, Any]:
+        """A batch of training sentences for the profile, by :func:`draw_batch`."""
         split = self.cfg.train_subset
+        check_not_empty(self.cfg.data, split, self.cfg.source_lang, self.cfg.target_lang)
         try:
             self.load_dataset(split, epoch=1, combine=True)
         except FileNotFoundError as error:
             raise UserError(f"no training data to profile: {error}") from error
         dataset = self.datasets.pop(split)  # the trainer loads it anew
-        if dataset.tgt is None or len(dataset) == 0:
-            raise UserError(
-                f"nothing to profile: {split!r} in {self.cfg.data} has no sentence pair"
-            )
         limits = utils.resolve_max_positions(self.max_positions(), model.max_positions())
-        allowed, _ = dataset.filter_indices_by_size(np.arange(len(dataset)), limits)
-        sizes = np.stack([dataset.src_sizes, dataset.tgt_sizes], axis=1)  # (pairs, 2) in tokens
-        chosen = choose(sizes, allowed, budget, np.random.default_rng(seed))
-        if not chosen:
-            raise UserError(
-                f"nothing to profile: of {len(dataset)} pairs in {split!r} none has at most "
-                f"{budget} tokens a side (--profile-tokens) and fits the length limits {limits}"
-            )
-        return dataset.collater([dataset[i] for i in chosen])
+        return draw_batch(dataset, self.cfg.profile_tokens, limits, seed)
 
+    def state_dict(self) -> Dict[str, Any]:
+        """What checkpoints keep: the profile, unless the omegas come from another one's model."""
+        state = super().state_dict()
+        if getattr(self.initialized, "omegas_loaded", False) and not self.profile_restored:
+            state = {name: value for name, value in state.items() if name != "profile"}
+        return state
 
-def choose(sizes, allowed, budget: int, rng) -> List[int]:
-    """Indices of pairs in random order until the next one would exceed the budget.
+    def get_checkpoint_dict(self) -> Dict[str, Any]:
+        """The same for fairseq's resume, which does not read the task state."""
+        return {type(self).__name__: self.state_dict()}
 
-    Args:
-        sizes: tokens of the source and of the target of each pair, `(pairs, 2)`.
-        allowed: indices to draw from.
-        budget: most tokens on either side.
-        rng: a NumPy generator.
-    """
-    allowed = np.asarray(allowed)
-    allowed = allowed[(sizes[allowed] <= budget).all(axis=1)]
-    total, longest, chosen = np.zeros(2, int), np.zeros(2, int), []
-    # a pair has a token at least, so no more than `budget` pairs fit
-    for i in rng.choice(allowed, min(len(allowed), budget), replace=False):
-        if (total + sizes[i] > budget).any():
-            break
-        wider = np.maximum(longest, sizes[i])
-        if (wider * (len(chosen) + 1) <= PADDED_LIMIT * budget).all():
-            total, longest = total + sizes[i], wider
-            chosen.append(int(i))
-    return chosen
+    def set_checkpoint_dict(self, saved: Dict[str, Any]) -> None:
+        """Take the profile of the checkpoint that training goes on from."""
+        self.state.merge_state_dict(saved)
+        self.profile_restored = "profile" in saved
 
 
 def warn_of_differences(profile: Profile, options: Dict[str, Any]) -> None:
@@ -238,9 +209,10 @@ def from_rank_0(make) -> Any:
             error = f"rank 0: {e}"
             logger.exception("the profile failed")
         except UserError as e:
-            error = str(e)
+            error = e.message
     result, error = distributed_utils.broadcast_object((result, error), 0, group)
     if error:
+        torch.distributed.destroy_process_group()  # its threads would abort the exit
         raise UserError(error)
     return result
 

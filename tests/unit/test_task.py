@@ -8,15 +8,10 @@ import torch
 from fairseq.dataclass.configs import CommonConfig, DatasetConfig
 from omegaconf import OmegaConf
 
+from fairseq_admin.batch import PADDED_LIMIT, choose
 from fairseq_admin.errors import UserError
 from fairseq_admin.profiling import Profile, named_junctions
-from fairseq_admin.task import (
-    PADDED_LIMIT,
-    PROFILED_OPTIONS,
-    TranslationAdminConfig,
-    TranslationAdminTask,
-    choose,
-)
+from fairseq_admin.task import PROFILED_OPTIONS, TranslationAdminConfig, TranslationAdminTask
 from tests.helpers import TINY, make_task, model_config
 
 GIVEN = {**TINY, "dropout": 0.1}
@@ -187,7 +182,7 @@ def test_length_limits_of_the_task_hold(corpus):
     """Sentences that training would leave out are not profiled."""
     task = task_of(corpus, max_source_positions=8, max_target_positions=7)
     model = task.build_model(model_config("transformer_admin", **GIVEN), from_checkpoint=True)
-    batch = task.draw_batch(model, 1)
+    batch = task.draw(model, 1)
     assert 0 < batch["net_input"]["src_tokens"].size(1) <= 8
     assert 0 < batch["net_input"]["prev_output_tokens"].size(1) <= 7
 
@@ -199,9 +194,9 @@ def test_budget_out_of_range_names_the_limit(corpus, tokens):
 
 
 def test_no_sentence_is_short_enough(corpus):
-    with pytest.raises(UserError, match="of 300 pairs in 'train' none has at most 2 tokens"):
+    with pytest.raises(UserError, match="of 300 training pairs none has at most 2 tokens"):
         built(corpus, profile_tokens=2)
-    with pytest.raises(UserError, match="nothing to profile: of 300 pairs"):
+    with pytest.raises(UserError, match="nothing to profile: of 300 training pairs"):
         built(corpus, model={"max_source_positions": 3, "max_target_positions": 3})
 
 

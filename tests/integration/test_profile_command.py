@@ -1,0 +1,102 @@
+"""`fairseq-admin profile`: what training would set, as a table, as JSON and as PNG."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+CASES = {
+    "no architecture": (["DATA"], ["which model?", "--arch"]),
+    "no data folder": (["NOWHERE", "--arch", "transformer_admin"], ["no such data folder"]),
+    "no omegas": (["DATA", "--arch", "transformer"], ["transformer has no omegas"]),
+    "another task": (
+        ["DATA", "--arch", "transformer_admin", "--task", "translation"],
+        ["only --task translation_admin profiles"],
+    ),
+    "too many tokens": (
+        ["DATA", "--arch", "transformer_admin", "--profile-tokens", "9000", "MODEL"],
+        ["--profile-tokens 9000", "fewer than 8192"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def command(lab):
+    """The command from any folder: this checkout's, whatever else is installed."""
+    env = {"PYTHONPATH": str(lab.plugin.parent)}
+    python = [lab.bin / "python", "-m", "fairseq_admin.cli"]
+    return lambda arguments, cwd: lab.run([*python, *arguments], cwd=cwd, env=env)
+
+
+@pytest.fixture(scope="module")
+def profiled(corpus, lab, command, tmp_path_factory):
+    """The profile of the model that `admin` trains, as files."""
+    folder = tmp_path_factory.mktemp("profile")
+    arguments = [str(part) for part in lab.train_command(corpus, "unused", "--user-dir")[1:-1]]
+    where = arguments.index("--user-dir")
+    del arguments[where : where + 2]  # filled in
+    files = ["--output", folder / "p.json", "--plot", folder / "p.png"]
+    run = command(["profile", *arguments, *files], folder).ok()
+    return SimpleNamespace(run=run, folder=folder, json=folder / "p.json", png=folder / "p.png")
+
+
+def test_json_is_the_profile_that_training_stores(profiled, admin, lab):
+    stored = lab.load(admin.checkpoints[20])["task_state"]["profile"]
+    assert json.loads(profiled.json.read_text()) == stored
+
+
+def test_table_is_the_one_that_training_logs(profiled, admin):
+    assert admin.run.table() in profiled.run.output
+
+
+def test_writes_nothing_but_what_was_asked_for(profiled):
+    assert sorted(path.name for path in profiled.folder.iterdir()) == ["p.json", "p.png"]
+
+
+def test_plot_is_a_png_no_wider_than_1200_pixels(profiled):
+    data = profiled.png.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert 300 < int.from_bytes(data[16:20], "big") <= 1200  # width in the first chunk
+
+
+def test_as_omega_file_it_sets_the_same_omegas_without_profiling(
+    profiled, admin, corpus, lab, tmp_path
+):
+    """With another seed a second profile would be another one."""
+    extra = ["--omega-file", profiled.json, "--lr", "0", "--max-update", "1", "--seed", "9"]
+    run = lab.run(lab.train_command(corpus, tmp_path, *extra), cwd=tmp_path).ok()
+    assert run.table() == admin.run.table()
+    state = lab.load(tmp_path / "checkpoint_last.pt")
+    expected = lab.profiled(lab.profile_of(lab.load(admin.checkpoints[20])))
+    for name, omega in lab.omegas(state["model"]).items():
+        assert (omega - expected[name]).abs().max() < 1e-6, name
+    assert lab.profile_of(state).meta["omega_file"] == str(profiled.json)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["profile", "--help"]])
+def test_help_is_complete(command, tmp_path, arguments):
+    run = command(arguments, tmp_path).ok()
+    words = ["--output", "--plot", "--arch"] if "profile" in arguments else ["profile"]
+    assert all(word in run.output for word in words)
+
+
+@pytest.fixture(scope="module")
+def outcomes(corpus, lab, command, in_background, tmp_path_factory):
+    def start(case):
+        folder = tmp_path_factory.mktemp("mistake")
+        arguments = [str(corpus) if word == "DATA" else word for word in CASES[case][0]]
+        if "MODEL" in arguments:
+            arguments = arguments[:-1] + lab.model_options
+        run = command(["profile", *arguments], folder)
+        return run, list(folder.iterdir())
+
+    return in_background(start)
+
+
+def test_mistake_is_one_clear_line_and_writes_nothing(outcomes, case):
+    run, written = outcomes[case].result()
+    assert run.code != 0
+    assert run.last_line.startswith("fairseq_admin: "), run.output
+    assert "Traceback" not in run.output
+    assert all(words in run.last_line for words in CASES[case][1])
+    assert not written

@@ -1,0 +1,128 @@
+"""Each way to train that touches parameters, before or after the omegas are written to them."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+
+UPDATES = 4  # of each variant
+STEPS = 8e-3  # Adam's four steps at lr 0.5, 1, 1.5, 2 e-3 add up to 5e-3; fp16 rounds 2 by 1e-3
+
+CASES = {
+    "fp16": ["--fp16", "--fp16-no-flatten-grads"],  # flat copies need a GPU
+    "memory-efficient fp16": ["--memory-efficient-fp16"],
+    "checkpoint-activations": ["--checkpoint-activations"],
+    "update-freq": ["--update-freq", "2"],
+    "ema": ["--store-ema", "--ema-fp32", "--ema-decay", "0.999"],
+    "layerdrop": ["--encoder-layerdrop", "0.2", "--decoder-layerdrop", "0.2"],
+    "radam": ["--optimizer", "radam", "--radam-betas", "(0.9, 0.98)"],
+    "learn-first-omega": ["--learn-first-omega"],
+    "parameter-init": ["--parameter-init", "fairseq"],
+}
+
+
+@pytest.fixture(scope="module")
+def variants(corpus, lab, in_background, tmp_path_factory):
+    def start(case):
+        folder = tmp_path_factory.mktemp("variant")
+        command = lab.train_command(corpus, folder, "--max-update", UPDATES, *CASES[case])
+        return lab.run(command, cwd=folder).ok(), lab.load(folder / "checkpoint_last.pt")
+
+    return in_background(start)
+
+
+def test_trains_from_the_profiled_omegas(variants, lab, case):
+    """Parameters that were copied before the profile would have put the omegas back to 1."""
+    run, state = variants[case].result()
+    losses = run.losses()
+    assert set(losses) == {1, 2, 3, 4}
+    assert all(math.isfinite(loss) and loss < 9 for loss in losses.values())  # bits
+    profile = lab.profile_of(state)
+    assert run.table() == profile.table()
+    assert max(profile.omegas) > 1.2
+    for name, omega in lab.omegas(state["model"]).items():
+        assert (omega - lab.profiled(profile)[name]).abs().max() < STEPS, name
+
+
+def test_variant_is_the_one_that_was_asked_for(variants, admin, lab, case):
+    run, state = variants[case].result()
+    model = state["model"]
+    straight = admin.run.losses()
+    first = run.records("train_inner")[0]
+    if "fp16" in case:
+        weight = model["encoder.layers.1.fc1.weight"]  # saved as fp32
+        assert torch.equal(weight.half().float(), weight)
+        assert "loss_scale" in first
+        assert float(first["loss"]) == pytest.approx(straight[1], abs=0.01)
+    elif case == "checkpoint-activations":
+        assert run.losses() == {n: straight[n] for n in range(1, 5)}
+        assert state["cfg"]["model"]["checkpoint_activations"]
+    elif case == "update-freq":
+        assert float(first["bsz"]) > 1.5 * float(admin.run.records("train_inner")[0]["bsz"])
+    elif case == "ema":
+        ema = state["extra_state"]["ema"]
+        assert lab.omegas(ema).keys() == lab.omegas(model).keys()
+        profile = lab.profiled(lab.profile_of(state))
+        for name, omega in lab.omegas(ema).items():  # moved by a thousandth of the steps
+            assert (omega - profile[name]).abs().max() < 1e-4, name
+    elif case == "layerdrop":
+        assert len(lab.profile_of(state).omegas) == 15, "dropped layers were not measured"
+        assert run.losses() != {n: straight[n] for n in range(1, 5)}
+    elif case == "radam":
+        assert state["optimizer_history"][-1]["optimizer_name"] == "FairseqRAdam"
+    elif case == "learn-first-omega":
+        for stack in ("encoder", "decoder"):
+            omega = model[f"{stack}.layers.0.self_attn_residual.omega"]
+            assert (omega != 1).any() and (omega - 1).abs().max() < STEPS
+    elif case == "parameter-init":
+        assert lab.profile_of(state).meta["parameter_init"] == "fairseq"
+        bound = 1 / math.sqrt(32)  # nn.Linear: biases uniform in +- this
+        assert model["encoder.layers.1.fc1.bias"].abs().max() > bound / 2
+        paper = lab.load(admin.checkpoints[20])["model"]["encoder.layers.1.fc1.bias"]
+        assert paper.abs().max() < 20 * 5e-3 * 1.5  # zero at first, then 20 updates
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [["--fp16", "--fp16-no-flatten-grads"], ["--memory-efficient-fp16"]],
+    ids=["fp16", "memory-efficient fp16"],
+)
+def test_optimizer_is_built_over_the_profiled_omegas(corpus, lab, extra):
+    """What the optimizer steps on, master copies with --fp16, holds them before any step."""
+    built = lab.build_trainer(corpus, *extra)
+    optimizer = built.trainer.optimizer
+    profile = lab.profiled(built.profile)
+    names = [name for name, p in built.model.named_parameters() if p.requires_grad]
+    copies = dict(zip(names, (p for group in optimizer.param_groups for p in group["params"])))
+    trained = lab.omegas(copies)
+    assert len(copies) == len(names) and len(trained) == 13  # of 15, two stay 1
+    for name, omega in trained.items():
+        assert torch.allclose(omega, torch.full((32,), profile[name]), rtol=2**-11), name
+    if "--fp16" in extra:
+        assert all(p.dtype == torch.float32 for p in copies.values())
+
+
+def test_ema_starts_at_the_profiled_omegas(corpus, lab):
+    built = lab.build_trainer(corpus, "--store-ema")
+    profile = lab.profiled(built.profile)
+    found = lab.omegas(built.trainer.ema.get_model().state_dict())
+    assert {name: omega.tolist() for name, omega in found.items()} == {
+        name: torch.full((32,), omega).tolist() for name, omega in profile.items()
+    }
+
+
+def test_random_state_after_building_is_that_of_a_run_that_does_not_profile(corpus, lab, tmp_path):
+    """Building with an omega file instead leaves Python, NumPy and torch in the same state."""
+    path = tmp_path / "ones"
+    path.write_text("1.0\n" * 15)
+
+    def state_after(*extra):
+        lab.build_trainer(corpus, *extra)
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    random.seed(1)
+    profiled = state_after()
+    random.seed(1)
+    assert profiled == state_after("--omega-file", path)
