@@ -149,9 +149,7 @@ class AdminDecoderLayer(TransformerDecoderLayerBase):
                 value=encoder_out,
                 key_padding_mask=encoder_padding_mask,
                 incremental_state=incremental_state,
-                # fairseq says True, which only a cache, weights per head or quant-noise's hooks
-                # need; without it torch's fused attention does the work
-                static_kv=incremental_state is not None or need_weights or self.quant_noise > 0,
+                static_kv=True,
                 need_weights=need_weights,
                 need_head_weights=need_head_weights,
             )

@@ -14,7 +14,7 @@ Usage: python scripts/bench.py [--layers 6 18] [--widths 64 128 256] [--pairs 20
 import argparse
 import json
 import logging
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -148,7 +148,9 @@ def print_peak(options_: argparse.Namespace) -> None:
     if torch.cuda.is_available():
         print(torch.cuda.max_memory_allocated() // 2**20)
     else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10)
+        # not getrusage's ru_maxrss, which a child inherits from its parent
+        status = Path("/proc/self/status").read_text()
+        print(int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) // 2**10)
 
 
 def main() -> None:
