@@ -1,3 +1,3 @@
 """Admin for fairseq: deep Post-LN Transformers that train. Importing it registers the plugin."""
 
-from fairseq_admin import checkpoint, model, optim, task  # noqa: F401
+from fairseq_admin import architectures, checkpoint, optim, task  # noqa: F401

@@ -9,7 +9,6 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.distributed import fsdp_wrap
 from fairseq.distributed.utils import get_global_rank
-from fairseq.models import register_model
 from fairseq.models.transformer import (
     TransformerConfig,
     TransformerDecoderBase,
@@ -224,42 +223,3 @@ def check_fit(own, given) -> None:
                 f"the checkpoint is of another size: {key} is {tuple(given[key].shape)} there and "
                 f"{tuple(own[key].shape)} in the model; give the checkpoint's sizes and dictionary"
             )
-
-
-# fairseq's architectures as far as they differ from the base sizes (6-6, 512, 2048, 8 heads).
-# An architecture is a config with other defaults, so that `--arch` and hydra's `_name` agree.
-ARCHITECTURES: Dict[str, Dict[str, int]] = {
-    "transformer_admin": {},
-    "transformer_admin_iwslt_de_en": {
-        "encoder_ffn_embed_dim": 1024,
-        "encoder_attention_heads": 4,
-        "decoder_attention_heads": 4,
-    },
-    "transformer_admin_wmt_en_de": {},
-    "transformer_admin_wmt_en_de_12l": {"encoder_layers": 12, "decoder_layers": 12},
-    "transformer_admin_wmt_en_de_18l": {"encoder_layers": 18, "decoder_layers": 18},
-    "transformer_admin_wmt_en_fr": {},
-    "transformer_admin_wmt_en_fr_60l_12l": {"encoder_layers": 60, "decoder_layers": 12},
-    "transformer_admin_36l_12l_768": {
-        "encoder_layers": 36,
-        "decoder_layers": 12,
-        "encoder_embed_dim": 768,
-        "encoder_ffn_embed_dim": 3072,
-        "encoder_attention_heads": 12,
-        "decoder_attention_heads": 12,
-    },
-}
-
-
-def register_architecture(name: str, sizes: Dict[str, int]) -> None:
-    """Register model *name*: `transformer_admin` whose config has the defaults *sizes*."""
-    config = make_dataclass(
-        f"{name}_config",
-        [(key, int, field(default=size)) for key, size in sizes.items()],
-        bases=(TransformerAdminConfig,),
-    )
-    register_model(name, dataclass=config)(type(name, (TransformerAdminModel,), {}))
-
-
-for _name, _sizes in ARCHITECTURES.items():
-    register_architecture(_name, _sizes)

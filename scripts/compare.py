@@ -42,7 +42,17 @@ DECODING = (
 NUMBER = r"([\d.]+(?:e[+-]?\d+)?|inf|nan)"
 TRAIN_LINE = re.compile(rf"\[train_inner\].* ppl={NUMBER},.* num_updates=(\d+),")
 VALID_LINE = re.compile(rf"\[valid\].*\| ppl {NUMBER} \|.*\| num_updates (\d+)")
-TRAINED_BY = ("residual", "layers", "model", "profiling", "omega_file", "batch", "task", "optim")
+TRAINED_BY = (
+    "residual",
+    "layers",
+    "model",
+    "architectures",
+    "profiling",
+    "omega_file",
+    "batch",
+    "task",
+    "optim",
+)
 DATA_SUFFIXES = (".bin", ".idx", ".txt")  # of what fairseq-preprocess writes, without its log
 PROGRESS_S = 15  # seconds between two lines of progress
 
