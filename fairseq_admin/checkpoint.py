@@ -1,14 +1,23 @@
-"""Checkpoints under torch's `weights_only` protection (the default since torch 2.6)."""
+"""Checkpoint files: read under torch's `weights_only` protection, written whole or not at all."""
 
 import _codecs
 import argparse
 import collections
+import os
+import pickle
+import re
 import typing
+import zipfile
+from contextlib import suppress
+from typing import Any, Dict
 
 import numpy as np
 import torch
 from fairseq.distributed import utils as distributed_utils
 from omegaconf import DictConfig, ListConfig, base, nodes
+from torch import Tensor
+
+from fairseq_admin.errors import UserError
 
 try:
     from numpy._core import multiarray
@@ -49,5 +58,121 @@ BETWEEN_RANKS = [
     int,
 ]
 
+EMBEDDINGS = (
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "decoder.output_projection.weight",
+)
+
 if torch.__version__ >= "2.6":  # before, torch.load has no protection by default
     torch.serialization.add_safe_globals(IN_FILES + BETWEEN_RANKS)
+
+
+def read_checkpoint(path: str) -> Dict[str, Any]:
+    """A checkpoint of fairseq, on the CPU. Tensors are mapped, so that what nobody looks at (the
+    optimizer's state) takes no memory, and nothing in the file is executed.
+
+    Raises:
+        UserError: for a file that is missing, damaged, holds foreign classes, or is no checkpoint.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"no such checkpoint: {path}")
+    try:
+        state = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except Exception as error:  # torch raises whatever a damaged file makes it stumble over
+        foreign = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and foreign:
+            raise UserError(
+                f"{path} holds {foreign.group(1)}, which no checkpoint of fairseq needs: it was "
+                "not loaded, and nothing in it was executed"
+            ) from None
+        raise UserError(
+            f"{path} cannot be read: it is damaged, cut short, or no file of torch.save"
+        ) from None
+    if not isinstance(state, dict) or not is_state_dict(state.get("model")):
+        raise UserError(f"{path} is no checkpoint of fairseq: it holds no model")
+    if model_options(state) is None:
+        raise UserError(f"{path} is no checkpoint of fairseq: it holds no model configuration")
+    return state
+
+
+def is_state_dict(model: Any) -> bool:
+    """Whether *model* maps names to tensors."""
+    return (
+        isinstance(model, dict)
+        and len(model) > 0
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in model.items())
+    )
+
+
+def model_options(state: Dict[str, Any]) -> typing.Optional[Dict[str, Any]]:
+    """The flat options of a checkpoint's model with their names, or None. ``_name`` is the
+    architecture, also where the file is of the time before hydra."""
+    options = state.get("args")
+    if options is None and isinstance(state.get("cfg"), dict):
+        options = state["cfg"].get("model")
+    if isinstance(options, argparse.Namespace):
+        options = vars(options)
+    if not isinstance(options, dict):
+        return None
+    return {"_name": options.get("arch"), **options}
+
+
+def is_admin(state: Dict[str, Any]) -> bool:
+    """Whether the model of the checkpoint *state* has omegas."""
+    return any(key.endswith("_residual.omega") for key in state["model"])
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; makes no tensor as large as *tensor*."""
+    return tensor.numel() == 0 or all(bool(x.isfinite()) for x in tensor.aminmax())
+
+
+def same_memory(tensor: Tensor) -> tuple:
+    """Equal for two tensors that are one, as tied embeddings are."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def with_equal_embeddings_tied(weights: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """The same weights, in which equal embeddings are one tensor, that a file then holds once.
+    (fairseq writes tied embeddings three times where the model is on a GPU.)"""
+    weights = dict(weights)
+    for i, key in enumerate(EMBEDDINGS):
+        for other in EMBEDDINGS[:i]:
+            if key in weights and other in weights and torch.equal(weights[key], weights[other]):
+                weights[key] = weights[other]
+    return weights
+
+
+def compact(weights: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """The same weights, each with memory of its own size, equal embeddings as one, so that a file
+    holds what the model needs and nothing else."""
+    copies: Dict[tuple, Tensor] = {}
+    for tensor in weights.values():
+        if same_memory(tensor) not in copies:
+            copies[same_memory(tensor)] = tensor.clone()
+    return with_equal_embeddings_tied({k: copies[same_memory(t)] for k, t in weights.items()})
+
+
+def write_checkpoint(state: Dict[str, Any], path: str) -> None:
+    """Write *state* to *path*, which is either the whole file or what was there before.
+
+    Raises:
+        UserError: when it cannot be written.
+    """
+    partial = f"{path}.partial"
+    try:
+        with open(partial, "wb") as f:
+            torch.save(state, f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    except RuntimeError as error:  # of torch's writer
+        raise UserError(f"cannot write {path}: is the disk full? ({error})") from error
+    finally:
+        with suppress(OSError):
+            os.remove(partial)

@@ -4,9 +4,9 @@ import argparse
 import logging
 from typing import List, Optional
 
-from fairseq_admin.commands import profile
+from fairseq_admin.commands import average, export, fold, profile, score, translate
 
-COMMANDS = (profile,)
+COMMANDS = (profile, average, fold, score, export, translate)
 
 
 def parser() -> argparse.ArgumentParser:

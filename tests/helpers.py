@@ -92,3 +92,33 @@ PAD = dictionary(0).pad()
 def net_input(lengths: List[Tuple[int, int]] = LENGTHS, **kwargs: Any) -> Dict[str, torch.Tensor]:
     """Model inputs of a batch of random sentences."""
     return batched(sentences(lengths, **kwargs))["net_input"]
+
+
+def checkpoint_of(model, cfg, **more: Any) -> Dict[str, Any]:
+    """What fairseq's trainer saves of *model* and the config that it was built from."""
+    options = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    task = {"_name": "translation_admin", "data": "data-bin", "source_lang": "de"}
+    task.update(target_lang="en", profile_tokens=4096, omega_file=None)
+    return {
+        "args": None,
+        "cfg": {"model": options, "task": task, "common": {"user_dir": "fairseq_admin"}},
+        "model": model.state_dict(),
+        "criterion": None,
+        "optimizer_history": [{"num_updates": 7, "lr_scheduler_state": {"best": 1.0}}],
+        "task_state": {"profile": {"format": "p"}},
+        "extra_state": {"train_iterator": {"epoch": 3}, "TranslationAdminTask": {}},
+        **more,
+    }
+
+
+def randomized(seed: int = 1, types: int = TYPES, **given: Any):
+    """An Admin model with omegas drawn from 0.5 to 10 and random norms and biases; its config."""
+    model = build(seed=seed, types=types, **given)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".omega"):
+                parameter.copy_(0.5 + 9.5 * torch.rand(parameter.shape, generator=generator))
+            elif parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model, model_config("transformer_admin", **{**TINY, **given})

@@ -1,0 +1,146 @@
+"""The mean of several checkpoints of one training."""
+
+import os
+import re
+from typing import Any, Dict, List, Optional
+
+import torch
+from torch import Tensor
+
+from fairseq_admin.checkpoint import (
+    finite,
+    model_options,
+    read_checkpoint,
+    same_memory,
+    with_equal_embeddings_tied,
+)
+from fairseq_admin.errors import UserError
+
+EPOCHS = re.compile(r"checkpoint(\d+)\.pt")
+UPDATES = re.compile(r"checkpoint_\d+_(\d+)\.pt")
+
+EMA = ("ema", "ema_fp32_params")  # of --store-ema: the other mean of the same training
+
+# Options that change what a model computes and leave no trace in its parameters' shapes.
+COMPUTED_BY = (
+    "_name",
+    "activation_fn",
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "encoder_normalize_before",
+    "decoder_normalize_before",
+    "no_scale_embedding",
+    "no_token_positional_embeddings",
+    "cross_self_attention",
+)
+
+
+def last_checkpoints(
+    folder: str, count: int, updates: bool = False, upper_bound: Optional[int] = None
+) -> List[str]:
+    """The last *count* checkpoints that fairseq wrote to *folder*, newest first: those of epochs
+    (`checkpoint90.pt`), or with *updates* those of updates (`checkpoint_90_100000.pt`).
+
+    Args:
+        upper_bound: leave out what is after this epoch, or after this number of updates.
+
+    Raises:
+        UserError: when there are fewer.
+    """
+    pattern = UPDATES if updates else EPOCHS
+    found = []
+    for name in os.listdir(folder):
+        match = pattern.fullmatch(name)
+        if match and (upper_bound is None or int(match.group(1)) <= upper_bound):
+            found.append((int(match.group(1)), os.path.join(folder, name)))
+    if len(found) < count:
+        kind = "updates (checkpoint_E_U.pt)" if updates else "epochs (checkpointE.pt)"
+        bound = "" if upper_bound is None else f" up to {upper_bound}"
+        raise UserError(
+            f"{folder} has {len(found)} checkpoints of {kind}{bound}, not {count}: ask for fewer, "
+            "or train with more of them kept (--keep-last-epochs, --keep-interval-updates)"
+        )
+    return [path for _, path in sorted(found, reverse=True)[:count]]
+
+
+def average(paths: List[str]) -> Dict[str, Any]:
+    """A checkpoint whose weights are the mean of those in the files *paths*.
+
+    Sums are kept in fp32 (fp64 for fp64 files) whatever the files hold, and one file is read at a
+    time. Configuration, task state and the rest are those of the first file; the optimizer's
+    state, which belongs to no mean, is left out. ``extra_state["averaged"]`` names the files.
+
+    Raises:
+        UserError: for models of another architecture or shape, naming the first key that differs,
+            and for weights that are no finite numbers.
+    """
+    first = read_checkpoint(paths[0])
+    groups = tied(first["model"])
+    sums = {key: wide(first["model"][key]) for key in groups}
+    first["model"] = {key: tensor.to("meta") for key, tensor in first["model"].items()}
+    first.pop("last_optimizer_state", None)  # with it, the first file leaves the memory
+    for path in paths[1:]:
+        state = read_checkpoint(path)
+        check_same_model(first, state, paths[0], path)
+        for key, others in groups.items():
+            tensor = state["model"][key]
+            for other in others:
+                if not torch.equal(tensor, state["model"][other]):
+                    raise UserError(f"{other} is tied to {key} in {paths[0]}, but not in {path}")
+            if tensor.is_floating_point():
+                sums[key] += tensor
+        del state
+    model: Dict[str, Tensor] = {}
+    for key, others in groups.items():
+        mean = sums.pop(key)
+        if mean.is_floating_point():
+            if not finite(mean):
+                raise UserError(f"{key} is not finite in one of {', '.join(paths)}")
+            mean = mean.div_(len(paths)).to(first["model"][key].dtype)
+        model.update(dict.fromkeys([key, *others], mean))
+    extra_state = {k: v for k, v in first.get("extra_state", {}).items() if k not in EMA}
+    extra_state["averaged"] = [os.path.basename(path) for path in paths]
+    model = with_equal_embeddings_tied({key: model[key] for key in first["model"]})
+    return {**first, "model": model, "extra_state": extra_state}
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """A copy of *tensor* in fp32 or, if it is that, fp64; integers as they are."""
+    if not tensor.is_floating_point():
+        return tensor.clone()
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
+
+
+def tied(weights: Dict[str, Tensor]) -> Dict[str, List[str]]:
+    """One key of each tensor, and the other keys that the same tensor has."""
+    first: Dict[tuple, str] = {}
+    groups: Dict[str, List[str]] = {}
+    for key, tensor in weights.items():
+        if tensor.numel() and same_memory(tensor) in first:
+            groups[first[same_memory(tensor)]].append(key)
+        else:
+            first[same_memory(tensor)] = key
+            groups[key] = []
+    return groups
+
+
+def check_same_model(a: Dict[str, Any], b: Dict[str, Any], path_a: str, path_b: str) -> None:
+    """Raise UserError with the first option or weight in which two checkpoints differ."""
+    options_a, options_b = model_options(a), model_options(b)
+    for name in COMPUTED_BY:
+        if options_a.get(name) != options_b.get(name):
+            name_shown = "architecture" if name == "_name" else name
+            raise UserError(
+                f"{path_b} is another model: its {name_shown} is {options_b.get(name)}, that of "
+                f"{path_a} is {options_a.get(name)}"
+            )
+    weights_a, weights_b = a["model"], b["model"]
+    for key in [*weights_a, *weights_b]:
+        if key not in weights_a or key not in weights_b:
+            there, missing = (path_a, path_b) if key in weights_a else (path_b, path_a)
+            raise UserError(f"{there} has {key}, {missing} does not: they are different models")
+        if weights_a[key].shape != weights_b[key].shape:
+            raise UserError(
+                f"{key} is {tuple(weights_b[key].shape)} in {path_b} and "
+                f"{tuple(weights_a[key].shape)} in {path_a}: they are different models"
+            )

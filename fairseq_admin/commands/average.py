@@ -1,0 +1,70 @@
+"""fairseq-admin average: one checkpoint from the last ones of a training."""
+
+import argparse
+import os
+
+from fairseq_admin.average import average, last_checkpoints
+from fairseq_admin.checkpoint import write_checkpoint
+from fairseq_admin.errors import UserError
+
+HELP = """\
+Write the mean of checkpoints, summed in fp32 whatever precision they hold: of files, or of the last
+ones in a folder that fairseq-train wrote. Options are those of fairseq's average_checkpoints.py."""
+
+
+def run(options: argparse.Namespace) -> None:
+    """Find the files, average, write."""
+    by_updates = options.num_update_checkpoints is not None
+    count = options.num_update_checkpoints if by_updates else options.num_epoch_checkpoints
+    if count is None:
+        if options.checkpoint_upper_bound is not None:
+            raise UserError("--checkpoint-upper-bound goes with a folder and a number of them")
+        paths = options.inputs
+    else:
+        if len(options.inputs) != 1 or not os.path.isdir(options.inputs[0]):
+            raise UserError("give the one folder to take the last checkpoints of")
+        if count < 1:
+            raise UserError("average at least one checkpoint")
+        paths = last_checkpoints(
+            options.inputs[0], count, by_updates, options.checkpoint_upper_bound
+        )
+    for path in paths:
+        if os.path.isdir(path):
+            raise UserError(
+                f"{path} is a folder: say how many of its checkpoints, by --num-epoch-checkpoints "
+                "or --num-update-checkpoints"
+            )
+        if os.path.exists(options.output) and os.path.samefile(path, options.output):
+            raise UserError(f"{path} is averaged itself: give another --output")
+    write_checkpoint(average(paths), options.output)
+    print(f"wrote {options.output}, the mean of {', '.join(map(os.path.basename, paths))}")
+
+
+def add_parser(commands) -> None:
+    """Add the command to *commands*, the subparsers of `fairseq-admin`."""
+    parser = commands.add_parser(
+        "average",
+        help="the mean of checkpoints",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="checkpoints, or one folder")
+    parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write")
+    last = parser.add_mutually_exclusive_group()
+    last.add_argument(
+        "--num-epoch-checkpoints", type=int, metavar="N", help="the last N of the folder's epochs"
+    )
+    last.add_argument(
+        "--num-update-checkpoints",
+        type=int,
+        metavar="N",
+        help="the last N that --save-interval-updates left in the folder",
+    )
+    parser.add_argument(
+        "--checkpoint-upper-bound",
+        type=int,
+        metavar="M",
+        help="leave out those after epoch (or update) M",
+    )
+    parser.set_defaults(run=run)

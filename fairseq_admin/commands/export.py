@@ -1,0 +1,59 @@
+"""fairseq-admin export: a folder to serve."""
+
+import argparse
+import os
+import tempfile
+
+from fairseq_admin.checkpoint import is_admin, read_checkpoint
+from fairseq_admin.export import check_output, export_model
+from fairseq_admin.fold import fold_checkpoint
+
+HELP = """\
+Make one folder of a checkpoint that `fairseq-admin translate` serves, on another machine too: a
+CTranslate2 model with the SentencePiece models and dictionaries. An Admin checkpoint is folded
+first; a folded one, or one of fairseq's own transformer, is taken as it is. Without
+--sentencepiece, text is taken and given as tokens separated by spaces."""
+QUANTIZATIONS = ("int8", "int8_float32", "int16", "float16", "bfloat16", "float32")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fold where needed, export."""
+    check_output(options.output, options.force)
+    kind = {"sentencepiece": options.sentencepiece, "quantization": options.quantization}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = options.checkpoint
+        if is_admin(read_checkpoint(checkpoint)):
+            checkpoint = os.path.join(folder, "folded.pt")
+            print(fold_checkpoint(options.checkpoint, checkpoint))
+        export_model(checkpoint, options.data, options.output, force=options.force, **kind)
+    print(f"wrote {options.output}")
+
+
+def add_parser(commands) -> None:
+    """Add the command to *commands*, the subparsers of `fairseq-admin`."""
+    parser = commands.add_parser(
+        "export",
+        help="make a folder to serve: a CTranslate2 model and what segments its text",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="Admin, folded or plain")
+    parser.add_argument(
+        "--data", required=True, metavar="DATA_BIN", help="folder with the dictionaries"
+    )
+    parser.add_argument(
+        "--sentencepiece",
+        nargs="+",
+        default=(),
+        metavar="MODEL",
+        help="SentencePiece model of both languages, or those of source and target",
+    )
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder to make")
+    parser.add_argument(
+        "--quantization", choices=QUANTIZATIONS, help="weight type (default: float32)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace FOLDER where an earlier export made it"
+    )
+    parser.set_defaults(run=run)

@@ -1,0 +1,36 @@
+"""fairseq-admin fold: from an Admin checkpoint to one of fairseq's own `transformer`."""
+
+import argparse
+
+from fairseq_admin.fold import fold_checkpoint
+
+HELP = """\
+Fold the omegas of a checkpoint into its other weights. What comes out is a checkpoint of fairseq's
+own Post-LN `transformer` that gives the same translations and needs no plugin. Before it is written
+both models forward the same random batch, and the largest difference is printed."""
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fold, tell the difference."""
+    print(fold_checkpoint(options.input, options.output, options.keep_training_state))
+    print(f"wrote {options.output}")
+
+
+def add_parser(commands) -> None:
+    """Add the command to *commands*, the subparsers of `fairseq-admin`."""
+    parser = commands.add_parser(
+        "fold",
+        help="make a plain fairseq transformer of an Admin checkpoint",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("input", metavar="IN", help="Admin checkpoint")
+    parser.add_argument("output", metavar="OUT", help="checkpoint to write")
+    parser.add_argument(
+        "--keep-training-state",
+        action="store_true",
+        help="keep where the training stood and the optimizer's moments, to train on as a plain "
+        "transformer (default: the model alone)",
+    )
+    parser.set_defaults(run=run)

@@ -1,0 +1,100 @@
+"""fairseq-admin score: what papers report of a system's translations, each with its signature."""
+
+import argparse
+import json
+import os
+
+from fairseq_admin.errors import UserError
+
+HELP = """\
+Score translations: detokenized BLEU, chrF and TER, tokenized and compound-split BLEU, all by
+sacreBLEU, as one JSON record. SYSTEM is what `fairseq-generate` printed, or a plain file with one
+translation a line."""
+COLUMNS = {
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "ter": "TER",
+    "tokenized_bleu": "tokenized BLEU",
+    "compound_split_bleu": "compound-split BLEU",
+}
+
+
+def markdown(record: dict) -> str:
+    """A table of one row of *record*, and below it the signatures."""
+    scores = record["scores"]
+    name = record["system"].replace("|", r"\|")
+    row = [name, *(f"{scores[key]['score']:.2f}" for key in COLUMNS)]
+    lines = [
+        f"| system | {' | '.join(COLUMNS.values())} |",
+        f"|{' --- |' * len(row)}",
+        f"| {' | '.join(row)} |",
+        "",
+        *(f"- {title}: `{scores[key]['signature']}`" for key, title in COLUMNS.items()),
+    ]
+    if "significance" in record:
+        test = record["significance"]
+        ours, theirs = (
+            f"{test[x]['mean']:.2f} ± {test[x]['ci']:.2f}" for x in ("system", "baseline")
+        )
+        lines.append(
+            f"- paired bootstrap: mean BLEU {ours}, {test['against']} {theirs}, "
+            f"p = {test['p_value']:.4f}: `{test['signature']}`"
+        )
+    return "\n".join(lines)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Score, write the file, print."""
+    from fairseq_admin.score import score_files
+
+    if options.output and not os.path.isdir(os.path.dirname(options.output) or "."):
+        raise UserError(f"no such folder: {os.path.dirname(options.output)}")
+    record = score_files(
+        options.system,
+        options.reference,
+        moses=options.moses,
+        target_lang=options.target_lang,
+        baseline=options.baseline,
+        name=options.name,
+    )
+    text = json.dumps(record, indent=1)
+    if options.output:
+        partial_path = f"{options.output}.{os.getpid()}.tmp"
+        with open(partial_path, "w", encoding="utf-8") as f:
+            f.write(f"{text}\n")
+        os.replace(partial_path, options.output)
+    print(markdown(record) if options.markdown else text)
+
+
+def add_parser(commands) -> None:
+    """Add the command to *commands*, the subparsers of `fairseq-admin`."""
+    parser = commands.add_parser(
+        "score",
+        help="score translations: BLEU as papers report it, chrF, TER",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "system", metavar="SYSTEM", help="output of fairseq-generate, or plain text"
+    )
+    parser.add_argument(
+        "--reference", metavar="FILE", help="raw text, one line a sentence (default: T- lines)"
+    )
+    parser.add_argument(
+        "--moses",
+        action="store_true",
+        help="SYSTEM (T- lines too) is Moses-tokenized text; else it is raw",
+    )
+    parser.add_argument(
+        "--target-lang", metavar="LANG", default="en", help="for Moses (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--baseline", metavar="SYSTEM", help="another system: is BLEU different by chance?"
+    )
+    parser.add_argument("--name", help="of the system in the record (default: SYSTEM)")
+    parser.add_argument("--output", metavar="JSON", help="also write the record to this file")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print a table row and the signatures instead"
+    )
+    parser.set_defaults(run=run)

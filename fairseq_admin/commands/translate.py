@@ -1,0 +1,103 @@
+"""fairseq-admin translate: lines in, translations out."""
+
+import argparse
+import os
+import sys
+
+from fairseq_admin.errors import UserError
+from fairseq_admin.translate import LineTranslator, Progress, read_lines
+
+HELP = """\
+Translate standard input to standard output with a folder of `fairseq-admin export`: UTF-8 text, one
+line for each line, in order. Input of any length takes the same memory; where it pauses, what has
+come is translated at once. Progress goes to standard error."""
+STDIN = 0  # as a file descriptor
+INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
+
+
+def run(options: argparse.Namespace) -> None:
+    """Translate to the end of the input."""
+    try:
+        translate(options)
+    except KeyboardInterrupt:
+        leave(INTERRUPTED)
+    except BrokenPipeError:  # nobody reads on, as after `| head`
+        leave(BROKEN_PIPE)
+    except OSError as error:  # of standard input or output, a full disk for example
+        print(UserError(f"cannot read or write: {error}"), file=sys.stderr)
+        leave(1)
+
+
+def translate(options: argparse.Namespace) -> None:
+    """Load the folder, read, write."""
+    progress = Progress(sys.stderr)
+    translator = LineTranslator(
+        options.folder,
+        beam=options.beam,
+        lenpen=options.lenpen,
+        max_len=options.max_len,
+        batch_tokens=options.batch_tokens,
+        threads=options.threads,
+        device=options.device,
+        progress=progress,
+    )
+    output = sys.stdout.buffer
+    for texts in translator.translate(read_lines(STDIN)):
+        output.write("".join(f"{text}\n" for text in texts).encode("utf-8"))
+        output.flush()
+    progress.say(str(progress))
+
+
+def leave(code: int) -> None:
+    """End at once: batches on their way are not waited for, and nothing is written any more."""
+    os._exit(code)
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def add_parser(commands) -> None:
+    """Add the command to *commands*, the subparsers of `fairseq-admin`."""
+    parser = commands.add_parser(
+        "translate",
+        help="translate standard input with an exported folder",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="what fairseq-admin export wrote")
+    shown = "(default: %(default)s)"
+    parser.add_argument("--beam", type=positive, default=5, metavar="N", help=f"beam size {shown}")
+    parser.add_argument(
+        "--lenpen", type=float, default=1.0, metavar="X", help=f"length penalty {shown}"
+    )
+    parser.add_argument(
+        "--max-len",
+        type=positive,
+        default=200,
+        metavar="N",
+        help="most tokens of a translation; longer ones are cut, and told (default: %(default)s, "
+        "as fairseq-generate)",
+    )
+    parser.add_argument(
+        "--batch-tokens",
+        type=positive,
+        default=1024,
+        metavar="N",
+        help=f"most tokens of a batch, padding included {shown}",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="batches translated at once on a CPU, a core each (default: all cores)",
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda", "auto"), default="cpu", help=f"where to run {shown}"
+    )
+    parser.set_defaults(run=run)

@@ -1,0 +1,126 @@
+"""How far a model is from the one it was made from, measured on a random batch."""
+
+import warnings
+from argparse import Namespace
+from dataclasses import dataclass
+from typing import Any, Dict, Tuple
+
+import torch
+from fairseq import models
+from fairseq.data import Dictionary
+from fairseq.data.language_pair_dataset import collate
+from torch import Tensor, nn
+
+from fairseq_admin.errors import UserError
+from fairseq_admin.profiling import STACKS
+
+EXACT = 1e-10  # largest difference of logits in fp64 that is rounding
+ROUNDED = 1e-3  # the same where weights were rounded to fp32
+LENGTHS = ((12, 9), (3, 14), (7, 1), (1, 5))  # source and target tokens of the batch's sentences
+
+Weights = Dict[str, Tensor]
+Options = Dict[str, Any]
+
+
+@dataclass
+class Difference:
+    """Largest absolute differences between the logits of two models, computed in fp64: ``exact``
+    with the second one's weights in fp64, ``written`` with them as a file holds them, in ``dtype``.
+    ``largest`` is the largest absolute logit; bounds are relative to it where it is over 1."""
+
+    exact: float
+    written: float
+    dtype: torch.dtype
+    largest: float
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).replace("torch.", "")
+        return (
+            f"largest difference of logits (up to {self.largest:.1f}): {self.exact:.1e} in fp64, "
+            f"{self.written:.1e} with weights in {dtype}"
+        )
+
+
+def compare(
+    original: Tuple[Options, Weights], made: Tuple[Options, Weights], written: Weights
+) -> Difference:
+    """Forward a random batch through two models in fp64.
+
+    Args:
+        original: flat options and weights of the first model.
+        made: flat options and weights, in fp64, of the second.
+        written: the second one's weights as they are to be written.
+
+    Raises:
+        UserError: where the models differ by more than rounding.
+    """
+    batch = random_batch(original[1])
+    expected = logits(build(*original), original[1], batch)
+    second = build(*made)
+    exact, rounded = (
+        (logits(second, weights, batch) - expected).abs().max().item()
+        for weights in (made[1], written)
+    )
+    dtype = written["decoder.layers.0.fc1.weight"].dtype
+    found = Difference(exact, rounded, dtype, expected.abs().max().item())
+    scale = max(1.0, found.largest)
+    # `not <=`: a NaN is no small difference either
+    if not exact <= EXACT * scale:
+        raise UserError(f"this model cannot be folded exactly: {found}")
+    if dtype == torch.float32 and not rounded <= ROUNDED * scale or rounded != rounded:
+        raise UserError(f"this model's fold does not fit into its precision: {found}")
+    return found
+
+
+def build(options: Options, weights: Weights) -> nn.Module:
+    """The model of *options* in fp64, for vocabularies of the sizes that *weights* have."""
+    source, target = (dictionary(len(weights[f"{stack}.embed_tokens.weight"])) for stack in STACKS)
+    task = Namespace(source_dictionary=source, target_dictionary=target)
+    options = {**options, "encoder_embed_path": None, "decoder_embed_path": None}
+    model = models.build_model(Namespace(**options), task).double().eval()
+    for module in model.modules():
+        if getattr(module, "encoder_decoder_attention", False):
+            # static_kv takes a path whose softmax is always fp32, and serves incremental decoding
+            module.register_forward_pre_hook(without_static_kv, with_kwargs=True)
+    return model
+
+
+def without_static_kv(module: nn.Module, args: tuple, kwargs: Dict[str, Any]):
+    """Forward pre-hook of cross-attention."""
+    return args, {**kwargs, "static_kv": False}
+
+
+def dictionary(types: int) -> Dictionary:
+    """fairseq's symbols and as many others as make *types*."""
+    made = Dictionary()
+    for i in range(types - len(made)):
+        made.add_symbol(f"w{i}")
+    return made
+
+
+def random_batch(weights: Weights) -> Dict[str, Tensor]:
+    """Model inputs of random sentences of LENGTHS, padded as fairseq pads them."""
+    generator = torch.Generator().manual_seed(1)
+    symbols = Dictionary()
+    types = {stack: len(weights[f"{stack}.embed_tokens.weight"]) for stack in STACKS}
+
+    def sentence(stack: str, length: int) -> Tensor:
+        tokens = torch.randint(types[stack], (length,), generator=generator)
+        tokens[tokens == symbols.pad()] = symbols.unk()
+        tokens[-1] = symbols.eos()
+        return tokens
+
+    samples = [
+        {"id": i, "source": sentence("encoder", source), "target": sentence("decoder", target)}
+        for i, (source, target) in enumerate(LENGTHS)
+    ]
+    return collate(samples, symbols.pad(), symbols.eos())["net_input"]
+
+
+def logits(model: nn.Module, weights: Weights, batch: Dict[str, Tensor]) -> Tensor:
+    """What *model* with *weights* says of *batch* at its target's positions, fp64."""
+    model.load_state_dict(weights, strict=True)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch: a float and a bool mask together are deprecated
+        output = model(**batch)[0]
+    return output[batch["prev_output_tokens"] != model.decoder.padding_idx]

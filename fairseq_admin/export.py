@@ -1,0 +1,202 @@
+"""Export: a plain `transformer` checkpoint as one folder that a server needs and nothing else.
+
+The folder is a CTranslate2 model with the SentencePiece models and dictionaries beside it, and
+``fairseq_admin.json``, which says what is what.
+"""
+
+import os
+import shutil
+import tempfile
+from argparse import Namespace
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Optional, Sequence
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.data.data_utils import infer_language_pair
+
+from fairseq_admin.checkpoint import is_admin, model_options, read_checkpoint
+from fairseq_admin.errors import UserError
+from fairseq_admin.served import SETTINGS, Settings
+
+SERVE = "pip install 'fairseq_admin[serve]'"
+JOINT, SIDES = "spm.model", ("source.spm.model", "target.spm.model")
+
+
+def export_model(
+    checkpoint: str,
+    data: str,
+    output: str,
+    sentencepiece: Sequence[str] = (),
+    quantization: Optional[str] = None,
+    force: bool = False,
+) -> None:
+    """Make the folder *output* of a plain `transformer` *checkpoint*, a folded one for example.
+
+    *data* is the folder with the dictionaries that fairseq-preprocess wrote. *sentencepiece* names
+    no model, one for both languages, or those of source and target. *quantization* is CTranslate2's
+    name of a weight type, None for float32. With *force* a folder that an
+    earlier export wrote is replaced.
+
+    Raises:
+        UserError: for files that are missing or do not belong together, for a model that
+            CTranslate2 cannot run, and for an *output* that exists; nothing is written then.
+    """
+    check_output(output, force)
+    state = read_checkpoint(checkpoint)
+    if is_admin(state):
+        raise UserError(f"{checkpoint} has omegas, which CTranslate2 does not know: fold it first")
+    source, target = languages(state, data)
+    if len(sentencepiece) > 2:
+        raise UserError("give one SentencePiece model for both languages, or two")
+    models = (list(sentencepiece) * 2)[:2]
+    stored = (None, None)
+    if models:
+        stored = SIDES if models[0] != models[1] else (JOINT, JOINT)
+    for side, (stack, language) in enumerate((("encoder", source), ("decoder", target))):
+        dictionary = read_dictionary(data, language)
+        rows = len(state["model"][f"{stack}.embed_tokens.weight"])
+        if len(dictionary) != rows:
+            raise UserError(
+                f"the {stack} has {rows} embeddings, but {data}/dict.{language}.txt makes "
+                f"{len(dictionary)}: it is not the data of this model"
+            )
+        if models:
+            check_sentencepiece(models[side], dictionary, language)
+    options = model_options(state)
+    settings = Settings(
+        source_lang=source,
+        target_lang=target,
+        source_positions=options["max_source_positions"],
+        target_positions=options["max_target_positions"],
+        source_sentencepiece=stored[0],
+        target_sentencepiece=stored[1],
+        quantization=quantization,
+    )
+    with new_folder(output) as partial:
+        convert(state, data, (source, target), partial, quantization)
+        for model, name in zip(models, stored):
+            shutil.copyfile(model, os.path.join(partial, name))
+        for name in {f"dict.{language}.txt" for language in (source, target)}:
+            shutil.copyfile(os.path.join(data, name), os.path.join(partial, name))
+        settings.save(partial)
+
+
+def check_output(output: str, force: bool) -> None:
+    """Raise UserError unless the folder *output* may be made, or with *force* replaced."""
+    if not os.path.isdir(os.path.dirname(os.path.abspath(output))):
+        raise UserError(f"no such folder: {os.path.dirname(os.path.abspath(output))}")
+    if not os.path.lexists(output):
+        return
+    if not force:
+        raise UserError(f"{output} exists: give another --output, or --force to replace it")
+    if os.path.islink(output) or not os.path.isfile(os.path.join(output, SETTINGS)):
+        raise UserError(f"{output} is no folder of fairseq-admin export: it is not replaced")
+
+
+def languages(state: Dict[str, Any], data: str) -> Sequence[str]:
+    """Source and target language: what the training said, else what *data* is named after."""
+    if not os.path.isdir(data):
+        raise UserError(f"no such folder: {data}")
+    task = (state.get("cfg") or {}).get("task") or {}
+    task = vars(task) if isinstance(task, Namespace) else task
+    options = model_options(state)
+    said = [task.get(side) or options.get(side) for side in ("source_lang", "target_lang")]
+    if not all(said):
+        said = infer_language_pair(data) or (None, None)
+    if not all(said):
+        raise UserError(f"neither the checkpoint nor {data} says which languages they are of")
+    return said
+
+
+def read_dictionary(data: str, language: str) -> Dictionary:
+    """The dictionary of *language* in *data*; UserError where there is none to read."""
+    path = os.path.join(data, f"dict.{language}.txt")
+    if not os.path.isfile(path):
+        raise UserError(f"no such dictionary: {path}")
+    try:
+        return Dictionary.load(path)
+    except Exception as error:  # RuntimeError, ValueError, AssertionError, by what is wrong
+        raise UserError(f"{path} is no dictionary of fairseq: {first_line(error)}") from None
+
+
+def check_sentencepiece(path: str, dictionary: Dictionary, language: str) -> None:
+    """Raise UserError where *path* is no SentencePiece model, or not that of *dictionary*."""
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError:
+        raise UserError(f"SentencePiece is not installed: {SERVE}") from None
+    if not os.path.isfile(path):
+        raise UserError(f"no such SentencePiece model: {path}")
+    try:
+        model = SentencePieceProcessor(model_file=path)
+    except (OSError, RuntimeError):
+        raise UserError(f"{path} is no SentencePiece model") from None
+    pieces = {model.id_to_piece(i) for i in range(model.get_piece_size())}
+    symbols = dictionary.symbols[dictionary.nspecial :]
+    known = sum(symbol in pieces for symbol in symbols)
+    if 2 * known < len(symbols):  # a few are not: characters that SentencePiece left out
+        raise UserError(
+            f"{path} knows {known} of the {len(symbols)} symbols in dict.{language}.txt: "
+            "it did not segment this data"
+        )
+
+
+def convert(
+    state: Dict[str, Any],
+    data: str,
+    pair: Sequence[str],
+    folder: str,
+    quantization: Optional[str],
+) -> None:
+    """CTranslate2's own conversion of the checkpoint *state* into the existing *folder*."""
+    try:
+        from ctranslate2.converters import FairseqConverter
+    except ImportError:
+        raise UserError(f"CTranslate2 is not installed: {SERVE}") from None
+    options = model_options(state)
+    # as the converter wants them: attributes, whether fairseq-train or hydra wrote the checkpoint
+    args = Namespace(**{"arch": options["_name"], **options})
+    args.task, args.source_lang, args.target_lang = "translation", *pair
+    with tempfile.TemporaryDirectory(dir=folder) as inside:
+        path = os.path.join(inside, "checkpoint.pt")
+        torch.save({"args": args, "model": state["model"]}, path)
+        made = os.path.join(inside, "model")
+        try:
+            FairseqConverter(path, data, *pair).convert(made, quantization=quantization)
+        except (ValueError, RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
+            raise UserError(f"CTranslate2 cannot run this model: {first_line(error)}") from error
+        for name in os.listdir(made):
+            os.rename(os.path.join(made, name), os.path.join(folder, name))
+
+
+def first_line(error: Exception) -> str:
+    """What *error* says, in one line."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] or repr(error)
+
+
+@contextmanager
+def new_folder(output: str) -> Iterator[str]:
+    """A folder to fill, which becomes *output* when the block ends, or vanishes with an error."""
+    parent, name = os.path.split(os.path.abspath(output))
+    try:
+        partial = tempfile.mkdtemp(prefix=f"{name}.", suffix=".partial", dir=parent)
+    except OSError as error:
+        raise UserError(f"cannot write in {parent}: {error}") from None
+    old = f"{partial}.old"
+    try:
+        yield partial
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(partial, 0o777 & ~umask)  # mkdtemp's are for their owner alone
+        if os.path.exists(output):
+            os.rename(output, old)
+        os.rename(partial, output)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error}") from error
+    finally:
+        if os.path.exists(old) and not os.path.exists(output):
+            os.rename(old, output)
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,102 @@
+"""An optimizer's state, for parameters that were multiplied by constants."""
+
+from typing import Any, Dict, List
+
+import torch
+from torch import Tensor
+
+from fairseq_admin.errors import UserError
+from fairseq_admin.profiling import STACKS
+
+# A parameter times c has its gradient divided by c; the power of the gradient in each moment.
+POWERS = {"exp_avg": 1, "momentum_buffer": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2}
+
+
+def fold_moments(
+    state: Dict[str, Any],
+    weights: Dict[str, Tensor],
+    options: Dict[str, Any],
+    factors: Dict[str, Tensor],
+) -> Dict[str, Any]:
+    """The optimizer's *state* of a fairseq checkpoint with Admin *weights*, for its fold: without
+    the omegas' moments, and those of a weight that was multiplied divided by the same factor.
+
+    Takes the state of Adam, RAdam, AdamW and SGD with momentum, by parameter or, as ``--fp16``
+    keeps it, as one flat vector.
+
+    Raises:
+        UserError: for the state of another optimizer, and for none.
+    """
+    names = trained(weights, options)
+    if any(f"{stack}.embed_tokens.weight" in factors for stack in STACKS):
+        raise UserError(
+            "a learned first omega makes new parameters, which no optimizer has seen: fold "
+            "without the training state"
+        )
+    try:
+        moments = state["state"]
+        group = state["param_groups"][0]
+        if len(group["params"]) == len(names):
+            kept = [i for i, name in enumerate(names) if not name.endswith("_residual.omega")]
+            folded = {
+                new: scaled(moments[old], weights[names[old]], factors.get(names[old]))
+                for new, old in enumerate(kept)
+                if old in moments
+            }
+            count = len(kept)
+        else:
+            (flat,) = moments.values()
+            folded, count = {0: scaled_flat(flat, names, weights, factors)}, 1
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError):
+        raise UserError(
+            "the optimizer's state is missing or of an optimizer that this cannot carry over: "
+            "fold without the training state"
+        ) from None
+    groups = [{**group, "params": list(range(count))}]
+    return {**state, "state": folded, "param_groups": groups}
+
+
+def trained(weights: Dict[str, Tensor], options: Dict[str, Any]) -> List[str]:
+    """Names of the trained parameters, in the order in which the trainer hands them on."""
+    constant = {"encoder.version", "decoder.version"}
+    if not options.get("learn_first_omega"):
+        constant |= {f"{stack}.layers.0.self_attn_residual.omega" for stack in STACKS}
+    if options.get("share_all_embeddings") or options.get("merge_src_tgt_embed"):
+        constant |= {"decoder.embed_tokens.weight", "decoder.output_projection.weight"}
+    if options.get("share_decoder_input_output_embed"):
+        constant.add("decoder.output_projection.weight")
+    return [name for name in weights if name not in constant and not name.endswith("_float_tensor")]
+
+
+def scaled(moments: Dict[str, Any], weight: Tensor, factor) -> Dict[str, Any]:
+    """One parameter's *moments* after it was multiplied by *factor* (None: it was not)."""
+    result = {}
+    for name, value in moments.items():
+        if isinstance(value, Tensor) and value.dim() > 0:
+            if value.shape != weight.shape:
+                raise ValueError(name)
+            if factor is not None:
+                value = (value.double() / factor ** POWERS[name]).to(value.dtype)
+        result[name] = value
+    return result
+
+
+def scaled_flat(
+    moments: Dict[str, Any],
+    names: List[str],
+    weights: Dict[str, Tensor],
+    factors: Dict[str, Tensor],
+) -> Dict[str, Any]:
+    """The same for the moments of all parameters laid end to end."""
+    result = {}
+    for name, value in moments.items():
+        if isinstance(value, Tensor) and value.dim() > 0:
+            parts = value.split([weights[n].numel() for n in names])
+            parts = [
+                scaled({name: part.view_as(weights[n])}, weights[n], factors.get(n))[name].flatten()
+                for n, part in zip(names, parts)
+                if not n.endswith("_residual.omega")
+            ]
+            value = torch.cat(parts)
+        result[name] = value
+    return result

@@ -1,0 +1,235 @@
+"""Translation of a stream of lines with an exported model, in order and in bounded memory."""
+
+import os
+import select
+import sys
+import time
+from collections import deque
+from typing import Any, Deque, Iterable, Iterator, List, NamedTuple, Optional, TextIO, Tuple
+
+from fairseq_admin.errors import UserError
+from fairseq_admin.export import SERVE
+from fairseq_admin.served import Settings
+
+CHUNK = 1 << 16  # bytes asked for at once, what a pipe holds
+PAUSE = 0.1  # seconds without input after which what has come is translated, and not waited for
+BATCHES = 16  # batches a worker gets of a window; within it, sentences are sorted by length
+WINDOWS = 2  # read ahead at most, so that workers have work while the first is written
+POLL = 0.002  # seconds between looks whether a batch is done; in between Ctrl-C is heard
+EVERY = 30  # seconds between two lines of progress in a file, on a terminal each second
+
+
+class Line(NamedTuple):
+    """A line on its way: its number from 1, and the translation to come, None for an empty one."""
+
+    number: int
+    result: Optional[Any]
+
+
+def read_lines(fd: int) -> Iterator[Optional[str]]:
+    r"""The lines of file descriptor *fd*, None where the input pauses.
+
+    Lines end in ``\n`` and nothing else, a ``\r`` before it is dropped, bytes that are no UTF-8
+    become U+FFFD. The last line needs no end.
+    """
+    rest: List[bytes] = []  # of a line whose end has not come
+    while True:
+        if not select.select([fd], [], [], PAUSE)[0]:
+            yield None
+        data = os.read(fd, CHUNK)
+        if not data:
+            break
+        *ends, last = data.split(b"\n")
+        for end in ends:
+            yield text_of(b"".join([*rest, end]))
+            rest = []
+        rest.append(last)
+    if any(rest):
+        yield text_of(b"".join(rest))
+
+
+def text_of(line: bytes) -> str:
+    """The text of a line without its end."""
+    if line.endswith(b"\r"):
+        line = line[:-1]
+    return line.decode("utf-8", errors="replace")
+
+
+class Progress:
+    """Tells lines and tokens a second: over one line of a terminal, else now and then in a file."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.terminal = stream, stream.isatty()
+        self.lines, self.tokens = 0, 0
+        self.start = self.told = time.monotonic()
+
+    def add(self, tokens: int) -> None:
+        """Count a line whose translation has *tokens* tokens."""
+        self.lines += 1
+        self.tokens += tokens
+        now = time.monotonic()
+        if now - self.told > (1 if self.terminal else EVERY):
+            self.told = now
+            self.stream.write(f"\r{self}" if self.terminal else f"{self}\n")
+            self.stream.flush()
+
+    def say(self, message: str) -> None:
+        """A line of its own, before what is counted next."""
+        erase = "\r\033[K" if self.terminal else ""
+        self.stream.write(f"{erase}{message}\n")
+        self.stream.flush()
+
+    def __str__(self) -> str:
+        rate = self.tokens / max(time.monotonic() - self.start, 1e-9)
+        return f"{self.lines} lines, {rate:.0f} tokens/s"
+
+
+class LineTranslator:
+    """An exported folder, ready to translate lines of raw text.
+
+    Args:
+        folder: what `fairseq-admin export` wrote.
+        beam: hypotheses kept; 1 is greedy search.
+        lenpen: a hypothesis' log-probability is divided by its length (with the end of the
+            sentence) to this power.
+        max_len: most tokens of a translation.
+        batch_tokens: most tokens of a batch, padding included.
+        threads: sentences' batches translated at once on a CPU; all its cores by default.
+        device: `cpu`, `cuda`, or `auto`, which takes a GPU where there is one.
+
+    Raises:
+        UserError: for a folder that is not whole, or a device that is not there.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        beam: int = 5,
+        lenpen: float = 1.0,
+        max_len: int = 200,
+        batch_tokens: int = 1024,
+        threads: Optional[int] = None,
+        device: str = "cpu",
+        progress: Optional[Progress] = None,
+    ) -> None:
+        settings = Settings.load(folder)
+        try:
+            import ctranslate2
+            import sentencepiece
+        except ImportError as error:
+            raise UserError(f"{error.name} is not installed: {SERVE}") from None
+
+        def processor(name: Optional[str]):
+            if name is None:
+                return None
+            try:
+                return sentencepiece.SentencePieceProcessor(model_file=os.path.join(folder, name))
+            except (OSError, RuntimeError):
+                raise UserError(f"{folder} is damaged: {name} is no SentencePiece model") from None
+
+        self.source = processor(settings.source_sentencepiece)
+        self.target = processor(settings.target_sentencepiece)
+        self.longest_source = settings.source_positions - 1  # the end of the sentence takes one
+        self.longest_target = min(max_len, settings.target_positions - 1)
+        self.progress = progress or Progress(sys.stderr)
+        if device == "auto":
+            device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
+        workers = (threads or cores()) if device == "cpu" else 1
+        self.window_tokens = BATCHES * batch_tokens * workers
+        try:
+            self.translator = ctranslate2.Translator(
+                folder,
+                device=device,
+                inter_threads=workers,
+                intra_threads=1,
+                max_queued_batches=-1,  # windows bound them
+            )
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"CTranslate2 cannot load {folder}: {error}") from None
+        self.decoding = {
+            "beam_size": beam,
+            "length_penalty": lenpen,
+            # one more than wanted: what is as long has found no end, and is cut
+            "max_decoding_length": self.longest_target + 1,
+            "max_input_length": 0,  # lines are cut here, and told
+            "max_batch_size": batch_tokens,
+            "batch_type": "tokens",
+        }
+
+    def translate(self, lines: Iterable[Optional[str]]) -> Iterator[List[str]]:
+        """Translations of *lines*, one for each and in their order, as many at a time as are ready.
+
+        A line without a token gives an empty one. None stands for a pause: all that came before it
+        is given before the next line is asked for.
+        """
+        windows: Deque[List[Line]] = deque()
+        for window, pause in self.windows(lines):
+            windows.append(window)
+            while windows and (pause or len(windows) > WINDOWS or finished(windows[0])):
+                yield list(map(self.text, windows.popleft()))
+
+    def windows(self, lines: Iterable[Optional[str]]) -> Iterator[Tuple[List[Line], bool]]:
+        """Lines in bounded groups, their translation begun, and whether the input then pauses."""
+        numbers: List[int] = []
+        sentences: List[List[str]] = []
+        number = size = 0
+        for line in lines:
+            if line is not None:
+                number += 1
+                numbers.append(number)
+                sentences.append(self.encode(line, number))
+                size += max(len(sentences[-1]), 1)  # an empty line is held too
+            if line is None or size >= self.window_tokens:
+                yield self.begin(numbers, sentences), line is None
+                numbers, sentences, size = [], [], 0
+        yield self.begin(numbers, sentences), True
+
+    def begin(self, numbers: List[int], sentences: List[List[str]]) -> List[Line]:
+        """Have the sentences with tokens translated; what comes of it is not waited for."""
+        full = [tokens for tokens in sentences if tokens]
+        results = iter(self.translator.translate_batch(full, asynchronous=True, **self.decoding))
+        return [
+            Line(number, next(results) if tokens else None)
+            for number, tokens in zip(numbers, sentences)
+        ]
+
+    def encode(self, line: str, number: int) -> List[str]:
+        """Tokens of a line, no more than the model has positions for."""
+        tokens = self.source.encode(line, out_type=str) if self.source else line.split()
+        if len(tokens) > self.longest_source:
+            self.progress.say(
+                f"line {number}: {len(tokens)} tokens, the model takes {self.longest_source}: "
+                "the rest of the line is not translated"
+            )
+            del tokens[self.longest_source :]
+        return tokens
+
+    def text(self, line: Line) -> str:
+        """The translation of a line, waited for."""
+        if line.result is None:
+            self.progress.add(0)
+            return ""
+        while not line.result.done():
+            time.sleep(POLL)
+        tokens = line.result.result().hypotheses[0]
+        if len(tokens) > self.longest_target:
+            self.progress.say(
+                f"line {line.number}: its translation is cut at {self.longest_target} tokens"
+            )
+            del tokens[self.longest_target :]
+        self.progress.add(len(tokens))
+        text = self.target.decode(tokens) if self.target else " ".join(tokens)
+        return text.replace("\n", " ")  # which SentencePiece may spell byte by byte
+
+
+def finished(window: List[Line]) -> bool:
+    """Whether every translation of the window is there."""
+    return all(line.result is None or line.result.done() for line in window)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # no Linux
+        return os.cpu_count() or 1

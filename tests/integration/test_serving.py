@@ -1,0 +1,426 @@
+"""Export and translate: the real commands, against `fairseq-generate` on the same sentences."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+import sentencepiece
+import torch
+
+from fairseq_admin.errors import UserError
+from fairseq_admin.export import export_model
+from fairseq_admin.served import SETTINGS, Settings
+from fairseq_admin.translate import WINDOWS, LineTranslator
+
+SECONDS = 60  # until a process that waits for input counts as hanging
+EVERY_SENTENCE = ["--required-batch-size-multiple", "1"]
+
+
+def export(lab, checkpoint, data, output, *options):
+    command = [lab.bin / "fairseq-admin", "export", checkpoint, "--data", data]
+    return lab.run([*command, "--output", output, *options], cwd=output.parent)
+
+
+def hypotheses(output):
+    """The best hypothesis of each sentence, in the corpus' order."""
+    rows = [line[2:].split("\t") for line in output.splitlines() if line.startswith("H-")]
+    return [text for _, text in sorted((int(number), text) for number, _, text in rows)]
+
+
+@pytest.fixture(scope="module")
+def served(admin, corpus, lab, tmp_path_factory):
+    """The Admin model as a folder to serve, far from where its data is."""
+    folder = tmp_path_factory.mktemp("export")
+    export(lab, admin.checkpoints[120], corpus, folder / "model").ok()
+    assert [path.name for path in folder.iterdir()] == ["model"]  # nothing half-written is left
+    return shutil.move(str(folder / "model"), str(tmp_path_factory.mktemp("server") / "model"))
+
+
+@pytest.fixture
+def translate(lab, tmp_path):
+    """Run the command on bytes: lines of standard output, standard error, exit code."""
+
+    def run(folder, text, *options):
+        (tmp_path / "in").write_bytes(text)
+        script = 'exec "$@" < in > out'
+        command = ["bash", "-c", script, "-", lab.bin / "fairseq-admin", "translate", folder]
+        process = lab.run([*command, *options], cwd=tmp_path)
+        output = (tmp_path / "out").read_bytes().decode()
+        return SimpleNamespace(lines=output.split("\n"), told=process.output, code=process.code)
+
+    return run
+
+
+def test_translations_are_those_of_fairseq_generate(served, translate, admin, corpus, lab):
+    generate = [lab.bin / "fairseq-generate", corpus, "--path", admin.checkpoints[120], "--cpu"]
+    run = lab.run([*generate, "--user-dir", lab.plugin, "--beam", "5", *EVERY_SENTENCE]).ok()
+    translated = translate(served, (corpus.parent / "test.de").read_bytes())
+    assert translated.code == 0, translated.told
+    assert translated.lines == [*hypotheses(run.output), ""]
+    assert len(set(translated.lines)) > 10  # else any model would do
+    assert "30 lines" in translated.told.splitlines()[-1]
+    assert "\r" not in translated.told
+
+
+def test_a_stock_transformer_is_exported_too(transformer, corpus, lab, tmp_path, translate):
+    run = export(lab, transformer, corpus, tmp_path / "model", "--quantization", "int8")
+    assert run.ok().last_line == f"wrote {tmp_path / 'model'}"
+    assert Settings.load(tmp_path / "model").quantization == "int8"
+    translated = translate(tmp_path / "model", (corpus.parent / "test.de").read_bytes())
+    assert (translated.code, len(translated.lines)) == (0, 31)
+
+
+def test_one_line_out_for_each_line_in(served, translate, corpus):
+    a, b, c = (corpus.parent / "test.de").read_bytes().splitlines()[:3]
+    clean = translate(served, b"\n".join([a, b, c, b"\xef\xbf\xbd " + a])).lines
+    messy = [
+        b"",
+        a + b"\r",
+        b"",
+        b" \t",
+        b + "\u2028\x85 ".encode(),
+        c,
+        b"\r",
+        b"\xff " + a,
+        b,
+        b"",
+    ]
+    result = translate(served, b"\n".join(messy) + b"\n" + a, "--batch-tokens", "8")
+    assert result.code == 0, result.told
+    of_a, of_b, of_c, of_bad, end = clean
+    assert result.lines == ["", of_a, "", "", of_b, of_c, "", of_bad, of_b, "", of_a, end]
+    assert len({of_a, of_b, of_c}) == 3 and all(clean[:4])
+
+
+def test_nothing_in_nothing_out(served, translate):
+    result = translate(served, b"")
+    assert (result.lines, result.code) == ([""], 0)
+
+
+def test_what_is_cut_is_told(served, translate, corpus):
+    lines = (corpus.parent / "test.de").read_text().splitlines()[:10]
+    words = " ".join(lines * 20).split()
+    text = "\n".join([*lines, "", " ".join(words), " ".join(words[:1023])]).encode()
+    greedy = ["--beam", "1"]  # a wider beam may prefer a shorter translation to one that is cut
+    whole, cut = (translate(served, text, *greedy, "--max-len", n) for n in ("200", "1"))
+    assert (whole.code, cut.code) == (0, 0), cut.told
+    assert len(words) > 1023 and whole.lines[11] == whole.lines[12]
+    for told in (whole.told, cut.told):
+        assert [line for line in told.splitlines() if "model takes" in line] == [
+            f"line 12: {len(words)} tokens, the model takes 1023: "
+            "the rest of the line is not translated"
+        ]
+    assert [line.split() for line in cut.lines] == [line.split()[:1] for line in whole.lines]
+    longer = [n for n, line in enumerate(whole.lines, 1) if len(line.split()) > 1]
+    told = [line for line in cut.told.splitlines() if "is cut" in line]
+    assert told == [f"line {n}: its translation is cut at 1 tokens" for n in longer]
+    assert longer
+
+
+def test_reading_ahead_is_bounded(served, corpus):
+    translator = LineTranslator(served, beam=1, batch_tokens=16, threads=2)
+    sentences = (corpus.parent / "test.de").read_text().splitlines()
+    taken = given = ahead = 0
+
+    def source():
+        nonlocal taken, ahead
+        for line in (sentences + [""] * 30) * 40:
+            taken += 1
+            ahead = max(ahead, taken - given)
+            yield line
+
+    for texts in translator.translate(source()):
+        given += len(texts)
+    assert given == taken == 60 * 40
+    # a line holds a token at least, and a window is full with the line that reaches its bound
+    assert ahead <= (WINDOWS + 1) * translator.window_tokens < taken
+
+
+def test_a_closed_pipe_ends_it_quietly(served, lab, corpus, tmp_path):
+    (tmp_path / "in").write_text((corpus.parent / "test.de").read_text() * 50)
+    script = 'set -o pipefail; "$@" < in 2> err | head -n 1 > out'
+    command = [lab.bin / "fairseq-admin", "translate", served, "--batch-tokens", "16"]
+    run = lab.run(["bash", "-c", script, "-", *command, "--beam", "1"], cwd=tmp_path)
+    assert run.code == 141, run.output  # of translate, as a program that SIGPIPE ended
+    assert (tmp_path / "out").read_text().count("\n") == 1
+    err = (tmp_path / "err").read_text()
+    assert "Error" not in err and "Traceback" not in err and "Exception" not in err, err
+
+
+def test_a_full_disk_is_told(served, lab):
+    script = 'echo a | "$@" > /dev/full'
+    command = [lab.bin / "fairseq-admin", "translate", served]
+    run = lab.run(["bash", "-c", script, "-", *command])
+    assert run.code == 1 and "No space left" in run.last_line and "Traceback" not in run.output
+
+
+def test_where_input_pauses_what_has_come_is_translated(served, lab, corpus, tmp_path):
+    with (tmp_path / "err").open("w") as err:
+        process = subprocess.Popen(
+            [str(lab.bin / "fairseq-admin"), "translate", served],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=err,
+        )
+        hangs = threading.Timer(SECONDS, process.kill)  # its output then ends
+        hangs.start()
+        try:
+            for line in (corpus.parent / "test.de").read_bytes().splitlines()[:2]:
+                process.stdin.write(line + b"\n\n")
+                process.stdin.flush()
+                assert process.stdout.readline().strip()
+                assert process.stdout.readline() == b"\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(SECONDS) == 130
+        finally:
+            hangs.cancel()
+            process.kill()
+            process.communicate()
+    assert "Traceback" not in (tmp_path / "err").read_text()
+
+
+def test_sentencepiece_models_come_along(corpus, lab, tmp_path, translate):
+    text = corpus.parent
+    sentencepiece.SentencePieceTrainer.train(
+        input=f"{text}/train.de,{text}/train.en",
+        model_prefix=str(tmp_path / "spm"),
+        vocab_size=110,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    model = tmp_path / "spm.model"
+    segment = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    preprocess = [lab.bin / "fairseq-preprocess", "-s", "de", "-t", "en", "--joined-dictionary"]
+    preprocess += ["--destdir", tmp_path / "bin"]
+    for split in ("train", "valid", "test"):
+        for language in ("de", "en"):
+            lines = (text / f"{split}.{language}").read_text().splitlines()
+            pieces = [" ".join(segment.encode(line, out_type=str)) + "\n" for line in lines]
+            (tmp_path / f"{split}.{language}").write_text("".join(pieces))
+        preprocess += [f"--{split}pref", tmp_path / split]
+    lab.run(preprocess).ok()
+    train = [lab.bin / "fairseq-train", tmp_path / "bin", "--arch", "transformer"]
+    train += [*lab.sizes, *lab.recipe, "--encoder-layers", "1", "--decoder-layers", "1"]
+    train += ["--task", "translation", "--max-tokens", "2000", "--max-update", "40"]
+    train += ["--num-workers", "0", "--disable-validation", "--save-interval", "99"]
+    lab.run([*train, "--save-dir", tmp_path]).ok()
+    checkpoint = tmp_path / "checkpoint_last.pt"
+    generate = [lab.bin / "fairseq-generate", tmp_path / "bin", "--path", checkpoint, "--cpu"]
+    # stock fairseq: the plugin is what lets torch 2.6 load a checkpoint of fairseq-train
+    generate += ["--user-dir", lab.plugin, "--remove-bpe", "sentencepiece", *EVERY_SENTENCE]
+    reference = hypotheses(lab.run(generate).ok().output)
+
+    folders = {"joint": [model], "two": [model, shutil.copy(model, tmp_path / "other.model")]}
+    for name, models in folders.items():
+        folder = tmp_path / name / "served"
+        folder.parent.mkdir()
+        export(lab, checkpoint, tmp_path / "bin", folder, "--sentencepiece", *models).ok()
+        names = {path.name for path in folder.iterdir() if path.name.endswith(".model")}
+        expected = {"spm.model"} if name == "joint" else {"source.spm.model", "target.spm.model"}
+        assert names == expected
+        result = translate(folder, (text / "test.de").read_bytes())
+        assert result.lines == [*reference, ""], result.told
+    assert len(set(reference)) > 3
+
+
+@pytest.fixture
+def parts(transformer, corpus, tmp_path):
+    """Arguments of an export that succeeds, in a folder where each may be spoilt."""
+    shutil.copytree(corpus, tmp_path / "data")
+    shutil.copy(transformer, tmp_path / "plain.pt")
+    return SimpleNamespace(
+        folder=tmp_path,
+        checkpoint=tmp_path / "plain.pt",
+        data=tmp_path / "data",
+        output=tmp_path / "made" / "model",
+        options={},
+    )
+
+
+def spoil_options(parts, **options):
+    """Change options of the model in the checkpoint."""
+    state = torch.load(parts.checkpoint, map_location="cpu", weights_only=True)
+    vars(state["cfg"]["model"]).update(options)
+    torch.save(state, parts.checkpoint)
+
+
+def no_dictionary(parts):
+    (parts.data / "dict.en.txt").unlink()
+    return "no such dictionary: .*dict.en.txt"
+
+
+def other_dictionary(parts):
+    with (parts.data / "dict.de.txt").open("a") as f:
+        f.write("further 1\n")
+    return "the encoder has 64 embeddings, but .*dict.de.txt makes 65"
+
+
+def damaged_dictionary(parts):
+    (parts.data / "dict.de.txt").write_text("no number\n")
+    return "dict.de.txt is no dictionary"
+
+
+def no_data(parts):
+    parts.data = parts.folder / "nowhere"
+    return "no such folder: .*nowhere"
+
+
+def no_sentencepiece(parts):
+    parts.options["sentencepiece"] = [str(parts.folder / "spm")]
+    return "no such SentencePiece model: .*spm"
+
+
+def damaged_sentencepiece(parts):
+    parts.options["sentencepiece"] = [str(parts.checkpoint)]
+    return "plain.pt is no SentencePiece model"
+
+
+def other_sentencepiece(parts):
+    text = parts.folder / "text"
+    text.write_text("".join(f"{n} {n * n} {n**3}\n" for n in range(2000)))
+    prefix = str(parts.folder / "spm")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=prefix, vocab_size=60, minloglevel=2
+    )
+    parts.options["sentencepiece"] = [f"{prefix}.model"]
+    return "spm.model knows 0 of the 60 symbols in dict.de.txt"
+
+
+def three_sentencepieces(parts):
+    parts.options["sentencepiece"] = ["a", "b", "c"]
+    return "or two"
+
+
+def no_checkpoint(parts):
+    parts.checkpoint.unlink()
+    return "no such checkpoint"
+
+
+def truncated_checkpoint(parts):
+    parts.checkpoint.write_bytes(parts.checkpoint.read_bytes()[:5000])
+    return "plain.pt cannot be read"
+
+
+def unequal_heads(parts):
+    spoil_options(parts, encoder_attention_heads=4)
+    return "CTranslate2 cannot run this model: .*heads"
+
+
+def other_sizes(parts):
+    spoil_options(parts, encoder_ffn_embed_dim=32)
+    return "CTranslate2 cannot run this model: .*size mismatch"
+
+
+def unfolded(parts):
+    state = torch.load(parts.checkpoint, map_location="cpu", weights_only=True)
+    state["model"]["encoder.layers.0.ffn_residual.omega"] = torch.ones(32)
+    torch.save(state, parts.checkpoint)
+    return "fold it first"
+
+
+def output_exists(parts):
+    parts.output.mkdir()
+    return "exists: .*--force"
+
+
+def output_of_others(parts):
+    parts.output.mkdir()
+    (parts.output / "thesis.tex").touch()
+    parts.options["force"] = True
+    return "is no folder of fairseq-admin export"
+
+
+def output_nowhere(parts):
+    parts.output = parts.folder / "nowhere" / "model"
+    return "no such folder: .*nowhere"
+
+
+CASES = [
+    no_dictionary,
+    other_dictionary,
+    damaged_dictionary,
+    no_data,
+    no_sentencepiece,
+    damaged_sentencepiece,
+    other_sentencepiece,
+    three_sentencepieces,
+    no_checkpoint,
+    truncated_checkpoint,
+    unequal_heads,
+    other_sizes,
+    unfolded,
+    output_exists,
+    output_of_others,
+    output_nowhere,
+]
+
+
+def files_below(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_refused_exports(case, parts):
+    (parts.folder / "made").mkdir()
+    message = case(parts)
+    before = files_below(parts.folder)
+    with pytest.raises(UserError, match=message) as error:
+        export_model(str(parts.checkpoint), str(parts.data), str(parts.output), **parts.options)
+    assert "\n" not in error.value.message and len(error.value.message) < 500
+    assert files_below(parts.folder) == before
+
+
+def test_without_ctranslate2(parts, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ctranslate2.converters", None)
+    (parts.folder / "made").mkdir()
+    with pytest.raises(UserError, match=r"pip install 'fairseq_admin\[serve\]'"):
+        export_model(str(parts.checkpoint), str(parts.data), str(parts.output))
+    assert not list((parts.folder / "made").iterdir())
+
+
+def test_force_replaces_an_earlier_export(parts):
+    (parts.folder / "made").mkdir()
+    arguments = [str(parts.checkpoint), str(parts.data), str(parts.output)]
+    export_model(*arguments)
+    sizes = [(parts.output / "model.bin").stat().st_size]
+    (parts.output / "of the old one").touch()
+    export_model(*arguments, quantization="int8", force=True)
+    sizes.append((parts.output / "model.bin").stat().st_size)
+    assert sizes[1] < 0.7 * sizes[0]  # positions, half of this small model, stay float32
+    assert Settings.load(parts.output).quantization == "int8"
+    assert not (parts.output / "of the old one").exists()
+    assert [path.name for path in parts.output.parent.iterdir()] == ["model"]
+
+
+def test_the_folder_is_for_everyone_who_may_read(parts):
+    (parts.folder / "made").mkdir()
+    export_model(str(parts.checkpoint), str(parts.data), str(parts.output))
+    ordinary = parts.folder / "ordinary"
+    ordinary.mkdir()
+    assert parts.output.stat().st_mode == ordinary.stat().st_mode
+
+
+def test_refused_folders(translate, corpus, served, tmp_path):
+    shutil.copytree(served, tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.bin").write_bytes(b"nothing")
+    folders = {
+        tmp_path / "nowhere": "no such folder",
+        corpus: f"it has no {SETTINGS}",
+        tmp_path / "damaged": "CTranslate2 cannot load",
+    }
+    for folder, told in folders.items():
+        result = translate(folder, b"a\n")
+        assert result.code == 1 and result.lines == [""]
+        last = result.told.splitlines()[-1]
+        assert (
+            last.startswith("fairseq_admin: ") and told in last and "Traceback" not in result.told
+        )
+
+
+@pytest.mark.parametrize("option", ["--beam", "--max-len", "--batch-tokens", "--threads"])
+def test_numbers_below_one_are_refused(lab, option):
+    run = lab.run([lab.bin / "fairseq-admin", "translate", "FOLDER", option, "0"])
+    assert run.code == 2 and f"argument {option}: 0 is not above 0" in run.last_line

@@ -1,0 +1,160 @@
+"""The mean of checkpoints, in precision, memory and what it refuses."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from fairseq_admin.average import average, last_checkpoints
+from fairseq_admin.errors import UserError
+from tests.helpers import checkpoint_of, randomized
+
+JOINED = {"share_all_embeddings": True}
+
+
+def saved(tmp_path, name, seed=1, dtype=torch.float32, given=JOINED, **more):
+    """A file with a random model; its path and its weights."""
+    model, cfg = randomized(seed=seed, **given)
+    path = tmp_path / name
+    state = checkpoint_of(model.to(dtype), cfg, **more)
+    torch.save(state, path)
+    return str(path), state["model"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_mean_of_each_weight(tmp_path, dtype):
+    files = [saved(tmp_path, f"{seed}.pt", seed, dtype) for seed in (1, 2, 3)]
+    got = average([path for path, _ in files])["model"]
+    for key, tensor in got.items():
+        mean = torch.stack([weights[key].double() for _, weights in files]).mean(0)
+        atol = {torch.float16: 0, torch.float32: 1e-6, torch.float64: 1e-14}[dtype]
+        torch.testing.assert_close(tensor, mean.to(dtype), rtol=0, atol=atol)
+
+
+def test_fp16_is_not_summed_in_fp16(tmp_path):
+    """2048 + 1 is 2048 in fp16: the mean of 2048, 2049 (as fp16: 2048 or 2050) ... would be off."""
+    paths = []
+    for i, value in enumerate([2048.0, 1.0, 1.0, 1.0]):
+        path, weights = saved(tmp_path, f"{i}.pt", dtype=torch.float16)
+        state = torch.load(path)
+        for tensor in state["model"].values():
+            tensor.fill_(value)
+        torch.save(state, path)
+        paths.append(path)
+    mean = average(paths)["model"]["encoder.layers.0.fc1.weight"]
+    assert torch.all(mean == 512.75)  # in fp16 the sum would stay 2048, the mean 512
+
+
+def test_everything_else_is_of_the_first_file(tmp_path):
+    history = [{"num_updates": 9}]
+    first, _ = saved(
+        tmp_path, "a.pt", optimizer_history=history, last_optimizer_state={"state": {}}
+    )
+    second, _ = saved(tmp_path, "b.pt", seed=2)
+    got = average([first, second])
+    assert got["optimizer_history"] == history
+    assert got["task_state"] == {"profile": {"format": "p"}}
+    assert got["cfg"]["task"]["data"] == "data-bin" and got["cfg"]["model"]["encoder_layers"] == 2
+    assert got["extra_state"]["averaged"] == ["a.pt", "b.pt"]
+    assert "last_optimizer_state" not in got
+
+
+def test_tied_embeddings_stay_one(tmp_path):
+    paths = [saved(tmp_path, f"{seed}.pt", seed)[0] for seed in (1, 2)]
+    got = average(paths)["model"]
+    table = got["encoder.embed_tokens.weight"].data_ptr()
+    assert got["decoder.output_projection.weight"].data_ptr() == table
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({**JOINED, "encoder_ffn_embed_dim": 48}, r"encoder\.layers\.0\.fc1\.weight is \(48, 16\)"),
+        ({**JOINED, "encoder_layers": 3}, r"has encoder\.layers\.2\."),
+        ({**JOINED, "encoder_attention_heads": 4}, "encoder_attention_heads is 4"),
+        ({**JOINED, "activation_fn": "gelu"}, "activation_fn is gelu"),
+        ({}, "is tied to"),
+    ],
+)
+def test_a_mixture_is_refused(tmp_path, given, message):
+    paths = [saved(tmp_path, "a.pt")[0], saved(tmp_path, "b.pt", given=given)[0]]
+    with pytest.raises(UserError, match=message):
+        average(paths)
+
+
+def test_another_architecture_is_refused(tmp_path):
+    path, _ = saved(tmp_path, "a.pt")
+    state = torch.load(path)
+    state["cfg"]["model"]["_name"] = "transformer_admin_wmt_en_de"
+    torch.save(state, tmp_path / "b.pt")
+    with pytest.raises(UserError, match="architecture is transformer_admin_wmt_en_de"):
+        average([path, str(tmp_path / "b.pt")])
+
+
+def test_nan_is_refused(tmp_path):
+    path, _ = saved(tmp_path, "a.pt")
+    state = torch.load(path)
+    state["model"]["decoder.layers.1.fc2.bias"][0] = float("nan")
+    torch.save(state, tmp_path / "b.pt")
+    with pytest.raises(UserError, match=r"decoder\.layers\.1\.fc2\.bias is not finite"):
+        average([path, str(tmp_path / "b.pt")])
+
+
+NAMES = ["checkpoint8.pt", "checkpoint9.pt", "checkpoint10.pt", "checkpoint_best.pt"]
+NAMES += [
+    "checkpoint_last.pt",
+    "checkpoint_9_900.pt",
+    "checkpoint_10_1000.pt",
+    "checkpoint9.pt.tmp",
+]
+
+
+@pytest.mark.parametrize(
+    "count, updates, bound, expected",
+    [
+        (2, False, None, ["checkpoint10.pt", "checkpoint9.pt"]),
+        (2, False, 9, ["checkpoint9.pt", "checkpoint8.pt"]),
+        (2, True, None, ["checkpoint_10_1000.pt", "checkpoint_9_900.pt"]),
+        (1, True, 999, ["checkpoint_9_900.pt"]),
+    ],
+)
+def test_the_last_checkpoints_of_a_folder(tmp_path, count, updates, bound, expected):
+    for name in NAMES:
+        (tmp_path / name).touch()
+    got = last_checkpoints(str(tmp_path), count, updates, bound)
+    assert got == [str(tmp_path / name) for name in expected]
+
+
+def test_fewer_checkpoints_than_asked_for(tmp_path):
+    (tmp_path / "checkpoint3.pt").touch()
+    with pytest.raises(UserError, match="has 1 checkpoints of epochs .* up to 5, not 2"):
+        last_checkpoints(str(tmp_path), 2, upper_bound=5)
+
+
+def test_memory_of_two_checkpoints(tmp_path):
+    """Five files of 40 MB: a process that averages them needs no more than two of them beside what
+    it needs for five small ones."""
+    script = textwrap.dedent("""
+        import re, sys
+        from fairseq_admin.average import average
+        average(sys.argv[1:])
+        status = open("/proc/self/status").read()
+        print(re.search(r"VmHWM:\\s*(\\d+) kB", status).group(1))
+    """)
+
+    def peak(types):
+        paths = [saved(tmp_path, f"{types}_{i}.pt", types=types)[0] for i in range(5)]
+        run = subprocess.run(
+            [sys.executable, "-c", script, *paths], stdout=subprocess.PIPE, check=True, text=True
+        )
+        return int(run.stdout.split()[-1]) / 1024
+
+    def saved(folder, name, types):
+        model, cfg = randomized(types=types, encoder_embed_dim=64, **JOINED)
+        torch.save(checkpoint_of(model, cfg), folder / name)
+        return str(folder / name), None
+
+    size = 160_000 * 64 * 4 / 2**20  # of the embeddings, in MB
+    assert peak(160_000) - peak(100) < 2.2 * size

@@ -1,0 +1,294 @@
+"""A folded model computes what the Admin model computes, and is a plain `transformer`."""
+
+import copy
+from collections import OrderedDict
+
+import pytest
+import torch
+from fairseq import models
+from omegaconf import OmegaConf
+
+from fairseq_admin.checkpoint import read_checkpoint
+from fairseq_admin.equivalence import EXACT
+from fairseq_admin.errors import UserError
+from fairseq_admin.fold import fold, fold_checkpoint, fold_weights
+from tests.helpers import TINY, build, checkpoint_of, make_task, model_config, net_input, randomized
+
+LEARN = {"learn_first_omega": True}
+JOINED = {"share_all_embeddings": True}
+TIED_OUTPUT = {"share_decoder_input_output_embed": True}
+
+VARIANTS = {
+    "joined": JOINED,
+    "joined, first learned": {**JOINED, **LEARN},
+    "tied output": TIED_OUTPUT,
+    "tied output, first learned": {**TIED_OUTPUT, **LEARN},
+    "separate": {},
+    "separate, first learned": LEARN,
+    "embedding norm": {**JOINED, "layernorm_embedding": True},
+    "embedding norm, first learned": {**JOINED, **LEARN, "layernorm_embedding": True},
+    "learned positions, first learned": {
+        **JOINED,
+        **LEARN,
+        "encoder_learned_pos": True,
+        "decoder_learned_pos": True,
+    },
+    "one side's positions learned": {**LEARN, "decoder_learned_pos": True},
+    "no positions, first learned": {**JOINED, **LEARN, "no_token_positional_embeddings": True},
+    "embeddings not scaled": {**JOINED, **LEARN, "no_scale_embedding": True},
+    "widths differ": {
+        "encoder_embed_dim": 24,
+        "decoder_embed_dim": 16,
+        "encoder_ffn_embed_dim": 48,
+        "decoder_ffn_embed_dim": 20,
+        "decoder_attention_heads": 4,
+        **LEARN,
+    },
+    "embeddings projected, first learned": {
+        "decoder_input_dim": 8,
+        "decoder_output_dim": 16,
+        **LEARN,
+    },
+    "depths differ": {"encoder_layers": 5, "decoder_layers": 1, **JOINED},
+    "layer drop": {**JOINED, "encoder_layerdrop": 0.3, "decoder_layerdrop": 0.3},
+    "activations checkpointed": {**JOINED, "checkpoint_activations": True},
+    "gelu": {**JOINED, "activation_fn": "gelu"},
+}
+
+
+def plain_model(folded):
+    """The model as fairseq builds it from a checkpoint that it has loaded."""
+    cfg = OmegaConf.create(folded["cfg"], flags={"allow_objects": True})
+    return models.build_model(cfg.model, make_task())
+
+
+def largest_difference(admin, plain, weights, dtype):
+    """Between the logits of two models on a padded batch, computed in *dtype*."""
+    admin, plain = copy.deepcopy(admin).to(dtype).eval(), plain.to(dtype).eval()
+    plain.load_state_dict(weights, strict=True)
+    with torch.no_grad():
+        return (admin(**net_input())[0] - plain(**net_input())[0]).abs().max().item()
+
+
+@pytest.mark.parametrize("given", VARIANTS.values(), ids=VARIANTS)
+def test_a_folded_model_computes_the_same(given):
+    model, cfg = randomized(**given)
+    state = checkpoint_of(model, cfg)
+    folded, difference = fold(state)
+    weights, _, factors = fold_weights(state["model"], state["cfg"]["model"])
+    assert largest_difference(model, plain_model(folded), weights, torch.float64) < 1e-10
+    assert largest_difference(model, plain_model(folded), folded["model"], torch.float32) < 1e-3
+    assert difference.exact < 1e-10 and difference.written < 1e-3
+    omegas = sum(key.endswith("omega") for key in state["model"])
+    assert len([key for key in factors if "norm" in key]) >= 2 * (omegas - 2) > 0
+
+
+def test_forty_sublayers_with_omegas_from_half_to_ten():
+    model, cfg = randomized(encoder_layers=20, decoder_layers=14, encoder_embed_dim=64, **JOINED)
+    state = checkpoint_of(model, cfg)
+    folded, difference = fold(state)
+    weights = fold_weights(state["model"], state["cfg"]["model"])[0]
+    assert largest_difference(model, plain_model(folded), weights, torch.float64) < 1e-10
+    assert largest_difference(model, plain_model(folded), folded["model"], torch.float32) < 1e-3
+
+
+def test_incremental_decoding_computes_the_same():
+    model, cfg = randomized(**JOINED, **LEARN)
+    folded, _ = fold(checkpoint_of(model, cfg))
+    plain = plain_model(folded)
+    plain.load_state_dict(folded["model"])
+    inputs = net_input()
+    outputs = []
+    for m in (model.eval(), plain.eval()):
+        memory, state = m.encoder(inputs["src_tokens"], inputs["src_lengths"]), {}
+        with torch.no_grad():
+            steps = [
+                m.decoder(inputs["prev_output_tokens"][:, :n], memory, incremental_state=state)[0]
+                for n in range(1, 5)
+            ]
+        outputs.append(torch.cat(steps, dim=1))
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-4)
+
+
+def test_nothing_of_ours_is_left():
+    model, cfg = randomized(**JOINED)
+    folded, _ = fold(checkpoint_of(model, cfg))
+    assert not any("omega" in key or "residual" in key for key in folded["model"])
+    assert folded["cfg"]["model"]["_name"] == folded["cfg"]["model"].arch == "transformer"
+    assert folded["cfg"]["task"]["_name"] == "translation" and folded["args"] is None
+    assert "omega" not in str(folded["cfg"]) and "admin" not in str(folded["cfg"])
+    assert folded["task_state"] == {} and "TranslationAdminTask" not in folded["extra_state"]
+    assert folded["last_optimizer_state"] is None
+
+
+def test_tensors_and_plain_containers_only(tmp_path):
+    """Loaded in a process that never heard of the plugin's allow-list, in test_fold_command."""
+    model, cfg = randomized(**JOINED)
+    folded, _ = fold(checkpoint_of(model, cfg))
+
+    def kinds(value):
+        yield type(value)
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, (list, tuple)):
+            for item in value:
+                yield from kinds(item)
+
+    allowed = {dict, OrderedDict, list, tuple, str, int, float, bool, type(None), torch.Tensor}
+    assert set(kinds(folded)) <= allowed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_file_is_no_larger_than_the_model(tmp_path, dtype):
+    """Tied embeddings are in it once, also where the input held them three times, as from a GPU."""
+    model, cfg = randomized(**JOINED, types=2000)
+    state = checkpoint_of(model.to(dtype), cfg)
+    state["model"] = {key: tensor.clone() for key, tensor in state["model"].items()}
+    state["last_optimizer_state"] = {"state": {0: {"exp_avg": torch.zeros(10**6)}}}
+    torch.save(state, tmp_path / "in.pt")
+    fold_checkpoint(str(tmp_path / "in.pt"), str(tmp_path / "out.pt"))
+    parameters = sum(p.numel() * p.element_size() for p in model.parameters())
+    overhead = 60_000  # configuration and the file's index; one more embedding table is 64,000
+    assert (tmp_path / "out.pt").stat().st_size < parameters + overhead
+    folded = read_checkpoint(str(tmp_path / "out.pt"))["model"]
+    assert {tensor.dtype for tensor in folded.values() if tensor.dim() > 1} == {dtype}
+
+
+def test_the_difference_is_measured_on_the_folded_weights(monkeypatch):
+    """A wrong fold is refused: here the keys' columns are forgotten."""
+    model, cfg = randomized(**JOINED)
+    wrong = {
+        "self_attn": (("self_attn.q_proj", "self_attn.v_proj"), "self_attn_layer_norm"),
+        "encoder_attn": (("encoder_attn.q_proj",), "encoder_attn_layer_norm"),
+        "ffn": (("fc1",), "final_layer_norm"),
+    }
+    monkeypatch.setattr("fairseq_admin.fold.SUBLAYERS", wrong)
+    with pytest.raises(UserError, match="cannot be folded exactly"):
+        fold(checkpoint_of(model, cfg))
+
+
+def test_gradients_are_divided_by_the_factors():
+    """What fold_moments rests on: dL/d(c w) = (dL/dw) / c."""
+    model, cfg = randomized(**JOINED)
+    model = model.double().eval()
+    state = checkpoint_of(model, cfg)
+    weights, _, factors = fold_weights(state["model"], state["cfg"]["model"])
+    plain = plain_model(fold(state)[0]).double().eval()
+    plain.load_state_dict(weights)
+    for m in (model, plain):
+        m(**net_input())[0].square().sum().backward()
+    before = {name: p.grad for name, p in model.named_parameters() if "omega" not in name}
+    after = {name: p.grad for name, p in plain.named_parameters()}
+    assert before.keys() == after.keys()
+    for name, gradient in before.items():
+        expected = gradient / factors[name] if name in factors else gradient
+        torch.testing.assert_close(after[name], expected, rtol=1e-6, atol=1e-9)
+
+
+def with_adam(model, cfg, flat=False):
+    """A checkpoint of *model* after Adam steps, as fairseq saves them: one state a parameter, or
+    with ``--fp16`` one for all; and the steps' optimizer."""
+    parameters = list(model.parameters())
+    adam = torch.optim.Adam(parameters)
+    for seed in (1, 2):
+        adam.zero_grad()
+        model(**net_input(seed=seed))[0].square().sum().backward()
+        adam.step()
+    saved = adam.state_dict()
+    if flat:
+        moments = list(saved["state"].values())
+        one = {k: torch.cat([m[k].flatten() for m in moments]) for k in ("exp_avg", "exp_avg_sq")}
+        saved = {"state": {0: one}, "param_groups": [{**saved["param_groups"][0], "params": [0]}]}
+    return checkpoint_of(model, cfg, last_optimizer_state=saved)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("given", [JOINED, TIED_OUTPUT, {**LEARN, "layernorm_embedding": True}])
+def test_moments_follow_their_parameters(given, flat):
+    model, cfg = randomized(**given)
+    state = with_adam(model, cfg, flat)
+    folded, _ = fold(state, keep_training_state=True)
+    _, _, factors = fold_weights(state["model"], state["cfg"]["model"])
+    plain = plain_model(folded)
+    before = with_adam_by_name(model, state, flat)
+    after = with_adam_by_name(plain, folded, flat)
+    assert after.keys() == {name for name in before if "omega" not in name}
+    for name, moments in after.items():
+        factor = factors.get(name, torch.ones(()))
+        torch.testing.assert_close(moments["exp_avg"], (before[name]["exp_avg"] / factor).float())
+        squared = (before[name]["exp_avg_sq"] / factor**2).float()
+        torch.testing.assert_close(moments["exp_avg_sq"], squared)
+    assert folded["extra_state"]["train_iterator"] == {"epoch": 3}
+
+
+def with_adam_by_name(model, state, flat):
+    """Moments by parameter, split as the optimizer of *model* would read them."""
+    saved = state["last_optimizer_state"]["state"]
+    named = list(model.named_parameters())
+    if not flat:
+        assert len(saved) == len(named)
+        return {name: saved[i] for i, (name, _) in enumerate(named)}
+    sizes = [p.numel() for _, p in named]
+    parts = {k: saved[0][k].split(sizes) for k in ("exp_avg", "exp_avg_sq")}
+    return {name: {k: parts[k][i].view_as(p) for k in parts} for i, (name, p) in enumerate(named)}
+
+
+def test_moments_of_an_optimizer_unknown():
+    model, cfg = randomized(**JOINED)
+    state = with_adam(model, cfg)
+    for moments in state["last_optimizer_state"]["state"].values():
+        moments["exp_inf"] = moments.pop("exp_avg_sq")
+    with pytest.raises(UserError, match="without the training state"):
+        fold(state, keep_training_state=True)
+
+
+def refused(tmp_path, state, message):
+    """Whether folding *state* is refused with *message* and writes nothing."""
+    torch.save(state, tmp_path / "in.pt")
+    with pytest.raises(UserError, match=message):
+        fold_checkpoint(str(tmp_path / "in.pt"), str(tmp_path / "out.pt"))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.pt"]
+
+
+def test_what_cannot_be_folded_is_refused(tmp_path):
+    model, cfg = randomized(cross_self_attention=True, no_cross_attention=True)
+    refused(tmp_path, checkpoint_of(model, cfg), "cross-self-attention")
+    model, cfg = randomized(**JOINED)
+    state = checkpoint_of(model, cfg)
+    state["model"]["encoder.layers.1.ffn_residual.omega"][3] = 0
+    refused(tmp_path, state, "encoder.layers.1.ffn_residual.omega is 0")
+    state["model"]["encoder.layers.1.ffn_residual.omega"][3] = float("nan")
+    refused(tmp_path, state, "diverged")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    plain = build("transformer")
+    cfg = model_config("transformer_admin", **TINY)
+    refused(tmp_path, checkpoint_of(plain, cfg), "holds no omega")
+
+
+def test_a_folded_checkpoint_is_refused(tmp_path):
+    model, cfg = randomized(**JOINED)
+    torch.save(checkpoint_of(model, cfg), tmp_path / "in.pt")
+    fold_checkpoint(str(tmp_path / "in.pt"), str(tmp_path / "out.pt"))
+    with pytest.raises(UserError, match="folded already"):
+        fold_checkpoint(str(tmp_path / "out.pt"), str(tmp_path / "again.pt"))
+    assert not (tmp_path / "again.pt").exists()
+
+
+def test_the_input_is_never_overwritten(tmp_path):
+    model, cfg = randomized(**JOINED)
+    source, link = tmp_path / "in.pt", tmp_path / "link.pt"
+    torch.save(checkpoint_of(model, cfg), source)
+    link.symlink_to(source)
+    before = source.read_bytes()
+    for output in (source, link):
+        with pytest.raises(UserError, match="another name"):
+            fold_checkpoint(str(source), str(output))
+    assert source.read_bytes() == before
+
+
+def test_the_bound_is_tight():
+    """Rounding of a model in fp64 is far below it."""
+    model, cfg = randomized(**JOINED)
+    assert fold(checkpoint_of(model.double(), cfg))[1].exact < EXACT / 1000

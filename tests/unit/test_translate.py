@@ -1,0 +1,151 @@
+"""What surrounds the model: lines as they are read, settings of a folder, progress."""
+
+import io
+import json
+import os
+import threading
+
+import pytest
+
+from fairseq_admin.errors import UserError
+from fairseq_admin.served import FORMAT, SETTINGS, Settings
+from fairseq_admin.translate import CHUNK, Progress, read_lines
+
+
+def lines_of(*parts):
+    """What `read_lines` makes of a pipe into which *parts* are written one after the other."""
+    reader, writer = os.pipe()
+
+    def write():
+        with open(writer, "wb", buffering=0) as f:
+            for part in parts:
+                f.write(part)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    lines = [line for line in read_lines(reader) if line is not None]
+    thread.join()
+    os.close(reader)
+    return lines
+
+
+@pytest.mark.parametrize(
+    "data, lines",
+    [
+        (b"", []),
+        (b"\n", [""]),
+        (b"a\nb\n", ["a", "b"]),
+        (b"a\nb", ["a", "b"]),
+        (b"\n\na\n \n", ["", "", "a", " "]),
+        (b"a\r\nb\r\n\r\n", ["a", "b", ""]),
+        (b"a\rb\r\r\n", ["a\rb\r"]),
+        ("a\u2028b\x0bc\x85d\u2029e\n".encode(), ["a\u2028b\x0bc\x85d\u2029e"]),
+        (b"a\xff\xfeb\nc\n", ["a\ufffd\ufffdb", "c"]),
+        (b"\x00\n", ["\x00"]),
+    ],
+)
+def test_lines_end_in_newline_alone(data, lines):
+    assert lines_of(data) == lines
+
+
+def test_a_character_or_line_may_come_in_pieces():
+    long = "ü" * CHUNK  # two bytes each, of which a read takes half
+    assert lines_of(b"x", long.encode(), b"y\nz\n") == [f"x{long}y", "z"]
+
+
+def test_a_pause_is_told_and_nothing_is_lost():
+    reader, writer = os.pipe()
+    lines = read_lines(reader)
+    late = threading.Timer(5, os.write, (writer, b"late\n"))  # seconds; else a mistake would hang
+    late.start()
+    os.write(writer, b"one\ntw")
+    assert next(lines) == "one"
+    assert next(lines) is None
+    late.cancel()
+    os.write(writer, b"o\n")
+    assert next(lines) == "two"
+    os.write(writer, b"three")
+    os.close(writer)
+    assert list(lines) == ["three"]
+    os.close(reader)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_returns_the_cursor_on_a_terminal_alone():
+    for stream, returns in ((Terminal(), True), (io.StringIO(), False)):
+        progress = Progress(stream)
+        for _ in range(3):
+            progress.told -= 100  # as if so many seconds had passed
+            progress.add(2)
+        progress.say("a note")
+        assert ("\r" in stream.getvalue()) is returns
+        assert "3 lines" in stream.getvalue() and stream.getvalue().endswith("a note\n")
+        assert stream.getvalue().count("\n") == (1 if returns else 4)
+
+
+def test_progress_is_silent_in_between():
+    stream = io.StringIO()
+    progress = Progress(stream)
+    for _ in range(1000):
+        progress.add(1)
+    assert stream.getvalue() == ""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with settings and the files they need, all of them empty."""
+    for name in ("model.bin", "config.json", "spm.model"):
+        (tmp_path / name).touch()
+    Settings("de", "en", 1024, 512, "spm.model", None, "int8").save(tmp_path)
+    return tmp_path
+
+
+def test_settings_are_read_as_written(folder):
+    assert Settings.load(folder) == Settings("de", "en", 1024, 512, "spm.model", None, "int8")
+
+
+def test_folders_that_are_not_whole(folder):
+    for name in ("model.bin", "config.json", "spm.model", SETTINGS):
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        with pytest.raises(UserError, match=name):
+            Settings.load(folder)
+        (folder / name).write_bytes(content)
+    Settings.load(folder)
+    with pytest.raises(UserError, match="no such folder"):
+        Settings.load(folder / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"format": FORMAT + 1}, f"format {FORMAT + 1}"),
+        ({"unknown": 1}, "damaged.*unknown"),
+        ({"source_positions": "many"}, "damaged.*source_positions"),
+        ({"source_lang": None}, "damaged.*source_lang"),
+        ({"target_sentencepiece": 3}, "damaged.*target_sentencepiece"),
+    ],
+)
+def test_settings_that_say_nonsense(folder, change, told):
+    record = json.loads((folder / SETTINGS).read_text())
+    (folder / SETTINGS).write_text(json.dumps({**record, **change}))
+    with pytest.raises(UserError, match=told) as error:
+        Settings.load(folder)
+    assert "\n" not in error.value.message
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3", '{"format": 1}'])
+def test_settings_that_are_none(folder, text):
+    (folder / SETTINGS).write_text(text)
+    with pytest.raises(UserError, match="damaged"):
+        Settings.load(folder)
+
+
+def test_settings_that_are_no_text(folder):
+    (folder / SETTINGS).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="damaged"):
+        Settings.load(folder)
