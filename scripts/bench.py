@@ -9,6 +9,10 @@ training steps of as many tokens. `linearity` is the step time per layer over th
 depth.
 
 Usage: python scripts/bench.py [--layers 6 18] [--widths 64 128 256] [--pairs 20] [--dtype bf16]
+       python scripts/bench.py --decode CHECKPOINT DATA_BIN [--pairs 3] [--threads 1]
+
+The second decodes the test set with fairseq-generate's generator and with the exported model
+(CTranslate2, float32 and int8), in turn, beam 5.
 """
 
 import argparse
@@ -20,7 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import torch
@@ -153,6 +159,14 @@ def print_peak(options_: argparse.Namespace) -> None:
         print(int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) // 2**10)
 
 
+def write(record: dict, path: Optional[Path]) -> None:
+    """Write *record* as JSON to *path*, whole or not at all."""
+    if path:
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+        partial.rename(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -164,7 +178,9 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=3, help="steps of each model not counted")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32")
-    parser.add_argument("--threads", type=int, help="of torch on the CPU")
+    parser.add_argument("--threads", type=int, help="on the CPU")
+    parser.add_argument("--decode", nargs=2, metavar=("CHECKPOINT", "DATA"), help="an Admin model")
+    parser.add_argument("--subset", default="test", help="of DATA, to decode")
     parser.add_argument("--output", type=Path, help="JSON file of all rows")
     parser.add_argument("--peak-of", choices=list(MODELS), help=argparse.SUPPRESS)
     options_ = parser.parse_args()
@@ -176,6 +192,13 @@ def main() -> None:
         return
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     where = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    if options_.decode:
+        from bench_decoding import bench_decoding  # needs CTranslate2
+
+        where["ctranslate2"] = version("ctranslate2")
+        print(json.dumps(where))
+        write({**where, "rows": bench_decoding(options_)}, options_.output)
+        return
     where["dtype"] = options_.dtype
     print(json.dumps(where))
     rows = []
@@ -186,8 +209,7 @@ def main() -> None:
             per_layer = [row["step_s"] / row["layers"] for row in (rows[-1], first)]
             rows[-1]["linearity"] = round(per_layer[0] / per_layer[1], 3)
             print(json.dumps(rows[-1]), flush=True)
-    if options_.output:
-        options_.output.write_text(json.dumps({**where, "rows": rows}, indent=1) + "\n")
+    write({**where, "rows": rows}, options_.output)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import sentencepiece
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,6 +32,8 @@ def tiny(block: str) -> str:
     block = block.replace("--config-dir configs", f"--config-dir {ROOT}/configs")
     block = block.replace("$PWD/fairseq_admin", f"{ROOT}/fairseq_admin")
     block = block.replace("$PWD/runs/demo/data/bin", "$PWD/data-bin")
+    block = block.replace("--num-epoch-checkpoints 10", "--num-epoch-checkpoints 2")
+    block = block.replace("bash scripts/", f"bash {ROOT}/scripts/")
     overrides = " ".join(f"model.{name}={size}" for name, size in SIZES.items())
     return re.sub(r"(--config-name \S+)", rf"\1 optimization.max_update=3 {overrides}", block)
 
@@ -39,12 +42,25 @@ def tiny(block: str) -> str:
 def folder(tmp_path_factory) -> Path:
     """A user's folder with text files, and what the README's first command makes of them."""
     folder = tmp_path_factory.mktemp("user")
+    (folder / "raw").mkdir()
     (folder / "text").mkdir()
     rng = random.Random(1)
+    words = ["".join(rng.choices("abcdefgh", k=4)) for _ in range(12)]
     for split, pairs in (("train", 200), ("valid", 20), ("test", 20)):
-        lines = [" ".join(rng.choices("abcdefgh", k=rng.randint(2, 9))) for _ in range(pairs)]
+        lines = [" ".join(rng.choices(words, k=rng.randint(2, 9))) for _ in range(pairs)]
         for lang in ("de", "en"):
-            (folder / "text" / f"{split}.{lang}").write_text("\n".join(lines) + "\n")
+            (folder / "raw" / f"{split}.{lang}").write_text("\n".join(lines) + "\n")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "raw" / "train.de"),
+        model_prefix=str(folder / "spm"),
+        model_type="bpe",
+        vocab_size=40,
+        minloglevel=2,
+    )
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
+    for raw in (folder / "raw").iterdir():
+        segmented = (" ".join(pieces.encode(x, out_type=str)) for x in raw.read_text().splitlines())
+        (folder / "text" / raw.name).write_text("\n".join(segmented) + "\n")
     bash(block_with("fairseq-preprocess"), folder)
     return folder
 
@@ -96,16 +112,45 @@ def test_scripts_and_links_exist():
         assert (ROOT / link).exists(), link
 
 
-def test_numbers_are_those_of_the_records():
-    """Every number with two or three decimals in a table or caption."""
-    recorded = set()
-    for path in (ROOT / "results").glob("**/*.json"):
-        record = json.loads(path.read_text())
-        for run in record.get("runs", {}).values():
-            recorded |= {f"{run['bleu']:.2f}", f"{run['train_ppl'][-1][1]:.2f}"}
-        for row in record.get("rows", []):
-            recorded |= {f"{row['ratio']:.3f}", f"{row['profile_steps']:.2f}"}
-            recorded |= {f"{quartile:.2f}" for quartile in row["ratio_quartiles"]}
-    lines = [line for line in README.splitlines() if line.startswith(("|", "*The demo"))]
-    printed = set(re.findall(r"(?<![\d.`])\d+\.\d{2,3}(?![\d.])", "\n".join(lines)))
-    assert len(printed) > 20 and printed <= recorded, printed - recorded
+def test_after_training(folder):
+    """After test_train_and_generate, whose checkpoints it takes."""
+    out = bash(tiny(block_with("fairseq-admin average")), folder)
+    assert "| BLEU |" in out and "in fp64" in out
+    translations = {
+        name: dict(re.findall(r"^D-(\d+)\t\S+\t(.*)$", (folder / name).read_text(), re.MULTILINE))
+        for name in ("generate.txt", "folded.txt")
+    }
+    joined = {i: text.replace(" ", "") for i, text in translations["folded.txt"].items()}
+    undone = {i: text.replace(" ", "") for i, text in translations["generate.txt"].items()}
+    assert len(undone) == 20 and {i: x.replace("\u2581", "") for i, x in joined.items()} == undone
+    assert len((folder / "test.en").read_text().splitlines()) == 20
+    assert json.loads((folder / "score.json").read_text())["sentences"] == 20
+
+
+def test_evaluate(folder):
+    out = bash(tiny(block_with("scripts/evaluate.sh checkpoints")), folder)
+    record = json.loads((folder / "checkpoints" / "eval" / "record.json").read_text())
+    assert record["fold"]["same_translations"] == record["sentences"] == 20
+    assert (folder / "checkpoints" / "eval" / "serve" / "model.bin").exists() and "BLEU" in out
+
+
+def test_tables_are_those_of_the_records():
+    command = [sys.executable, ROOT / "scripts" / "table.py", "--check", ROOT / "README.md"]
+    run = subprocess.run(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_every_table_is_made_of_records():
+    """No BLEU, perplexity or speed stands in a table that a hand wrote."""
+    by_hand = re.sub(r"<!-- table: .*?<!-- end of table -->", "", README, flags=re.DOTALL)
+    rows = [line for line in by_hand.splitlines() if line.startswith("|")]
+    assert not re.findall(r"\d\.\d", "\n".join(row for row in rows if "`" not in row))
+
+
+def test_the_caption_has_the_numbers_of_the_records():
+    caption = next(line for line in README.splitlines() if line.startswith("*The demo below"))
+    scores = []
+    for name in ("demo_post_ln", "demo_admin"):
+        record = json.loads((ROOT / "results" / "demo" / f"{name}.json").read_text())
+        scores.append(f"{record['scores']['bleu']['score']:.2f}")
+    assert re.findall(r"\d+\.\d+", caption) == scores

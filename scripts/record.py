@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Write record.json of an evaluated run: what it takes to make it again, and what came out.
+
+Usage:   python scripts/record.py RUN_DIR EVAL_DIR CHECKPOINT DATA DECODING, as scripts/evaluate.sh
+Inputs:  CHECKPOINT, the one that was decoded, with the flags DECODING; the binarized DATA;
+         RUN_DIR/{checkpoint_last.pt,train.log} if there; EVAL_DIR/{score.json,generate.txt} and, of
+         an Admin model, EVAL_DIR/{fold.txt,folded.txt}
+Outputs: EVAL_DIR/record.json
+"""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import torch
+from omegaconf import OmegaConf
+
+from fairseq_admin.checkpoint import is_admin, read_checkpoint
+from fairseq_admin.score import hypotheses
+
+ROOT = Path(__file__).resolve().parent.parent
+SECTIONS = ("common", "task", "dataset", "optimization", "criterion", "optimizer", "lr_scheduler")
+SECTIONS += ("checkpoint", "ema", "distributed_training", "model")  # of the configuration
+DATA_SUFFIXES = (".bin", ".idx", ".txt")  # of what fairseq-preprocess writes, without its log
+NUMBER = r"([\d.]+(?:e[+-]?\d+)?|inf|nan)"
+TRAIN_LINE = re.compile(rf"train_inner.* ppl={NUMBER},.* num_updates=(\d+),")
+VALID_LINE = re.compile(rf"valid.*\| ppl {NUMBER} \|.*\| num_updates (\d+)")
+PACKAGES = ("fairseq_admin", "torch", "sacrebleu", "sacremoses", "numpy")
+
+
+def curve(log: Path, line: "re.Pattern[str]") -> List[Tuple[int, float]]:
+    """(update, perplexity) points of a training log; a resumed run's later line counts."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return sorted({int(update): float(ppl) for ppl, update in line.findall(text)}.items())
+
+
+def git(*arguments: str) -> str:
+    """What git says of this checkout, nothing where there is none."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    return done.stdout.strip()
+
+
+def data_sha256(folder: Path) -> str:
+    """Hash of all binarized files, by name and content."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.iterdir() if p.suffix in DATA_SUFFIXES):
+        digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def portable(config: Any) -> Any:
+    """*config* in JSON's types, and with the names of files instead of a machine's paths."""
+    if isinstance(config, dict):
+        return {str(name): portable(value) for name, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [portable(value) for value in config]
+    if isinstance(config, str) and os.path.isabs(config):
+        return os.path.basename(config)
+    return config if isinstance(config, (str, int, float, bool, type(None))) else str(config)
+
+
+def method(state: Dict[str, Any]) -> str:
+    """admin, post-ln, pre-ln, or encoder/decoder where they differ."""
+    if is_admin(state):
+        return "admin"
+    norms = (f"{stack}_normalize_before" for stack in ("encoder", "decoder"))
+    kinds = ["pre-ln" if state["cfg"]["model"].get(norm) else "post-ln" for norm in norms]
+    return kinds[0] if kinds[0] == kinds[1] else "/".join(kinds)
+
+
+def hardware(cfg: Dict[str, Any]) -> str:
+    """The GPU that fairseq decodes on, or the processor."""
+    if torch.cuda.is_available() and not cfg["common"].get("cpu"):
+        return torch.cuda.get_device_name()
+    cpu = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return f"{len(os.sched_getaffinity(0))} cores of {cpu[0] if cpu else platform.processor()}"
+
+
+def fold_result(folder: Path) -> Dict[str, Any]:
+    """What the fold printed, and how many translations of the folded model are the same."""
+    unfolded, folded = (hypotheses(str(folder / name)) for name in ("generate.txt", "folded.txt"))
+    same = sum(a == b for a, b in zip(unfolded, folded))
+    difference = (folder / "fold.txt").read_text().splitlines()[0]
+    return {"difference": difference, "same_translations": same}
+
+
+def make_record(
+    run: Path, folder: Path, checkpoint: Path, data: Path, decoding: str
+) -> Dict[str, Any]:
+    """The record of an evaluation in *folder*."""
+    state = read_checkpoint(str(checkpoint))
+    last = run / "checkpoint_last.pt"
+    ended = read_checkpoint(str(last)) if last.exists() else state
+    if OmegaConf.is_config(state["cfg"]):
+        state["cfg"] = OmegaConf.to_container(state["cfg"])
+    if not isinstance(state["cfg"]["model"], dict):  # a namespace, of a model without a dataclass
+        state["cfg"]["model"] = dict(vars(state["cfg"]["model"]))
+    cfg = state["cfg"]
+    config = portable({name: cfg[name] for name in SECTIONS if name in cfg})
+    score = json.loads((folder / "score.json").read_text())
+    seconds = ended["extra_state"].get("previous_training_time")
+    return {
+        "name": run.name,
+        "method": method(state),
+        "layers": "-".join(str(cfg["model"][f"{s}_layers"]) for s in ("encoder", "decoder")),
+        "width": cfg["model"]["encoder_embed_dim"],
+        "seed": cfg["common"]["seed"],
+        "updates": ended["optimizer_history"][-1]["num_updates"],
+        "wall_seconds": None if seconds is None else round(seconds, 1),
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": bool(git("status", "--porcelain")),
+        "hardware": hardware(cfg),
+        "versions": {
+            "python": platform.python_version(),
+            "fairseq": __import__("fairseq").__version__,
+            **{name: version(name) for name in PACKAGES},
+        },
+        "config": config,
+        "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+        "data_sha256": data_sha256(data),
+        "checkpoint": checkpoint.name,
+        "averaged": state["extra_state"].get("averaged"),
+        "decoding": decoding,
+        "sentences": score["sentences"],
+        "scores": score["scores"],
+        "fold": fold_result(folder) if is_admin(state) else None,
+        "profile": portable(state.get("task_state", {}).get("profile")),
+        "train_ppl": curve(run / "train.log", TRAIN_LINE),
+        "valid_ppl": curve(run / "train.log", VALID_LINE),
+    }
+
+
+def summary(record: Dict[str, Any]) -> str:
+    """The record in a few lines."""
+    bleu, n = record["scores"]["bleu"], record["sentences"]
+    lines = [f"{record['name']}: BLEU {bleu['score']:.2f} on {n} sentences, {bleu['signature']}"]
+    if record["fold"]:
+        lines.append(record["fold"]["difference"])
+        lines.append(f"folded, {record['fold']['same_translations']} of {n} translations the same")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    if len(sys.argv) != 6:
+        sys.exit(__doc__)
+    run, folder, checkpoint, data = (Path(argument).resolve() for argument in sys.argv[1:5])
+    record = make_record(run, folder, checkpoint, data, sys.argv[5])
+    partial = folder / "record.json.partial"
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.rename(folder / "record.json")
+    print(summary(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""scripts/evaluate.sh: from a run folder to a record, once."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.sh"
+DECODING = "--beam 4 --max-tokens 2000 --cpu"
+MEAN = ["--num-update-checkpoints", "2"]
+
+
+@pytest.fixture(scope="module")
+def evaluate(corpus, lab):
+    """Runs the script on a run folder, with the environment's commands on the PATH."""
+
+    def run(folder, *options):
+        command = ["bash", SCRIPT, folder, "--data", corpus, "--decoding", DECODING, *options]
+        return lab.run(command, env={"PATH": f"{lab.bin}:/usr/bin:/bin"})
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def evaluated(admin, evaluate, corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluated")
+    reference = corpus.parent / "test.en"
+    run = evaluate(admin.folder, "--output", out, "--reference", reference, *MEAN).ok()
+    return SimpleNamespace(run=run, out=out, record=json.loads((out / "record.json").read_text()))
+
+
+def test_the_record_says_what_was_run(evaluated, admin, corpus, lab):
+    record = evaluated.record
+    assert (record["method"], record["layers"], record["updates"]) == ("admin", "3-3", 120)
+    assert record["config"]["optimizer"]["_name"] == "adam" and record["seed"] == 1
+    assert [name.split("_")[-1] for name in record["averaged"]] == ["100.pt", "60.pt"]
+    assert record["decoding"].startswith("--gen-subset test --beam 4")
+    assert record["wall_seconds"] > 0 and len(record["commit"]) == 40
+    last = lab.load(admin.folder / "checkpoint_last.pt")
+    assert record["profile"] == lab.profile_of(last).to_dict()
+    assert record["versions"]["fairseq_admin"] and record["hardware"]
+    for scores in record["scores"].values():
+        assert scores["score"] >= 0 and "version:" in scores["signature"]
+    assert "/" not in json.dumps(record["config"])  # no machine's paths
+
+
+def test_the_folded_model_translates_the_same(evaluated):
+    fold = evaluated.record["fold"]
+    assert fold["same_translations"] == evaluated.record["sentences"] == 30
+    assert "in fp64" in fold["difference"]
+    assert (evaluated.out / "folded.pt").exists()
+
+
+def test_the_score_is_that_of_the_score_command(evaluated, corpus, lab):
+    command = [lab.bin / "fairseq-admin", "score", evaluated.out / "generate.txt"]
+    run = lab.run([*command, "--reference", corpus.parent / "test.en"]).ok()
+    text = run.output[run.output.index("{\n") :]
+    assert json.loads(text)["scores"] == evaluated.record["scores"]
+
+
+def test_nothing_is_done_twice(evaluated, admin, evaluate, corpus):
+    before = {path: path.stat().st_mtime_ns for path in evaluated.out.iterdir()}
+    options = ["--output", evaluated.out, "--reference", corpus.parent / "test.en", *MEAN]
+    run = evaluate(admin.folder, *options).ok()
+    assert "was already there" in run.output and "BLEU" in run.output
+    after = {path: path.stat().st_mtime_ns for path in evaluated.out.iterdir()}
+    assert {p: t for p, t in after.items() if p.name != "inputs"} == {
+        p: t for p, t in before.items() if p.name != "inputs"
+    }
+
+
+def test_an_interrupted_evaluation_goes_on_and_another_option_starts_anew(
+    admin, evaluate, evaluated, tmp_path
+):
+    first = evaluate(admin.folder, "--output", tmp_path, *MEAN).ok()
+    assert first.output.count("evaluate: translating") == 2
+    for name in ("record.json", "score.json", "summary.txt"):
+        (tmp_path / name).unlink()
+    (tmp_path / "folded.txt").rename(tmp_path / "folded.txt.partial")  # as if killed while at it
+    again = evaluate(admin.folder, "--output", tmp_path, *MEAN).ok()
+    assert again.output.count("evaluate: translating") == 1
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["fold"] == evaluated.record["fold"]
+    other = evaluate(admin.folder, "--output", tmp_path, "--num-update-checkpoints", "1").ok()
+    assert other.output.count("evaluate: translating") == 2
+    assert len(json.loads((tmp_path / "record.json").read_text())["averaged"]) == 1
+
+
+def test_a_baseline_has_a_record_too(transformer, evaluate, tmp_path):
+    evaluate(transformer.parent, "--output", tmp_path).ok()
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (record["method"], record["fold"], record["profile"]) == ("post-ln", None, None)
+    assert record["checkpoint"] == "checkpoint_best.pt" and record["averaged"] is None
+
+
+MISTAKES = {
+    "which run?": [],
+    "no such folder": ["/no/such/run"],
+    "no checkpoint": ["EMPTY"],
+    "unknown option --lenpen": ["RUN", "--lenpen", "1"],
+    "--data needs a value": ["RUN", "--data"],
+    "no such reference": ["RUN", "--reference", "/no/such/file"],
+    "no binarized data in": ["RUN", "--data", "EMPTY"],
+    "of updates (checkpoint_E_U.pt), not 9": ["RUN", "--num-update-checkpoints", "9"],
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_a_mistake_is_said_and_no_record_written(admin, lab, tmp_path, message):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    words = {"RUN": admin.folder, "EMPTY": empty}
+    arguments = [words.get(word, word) for word in MISTAKES[message]]
+    if "RUN" in MISTAKES[message]:
+        arguments = ["--output", tmp_path / "out", *arguments]
+    run = lab.run(["bash", SCRIPT, *arguments], env={"PATH": f"{lab.bin}:/usr/bin:/bin"})
+    assert run.code != 0 and message in run.output and "Traceback" not in run.output
+    assert not list(tmp_path.glob("**/record.json"))
+
+
+def test_help_is_the_header(lab):
+    run = lab.run(["bash", SCRIPT, "--help"]).ok()
+    assert "--num-update-checkpoints" in run.output and "set -euo" not in run.output

@@ -1,0 +1,88 @@
+"""scripts/table.py: the rows of a table are its records, no more and no fewer."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "table.py"
+MARKERS = """before
+<!-- table: run layers bleu from runs/*.json -->
+old
+<!-- end of table -->
+after
+"""
+SIGNATURE = "nrefs:1|version:2.6.0"
+
+
+def record(name, bleu, seed=1, width=64):
+    """The fields of a record that tables look at."""
+    config = {"common": {"seed": seed}, "task": {"seed": seed}, "checkpoint": {"save_dir": name}}
+    return {
+        "name": name,
+        "layers": "6-6",
+        "seed": seed,
+        "updates": 10,
+        "data_sha256": "d",
+        "decoding": "--beam 5",
+        "config": {**config, "model": {"width": width}},
+        "scores": {"bleu": {"score": bleu, "signature": SIGNATURE}},
+    }
+
+
+@pytest.fixture
+def page(tmp_path):
+    """Makes a page with one table over the given records."""
+
+    def make(*records, markers=MARKERS):
+        (tmp_path / "runs").mkdir()
+        for i, content in enumerate(records):
+            (tmp_path / "runs" / f"{i}.json").write_text(json.dumps(content))
+        (tmp_path / "page.md").write_text(markers)
+        return tmp_path / "page.md"
+
+    return make
+
+
+def table(*arguments):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_a_row_a_record_with_the_signature_below(page):
+    path = page(record("a", 20.5), record("b", 21, width=128))
+    assert table(path).returncode == 0
+    rows = path.read_text().split("-->\n")[1].split("<!--")[0].strip().splitlines()
+    assert rows[0] == "| run | layers | BLEU |"
+    assert rows[2:4] == ["| [a](runs/0.json) | 6-6 | 20.50 |", "| [b](runs/1.json) | 6-6 | 21.00 |"]
+    assert rows[-1] == f"n = 1; seed 1; BLEU `{SIGNATURE}`"
+    assert path.read_text().startswith("before\n") and path.read_text().endswith("after\n")
+
+
+def test_seeds_are_one_row_with_mean_and_spread(page):
+    path = page(*(record(f"s{seed}", bleu, seed) for seed, bleu in ((1, 20), (2, 22), (3, 24))))
+    table(path)
+    assert "| [s1](runs/0.json) | 6-6 | 22.00 ± 2.00 | 3 |" in path.read_text()
+
+
+def test_check_finds_a_row_without_a_record(page):
+    path = page(record("a", 20.5))
+    table(path)
+    assert table("--check", path).returncode == 0
+    row = "| [a](runs/0.json) | 6-6 | 20.50 |\n"
+    before = path.read_text()
+    for wrong in (row + row.replace("20.50", "30.00"), row.replace("20.50", "20.51"), ""):
+        path.write_text(before.replace(row, wrong))
+        run = table("--check", path)
+        assert run.returncode == 1 and "should be" in run.stderr
+        assert path.read_text() == before.replace(row, wrong)  # nothing is written
+
+
+def test_no_record_and_no_column_are_errors(page):
+    path = page(markers=MARKERS)
+    assert "no record matches runs/*.json" in table(path).stderr
+    path.write_text(MARKERS.replace("bleu", "blue"))
+    assert "no column blue" in table(path).stderr
