@@ -1,11 +1,13 @@
 """Decoding speed of an exported model against fairseq-generate's, for scripts/bench.py."""
 
 import json
+import logging
+import multiprocessing
 import statistics
 import tempfile
 import time
 from argparse import Namespace
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Dict, List, Tuple
 
 import ctranslate2
@@ -52,6 +54,11 @@ class Fairseq:
                 required_batch_size_multiple=1,
             ).next_epoch_itr(shuffle=False)
         )
+
+    def size(self) -> str:
+        """Layers and width."""
+        cfg = self.models[0].cfg
+        return f"{cfg.encoder.layers}-{cfg.decoder.layers}, d{cfg.encoder.embed_dim}"
 
     def sources(self) -> Dict[int, List[str]]:
         """The subset's source pieces by sentence id, without the end symbol."""
@@ -102,6 +109,31 @@ class Exported:
         return texts, tokens, time.perf_counter() - start
 
 
+class Process:
+    """An engine in a process of its own, where no other library's threads are."""
+
+    def __init__(self, kind: type, *arguments: Any) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(1, spawn, start, (kind, torch.get_num_threads(), arguments))
+
+    def ask(self, method: str) -> Any:
+        """What the engine's *method* returns."""
+        return self.pool.submit(call, method).result()
+
+
+def start(kind: type, threads: int, arguments: tuple) -> None:
+    """Make the engine of this process."""
+    global engine
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(threads)
+    engine = kind(*arguments)
+
+
+def call(method: str) -> Any:
+    """Call a method of this process's engine."""
+    return getattr(engine, method)()
+
+
 def bench_decoding(options: Namespace) -> List[Dict[str, Any]]:
     """Decode one subset with fairseq and with the exported model in turn, `options.pairs` times.
 
@@ -109,41 +141,39 @@ def bench_decoding(options: Namespace) -> List[Dict[str, Any]]:
     of the share of translations that are fairseq's to the letter.
     """
     checkpoint, data = options.decode
-    rows = []
+    threads = torch.get_num_threads()
+    engines: Dict[str, Process] = {}
     with tempfile.TemporaryDirectory() as folder:
         plain = f"{folder}/folded.pt"
         fold_checkpoint(checkpoint, plain)
-        fairseq = Fairseq(plain, data, options.subset)
-        engines: Dict[str, Any] = {"fairseq": fairseq}
+        engines["fairseq"] = Process(Fairseq, plain, data, options.subset)
+        model, sources = engines["fairseq"].ask("size"), engines["fairseq"].ask("sources")
         for weights in WEIGHTS:
             export_model(plain, data, f"{folder}/{weights}", quantization=weights)
-            engines[weights] = Exported(
-                f"{folder}/{weights}", fairseq.sources(), torch.get_num_threads()
-            )
+            engines[weights] = Process(Exported, f"{folder}/{weights}", sources, threads)
         speeds: Dict[str, List[float]] = {name: [] for name in engines}
+        texts: Dict[str, Dict[int, str]] = {}
         for pair in range(options.pairs + 1):  # the first is not counted
             for name in list(engines) if pair % 2 else list(engines)[::-1]:
-                texts, tokens, seconds = engines[name].decode()
+                texts[name], tokens, seconds = engines[name].ask("decode")
                 if pair:
                     speeds[name].append(tokens / seconds)
-                    engines[name].texts = texts
-    cfg = fairseq.models[0].cfg
-    expected = fairseq.texts
-    for name, engine in engines.items():
+    rows = []
+    for name in engines:
         ratios = [s / f for s, f in zip(speeds[name], speeds["fairseq"])]
         low, ratio, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-        same = sum(text == expected[i] for i, text in engine.texts.items())
+        same = sum(text == texts["fairseq"][i] for i, text in texts[name].items())
         rows.append(
             {
-                "model": f"{cfg.encoder.layers}-{cfg.decoder.layers}, d{cfg.encoder.embed_dim}",
-                "checkpoint": Path(checkpoint).name,
+                "model": model,
                 "engine": "fairseq-generate" if name == "fairseq" else f"exported, {name}",
-                "sentences": len(expected),
+                "threads": threads,
+                "sentences": len(sources),
                 "tokens_per_s": round(statistics.median(speeds[name])),
                 "ratio": round(ratio, 3),
                 "ratio_quartiles": [round(low, 3), round(high, 3)],
                 "pairs": len(ratios),
-                "same": round(same / len(expected), 4),
+                "same": round(same / len(sources), 4),
             }
         )
         print(json.dumps(rows[-1]), flush=True)

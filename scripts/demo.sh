@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # The demo: the same 12-12 Transformer twice on generated German-English phrases, once as fairseq's
-# own Post-LN, once with Admin; then ten translations, BLEU of both, a record and two figures.
+# own Post-LN, once with Admin; then ten translations, the record and BLEU of both, both exported
+# for serving, and two figures.
 #
 # Usage:   bash scripts/demo.sh
 # Inputs:  none; sets the environment up first (scripts/setup.sh).
-# Outputs: runs/demo/ (record.json, curves.png, omegas.png, data/, a folder a condition).
+# Outputs: runs/demo/ (curves.png, omegas.png, data/, a folder a condition with eval/record.json and
+#          eval/serve/, which `fairseq-admin translate` takes).
 #
-# On two CPU cores about eight minutes beside the set-up. What is finished is not done again.
+# On two CPU cores about nine minutes beside the set-up. What is finished is not done again.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)

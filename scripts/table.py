@@ -65,6 +65,7 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "profile": ("profile, in steps", lambda r: r["profile_steps"], ".2f"),
     # of scripts/bench.py: decoding
     "model": ("model", lambda r: r["model"], ""),
+    "cores": ("cores", lambda r: r["threads"], ""),
     "engine": ("engine", lambda r: r["engine"], ""),
     "speed": ("tokens/s", lambda r: r["tokens_per_s"], ",d"),
     "same": ("the same", lambda r: f"{100 * r['same']:.1f} %", ""),
