@@ -161,6 +161,6 @@ if [[ -n $sentencepiece ]] && ! done_already serve; then
         ${quantization:+--quantization "$quantization"} --output "$out/serve"
 fi
 into summary.txt python -W ignore "$here/record.py" "$run" "$out" "$model" "$data" \
-    "--gen-subset $subset $decoding $every_sentence"
+    "${average[*]}" "--gen-subset $subset $decoding $every_sentence"
 cat "$out/summary.txt"
 say "wrote $out/record.json"

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Write record.json of an evaluated run: what it takes to make it again, and what came out.
 
-Usage:   python scripts/record.py RUN_DIR EVAL_DIR CHECKPOINT DATA DECODING, as scripts/evaluate.sh
-Inputs:  CHECKPOINT, the one that was decoded, with the flags DECODING; the binarized DATA;
+Usage:   scripts/evaluate.sh runs
+         python scripts/record.py RUN_DIR EVAL_DIR CHECKPOINT DATA AVERAGING DECODING
+Inputs:  CHECKPOINT, which was made by `fairseq-admin average` with AVERAGING, or not averaged where
+         that is empty, and decoded with the flags DECODING; the binarized DATA;
          RUN_DIR/{checkpoint_last.pt,train.log} if there; EVAL_DIR/{score.json,generate.txt} and, of
          an Admin model, EVAL_DIR/{fold.txt,folded.txt}
 Outputs: EVAL_DIR/record.json
@@ -94,7 +96,7 @@ def fold_result(folder: Path) -> Dict[str, Any]:
 
 
 def make_record(
-    run: Path, folder: Path, checkpoint: Path, data: Path, decoding: str
+    run: Path, folder: Path, checkpoint: Path, data: Path, averaging: str, decoding: str
 ) -> Dict[str, Any]:
     """The record of an evaluation in *folder*."""
     state = read_checkpoint(str(checkpoint))
@@ -128,6 +130,7 @@ def make_record(
         "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
         "data_sha256": data_sha256(data),
         "checkpoint": checkpoint.name,
+        "averaging": averaging or None,
         "averaged": state["extra_state"].get("averaged"),
         "decoding": decoding,
         "sentences": score["sentences"],
@@ -150,10 +153,10 @@ def summary(record: Dict[str, Any]) -> str:
 
 
 def main() -> None:
-    if len(sys.argv) != 6:
+    if len(sys.argv) != 7:
         sys.exit(__doc__)
     run, folder, checkpoint, data = (Path(argument).resolve() for argument in sys.argv[1:5])
-    record = make_record(run, folder, checkpoint, data, sys.argv[5])
+    record = make_record(run, folder, checkpoint, data, *sys.argv[5:])
     partial = folder / "record.json.partial"
     partial.write_text(json.dumps(record, indent=1) + "\n")
     partial.rename(folder / "record.json")

@@ -35,6 +35,7 @@ def test_the_record_says_what_was_run(evaluated, admin, corpus, lab):
     assert (record["method"], record["layers"], record["updates"]) == ("admin", "3-3", 120)
     assert record["config"]["optimizer"]["_name"] == "adam" and record["seed"] == 1
     assert [name.split("_")[-1] for name in record["averaged"]] == ["100.pt", "60.pt"]
+    assert record["averaging"] == "--num-update-checkpoints 2"
     assert record["decoding"].startswith("--gen-subset test --beam 4")
     assert record["wall_seconds"] > 0 and len(record["commit"]) == 40
     last = lab.load(admin.folder / "checkpoint_last.pt")
