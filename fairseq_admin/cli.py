@@ -16,9 +16,17 @@ def parser() -> argparse.ArgumentParser:
         description="Tools for Transformers trained with Admin.",
         allow_abbrev=False,
     )
-    commands = main_parser.add_subparsers(title="commands", dest="command", required=True)
+    commands = main_parser.add_subparsers(title="commands", dest="name", required=True)
     for command in COMMANDS:
-        command.add_parser(commands)
+        command_parser = commands.add_parser(
+            command.__name__.rsplit(".", 1)[-1],
+            help=command.SUMMARY,
+            description=command.HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_arguments(command_parser)
+        command_parser.set_defaults(command=command)
     return main_parser
 
 
@@ -27,12 +35,12 @@ def main(argv: Optional[List[str]] = None) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # fairseq tells INFO, matplotlib DEBUG
     main_parser = parser()
     options, rest = main_parser.parse_known_args(argv)
-    if getattr(options, "takes_rest", False):  # of what another program parses
-        options.run(options, rest)
+    if options.command is profile:  # whose other arguments fairseq parses
+        profile.run(options, rest)
         return
     if rest:
         main_parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    options.run(options)
+    options.command.run(options)
 
 
 if __name__ == "__main__":

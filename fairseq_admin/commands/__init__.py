@@ -1,1 +1,1 @@
-"""The commands of fairseq-admin, one a file: its parser, and what it does."""
+"""The commands of fairseq-admin, one a file: a summary, a help text, its options, what it does."""

@@ -7,6 +7,7 @@ from fairseq_admin.average import average, last_checkpoints
 from fairseq_admin.checkpoint import write_checkpoint
 from fairseq_admin.errors import UserError
 
+SUMMARY = "the mean of checkpoints"
 HELP = """\
 Write the mean of checkpoints, summed in fp32 whatever precision they hold: of files, or of the last
 ones in a folder that fairseq-train wrote. Options are those of fairseq's average_checkpoints.py."""
@@ -40,15 +41,8 @@ def run(options: argparse.Namespace) -> None:
     print(f"wrote {options.output}, the mean of {', '.join(map(os.path.basename, paths))}")
 
 
-def add_parser(commands) -> None:
-    """Add the command to *commands*, the subparsers of `fairseq-admin`."""
-    parser = commands.add_parser(
-        "average",
-        help="the mean of checkpoints",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="checkpoints, or one folder")
     parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write")
     last = parser.add_mutually_exclusive_group()
@@ -67,4 +61,3 @@ def add_parser(commands) -> None:
         metavar="M",
         help="leave out those after epoch (or update) M",
     )
-    parser.set_defaults(run=run)

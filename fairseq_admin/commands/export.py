@@ -8,6 +8,7 @@ from fairseq_admin.checkpoint import is_admin, read_checkpoint
 from fairseq_admin.export import check_output, export_model
 from fairseq_admin.fold import fold_checkpoint
 
+SUMMARY = "make a folder to serve: a CTranslate2 model and what segments its text"
 HELP = """\
 Make one folder of a checkpoint that `fairseq-admin translate` serves, on another machine too: a
 CTranslate2 model with the SentencePiece models and dictionaries. An Admin checkpoint is folded
@@ -29,15 +30,8 @@ def run(options: argparse.Namespace) -> None:
     print(f"wrote {options.output}")
 
 
-def add_parser(commands) -> None:
-    """Add the command to *commands*, the subparsers of `fairseq-admin`."""
-    parser = commands.add_parser(
-        "export",
-        help="make a folder to serve: a CTranslate2 model and what segments its text",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="Admin, folded or plain")
     parser.add_argument(
         "--data", required=True, metavar="DATA_BIN", help="folder with the dictionaries"
@@ -56,4 +50,3 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--force", action="store_true", help="replace FOLDER where an earlier export made it"
     )
-    parser.set_defaults(run=run)

@@ -4,6 +4,7 @@ import argparse
 
 from fairseq_admin.fold import fold_checkpoint
 
+SUMMARY = "make a plain fairseq transformer of an Admin checkpoint"
 HELP = """\
 Fold the omegas of a checkpoint into its other weights. What comes out is a checkpoint of fairseq's
 own Post-LN `transformer` that gives the same translations and needs no plugin. Before it is written
@@ -16,15 +17,8 @@ def run(options: argparse.Namespace) -> None:
     print(f"wrote {options.output}")
 
 
-def add_parser(commands) -> None:
-    """Add the command to *commands*, the subparsers of `fairseq-admin`."""
-    parser = commands.add_parser(
-        "fold",
-        help="make a plain fairseq transformer of an Admin checkpoint",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
     parser.add_argument("input", metavar="IN", help="Admin checkpoint")
     parser.add_argument("output", metavar="OUT", help="checkpoint to write")
     parser.add_argument(
@@ -33,4 +27,3 @@ def add_parser(commands) -> None:
         help="keep where the training stood and the optimizer's moments, to train on as a plain "
         "transformer (default: the model alone)",
     )
-    parser.set_defaults(run=run)

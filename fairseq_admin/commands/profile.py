@@ -12,6 +12,7 @@ import fairseq_admin
 from fairseq_admin.errors import UserError
 from fairseq_admin.profiling import Profile
 
+SUMMARY = "measure a new model's branch variances and show its omegas"
 HELP = """\
 Profile a model as `fairseq-train` would before it trains, and write the result; nothing is trained.
 Give the arguments of `fairseq-train`: the data folder, --arch and whatever sizes the model. Those
@@ -78,16 +79,11 @@ def run(options: argparse.Namespace, arguments: List[str]) -> None:
         print(f"wrote {options.plot}")
 
 
-def add_parser(commands) -> None:
-    """Add the command to *commands*, the subparsers of `fairseq-admin`."""
-    parser = commands.add_parser(
-        "profile",
-        help="measure a new model's branch variances and show its omegas",
-        usage="fairseq-admin profile [-h] [--output FILE] [--plot PNG] DATA --arch ARCH "
-        "[arguments of fairseq-train ...]",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.usage = (
+        "fairseq-admin profile [-h] [--output FILE] [--plot PNG] DATA --arch ARCH "
+        "[arguments of fairseq-train ...]"
     )
     parser.add_argument(
         "--output",
@@ -96,4 +92,3 @@ def add_parser(commands) -> None:
         help="JSON file to write, as --omega-file takes it (default: %(default)s)",
     )
     parser.add_argument("--plot", metavar="PNG", help="also draw omega over depth")
-    parser.set_defaults(run=run, takes_rest=True)

@@ -6,6 +6,7 @@ import os
 
 from fairseq_admin.errors import UserError
 
+SUMMARY = "score translations: BLEU as papers report it, chrF, TER"
 HELP = """\
 Score translations: detokenized BLEU, chrF and TER, tokenized and compound-split BLEU, all by
 sacreBLEU, as one JSON record. SYSTEM is what `fairseq-generate` printed, or a plain file with one
@@ -66,15 +67,8 @@ def run(options: argparse.Namespace) -> None:
     print(markdown(record) if options.markdown else text)
 
 
-def add_parser(commands) -> None:
-    """Add the command to *commands*, the subparsers of `fairseq-admin`."""
-    parser = commands.add_parser(
-        "score",
-        help="score translations: BLEU as papers report it, chrF, TER",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
     parser.add_argument(
         "system", metavar="SYSTEM", help="output of fairseq-generate, or plain text"
     )
@@ -97,4 +91,3 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--markdown", action="store_true", help="print a table row and the signatures instead"
     )
-    parser.set_defaults(run=run)

@@ -7,6 +7,7 @@ import sys
 from fairseq_admin.errors import UserError
 from fairseq_admin.translate import LineTranslator, Progress, read_lines
 
+SUMMARY = "translate standard input with an exported folder"
 HELP = """\
 Translate standard input to standard output with a folder of `fairseq-admin export`: UTF-8 text, one
 line for each line, in order. Input of any length takes the same memory; where it pauses, what has
@@ -61,15 +62,8 @@ def positive(text: str) -> int:
     return number
 
 
-def add_parser(commands) -> None:
-    """Add the command to *commands*, the subparsers of `fairseq-admin`."""
-    parser = commands.add_parser(
-        "translate",
-        help="translate standard input with an exported folder",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
     parser.add_argument("folder", metavar="FOLDER", help="what fairseq-admin export wrote")
     shown = "(default: %(default)s)"
     parser.add_argument("--beam", type=positive, default=5, metavar="N", help=f"beam size {shown}")
@@ -100,4 +94,3 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "cuda", "auto"), default="cpu", help=f"where to run {shown}"
     )
-    parser.set_defaults(run=run)
