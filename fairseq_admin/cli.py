@@ -16,7 +16,9 @@ def parser() -> argparse.ArgumentParser:
         description="Tools for Transformers trained with Admin.",
         allow_abbrev=False,
     )
-    commands = main_parser.add_subparsers(title="commands", dest="name", required=True)
+    commands = main_parser.add_subparsers(
+        title="commands", dest="name", metavar="COMMAND", required=True
+    )
     for command in COMMANDS:
         command_parser = commands.add_parser(
             command.__name__.rsplit(".", 1)[-1],
