@@ -27,7 +27,7 @@ def block_with(command: str) -> str:
 def tiny(block: str) -> str:
     """The same commands with tiny sizes, few updates and no GPU."""
     block = re.sub(r"(--arch \S+)", rf"\1 {FLAGS} --cpu", block)
-    block = re.sub(r"--max-update \d+", "--max-update 3", block)
+    block = re.sub(r"--max-update \d+", "--max-update 12", block)
     block = block.replace("fairseq-generate data-bin", "fairseq-generate data-bin --cpu")
     block = block.replace("--config-dir configs", f"--config-dir {ROOT}/configs")
     block = block.replace("$PWD/fairseq_admin", f"{ROOT}/fairseq_admin")
@@ -35,7 +35,7 @@ def tiny(block: str) -> str:
     block = block.replace("--num-epoch-checkpoints 10", "--num-epoch-checkpoints 2")
     block = block.replace("bash scripts/", f"bash {ROOT}/scripts/")
     overrides = " ".join(f"model.{name}={size}" for name, size in SIZES.items())
-    return re.sub(r"(--config-name \S+)", rf"\1 optimization.max_update=3 {overrides}", block)
+    return re.sub(r"(--config-name \S+)", rf"\1 optimization.max_update=12 {overrides}", block)
 
 
 @pytest.fixture(scope="module")
