@@ -32,6 +32,7 @@ COMPUTED_BY = (
     "no_scale_embedding",
     "no_token_positional_embeddings",
     "cross_self_attention",
+    "learn_first_omega",
 )
 
 
@@ -74,6 +75,8 @@ def average(paths: List[str]) -> Dict[str, Any]:
         UserError: for models of another architecture or shape, naming the first key that differs,
             and for weights that are no finite numbers.
     """
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise UserError(f"the same file twice: {', '.join(paths)}")
     first = read_checkpoint(paths[0])
     groups = tied(first["model"])
     sums = {key: wide(first["model"][key]) for key in groups}
@@ -98,10 +101,15 @@ def average(paths: List[str]) -> Dict[str, Any]:
                 raise UserError(f"{key} is not finite in one of {', '.join(paths)}")
             mean = mean.div_(len(paths)).to(first["model"][key].dtype)
         model.update(dict.fromkeys([key, *others], mean))
-    extra_state = {k: v for k, v in first.get("extra_state", {}).items() if k not in EMA}
-    extra_state["averaged"] = [os.path.basename(path) for path in paths]
+    extra_state = {k: v for k, v in (first.get("extra_state") or {}).items() if k not in EMA}
+    extra_state["averaged"] = [short_name(path) for path in paths]
     model = with_equal_embeddings_tied({key: model[key] for key in first["model"]})
     return {**first, "model": model, "extra_state": extra_state}
+
+
+def short_name(path: str) -> str:
+    """The file and its folder, not where on this machine they are."""
+    return os.path.join(*os.path.abspath(path).split(os.sep)[-2:])
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -144,3 +152,6 @@ def check_same_model(a: Dict[str, Any], b: Dict[str, Any], path_a: str, path_b: 
                 f"{key} is {tuple(weights_b[key].shape)} in {path_b} and "
                 f"{tuple(weights_a[key].shape)} in {path_a}: they are different models"
             )
+        if weights_a[key].dtype != weights_b[key].dtype:
+            dtypes = weights_b[key].dtype, weights_a[key].dtype
+            raise UserError(f"{key} is {dtypes[0]} in {path_b} and {dtypes[1]} in {path_a}")

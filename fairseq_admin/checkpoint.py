@@ -8,7 +8,6 @@ import pickle
 import re
 import typing
 import zipfile
-from contextlib import suppress
 from typing import Any, Dict
 
 import numpy as np
@@ -18,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, base, nodes
 from torch import Tensor
 
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import whole_file
 
 try:
     from numpy._core import multiarray
@@ -162,17 +162,8 @@ def write_checkpoint(state: Dict[str, Any], path: str) -> None:
     Raises:
         UserError: when it cannot be written.
     """
-    partial = f"{path}.partial"
-    try:
-        with open(partial, "wb") as f:
+    with whole_file(path, "wb") as f:
+        try:
             torch.save(state, f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    except RuntimeError as error:  # of torch's writer
-        raise UserError(f"cannot write {path}: is the disk full? ({error})") from error
-    finally:
-        with suppress(OSError):
-            os.remove(partial)
+        except RuntimeError as error:  # of torch's writer
+            raise UserError(f"cannot write {path}: is the disk full? ({error})") from error

@@ -15,7 +15,8 @@ from fairseq_admin.errors import UserError
 from fairseq_admin.profiling import STACKS
 
 EXACT = 1e-10  # largest difference of logits in fp64 that is rounding
-ROUNDED = 1e-3  # the same where weights were rounded to fp32
+# the same where the second model's weights were rounded to a dtype
+ROUNDED = {torch.float64: EXACT, torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 5e-2}
 LENGTHS = ((12, 9), (3, 14), (7, 1), (1, 5))  # source and target tokens of the batch's sentences
 
 Weights = Dict[str, Tensor]
@@ -54,7 +55,7 @@ def compare(
     Raises:
         UserError: where the models differ by more than rounding.
     """
-    batch = random_batch(original[1])
+    batch = random_batch(*original)
     expected = logits(build(*original), original[1], batch)
     second = build(*made)
     exact, rounded = (
@@ -67,7 +68,7 @@ def compare(
     # `not <=`: a NaN is no small difference either
     if not exact <= EXACT * scale:
         raise UserError(f"this model cannot be folded exactly: {found}")
-    if dtype == torch.float32 and not rounded <= ROUNDED * scale or rounded != rounded:
+    if not rounded <= ROUNDED[dtype] * scale:
         raise UserError(f"this model's fold does not fit into its precision: {found}")
     return found
 
@@ -98,20 +99,26 @@ def dictionary(types: int) -> Dictionary:
     return made
 
 
-def random_batch(weights: Weights) -> Dict[str, Tensor]:
-    """Model inputs of random sentences of LENGTHS, padded as fairseq pads them."""
+def random_batch(options: Options, weights: Weights) -> Dict[str, Tensor]:
+    """Model inputs of random sentences of LENGTHS, or what fits into the model's positions, padded
+    as fairseq pads them."""
     generator = torch.Generator().manual_seed(1)
     symbols = Dictionary()
-    types = {stack: len(weights[f"{stack}.embed_tokens.weight"]) for stack in STACKS}
 
-    def sentence(stack: str, length: int) -> Tensor:
-        tokens = torch.randint(types[stack], (length,), generator=generator)
+    def sentence(stack: str, side: str, length: int) -> Tensor:
+        types = len(weights[f"{stack}.embed_tokens.weight"])
+        length = min(length, options.get(f"max_{side}_positions") or length)
+        tokens = torch.randint(types, (length,), generator=generator)
         tokens[tokens == symbols.pad()] = symbols.unk()
         tokens[-1] = symbols.eos()
         return tokens
 
     samples = [
-        {"id": i, "source": sentence("encoder", source), "target": sentence("decoder", target)}
+        {
+            "id": i,
+            "source": sentence("encoder", "source", source),
+            "target": sentence("decoder", "target", target),
+        }
         for i, (source, target) in enumerate(LENGTHS)
     ]
     return collate(samples, symbols.pad(), symbols.eos())["net_input"]

@@ -19,6 +19,7 @@ from fairseq.modules import SinusoidalPositionalEmbedding
 from fairseq.tasks.translation import TranslationConfig
 from torch import Tensor
 
+from fairseq_admin.average import EMA
 from fairseq_admin.checkpoint import (
     compact,
     finite,
@@ -29,6 +30,7 @@ from fairseq_admin.checkpoint import (
 )
 from fairseq_admin.equivalence import Difference, compare
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import check_no_input
 from fairseq_admin.model import OWN_OPTIONS, depths
 from fairseq_admin.moments import fold_moments
 from fairseq_admin.profiling import STACKS
@@ -43,7 +45,7 @@ SUBLAYERS = {
     "ffn": (("fc1",), "final_layer_norm"),
 }
 PAD = Dictionary().pad()
-OURS = (*(name for name, _, _ in OWN_OPTIONS), "TranslationAdminTask", "profile")
+OURS = (*(name for name, _, _ in OWN_OPTIONS), "TranslationAdminTask", "profile", "user_dir", *EMA)
 
 
 def fold_checkpoint(source: str, output: str, keep_training_state: bool = False) -> Difference:
@@ -55,10 +57,9 @@ def fold_checkpoint(source: str, output: str, keep_training_state: bool = False)
     Raises:
         UserError: for a checkpoint that cannot be folded exactly; nothing is written then.
     """
-    if os.path.exists(source) and os.path.exists(output) and os.path.samefile(source, output):
-        raise UserError(f"{output} is the checkpoint to fold: give another name")
+    check_no_input(output, [source])
     state = read_checkpoint(source)
-    if "folded_from" in state.get("extra_state", {}):
+    if "folded_from" in (state.get("extra_state") or {}):
         raise UserError(f"{source} is folded already")
     if not is_admin(state):
         raise UserError(f"{source} holds no omega: it is no checkpoint of transformer_admin")
@@ -86,30 +87,37 @@ def fold(
             "--cross-self-attention cannot be folded: its keys are those of the encoder too"
         )
     check_weights(weights)
-    weights, plain_options, factors = fold_weights(weights, options)
-    dtype = state["model"]["decoder.layers.0.fc1.weight"].dtype
-    written = {
-        key: tensor.to(dtype) if key in factors else tensor for key, tensor in weights.items()
-    }
-    plain_options = {name: value for name, value in plain_options.items() if name not in OURS}
-    plain_options.update(_name="transformer", encoder_embed_path=None, decoder_embed_path=None)
-    difference = compare((options, state["model"]), (plain_options, weights), written)
+    try:
+        weights, plain_options, factors = fold_weights(weights, options)
+        dtype = state["model"]["decoder.layers.0.fc1.weight"].dtype
+        written = {
+            key: tensor.to(dtype) if key in factors else tensor for key, tensor in weights.items()
+        }
+        for key in factors:
+            if not finite(written[key]):
+                raise UserError(f"folded, {key} is larger than a number of {dtype}")
+        plain_options = {name: value for name, value in plain_options.items() if name not in OURS}
+        plain_options.update(_name="transformer", encoder_embed_path=None, decoder_embed_path=None)
+        difference = compare((options, state["model"]), (plain_options, weights), written)
+    except (KeyError, RuntimeError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UserError(f"the weights are not those of the configuration: {told}") from error
     folded = {
         "args": None,
         "cfg": plain_config(state, plain_options),
         "model": compact(written),
         "criterion": state.get("criterion"),
-        "optimizer_history": plain(state["optimizer_history"]),
-        "task_state": without_ours(state.get("task_state", {})),
+        "optimizer_history": plain(state.get("optimizer_history") or [{"num_updates": 0}]),
+        "task_state": without_ours(state.get("task_state") or {}),
         # where a training that starts from here begins
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "last_optimizer_state": None,
     }
     if keep_training_state:
-        folded["extra_state"] = without_ours(state["extra_state"])
         folded["last_optimizer_state"] = fold_moments(
             plain(state.get("last_optimizer_state")), state["model"], options, factors
         )
+        folded["extra_state"].update(without_ours(state.get("extra_state") or {}))
     return folded, difference
 
 
@@ -190,8 +198,9 @@ def plain_config(state: Dict[str, Any], options: Dict[str, Any]) -> Dict[str, An
     converter ask for the attributes, and torch loads it under its protection.
     """
     cfg = plain(state.get("cfg") or {})
-    task = {"_name": "translation", **cfg.get("task", options)}
-    if task["_name"] == "translation_admin":
+    # a file of the time before hydra has the task's options among the model's
+    task = cfg.get("task") or {**plain(options), "_name": options.get("task")}
+    if task["_name"] in ("translation_admin", "translation", None):
         known = {field.name for field in fields(TranslationConfig)}
         task = {name: value for name, value in task.items() if name in known}
         task["_name"] = "translation"

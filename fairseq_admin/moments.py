@@ -27,6 +27,11 @@ def fold_moments(
     Raises:
         UserError: for the state of another optimizer, and for none.
     """
+    if not state:
+        raise UserError(
+            "the checkpoint holds no optimizer state, as a mean or a run with "
+            "--no-save-optimizer-state: fold without the training state"
+        )
     names = trained(weights, options)
     if any(f"{stack}.embed_tokens.weight" in factors for stack in STACKS):
         raise UserError(
@@ -49,8 +54,8 @@ def fold_moments(
             folded, count = {0: scaled_flat(flat, names, weights, factors)}, 1
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError):
         raise UserError(
-            "the optimizer's state is missing or of an optimizer that this cannot carry over: "
-            "fold without the training state"
+            "the state is of an optimizer that a fold cannot carry over: fold without the training "
+            "state"
         ) from None
     groups = [{**group, "params": list(range(count))}]
     return {**state, "state": folded, "param_groups": groups}
@@ -58,14 +63,14 @@ def fold_moments(
 
 def trained(weights: Dict[str, Tensor], options: Dict[str, Any]) -> List[str]:
     """Names of the trained parameters, in the order in which the trainer hands them on."""
-    constant = {"encoder.version", "decoder.version"}
+    constant = {name for name in weights if name.endswith((".version", "_float_tensor"))}
     if not options.get("learn_first_omega"):
         constant |= {f"{stack}.layers.0.self_attn_residual.omega" for stack in STACKS}
     if options.get("share_all_embeddings") or options.get("merge_src_tgt_embed"):
         constant |= {"decoder.embed_tokens.weight", "decoder.output_projection.weight"}
     if options.get("share_decoder_input_output_embed"):
         constant.add("decoder.output_projection.weight")
-    return [name for name in weights if name not in constant and not name.endswith("_float_tensor")]
+    return [name for name in weights if name not in constant]
 
 
 def scaled(moments: Dict[str, Any], weight: Tensor, factor) -> Dict[str, Any]:

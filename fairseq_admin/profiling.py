@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import random
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import whole_file
 from fairseq_admin.residual import AdminResidual, masked_var, next_omega
 
 FORMAT = "fairseq_admin profile 1"
@@ -74,11 +74,9 @@ class Profile:
 
     def save(self, path: str) -> None:
         """Write the JSON file *path*, whole or not at all."""
-        partial_path = f"{path}.{os.getpid()}.tmp"
-        with open(partial_path, "w", encoding="utf-8") as f:
+        with whole_file(path) as f:
             json.dump(self.to_dict(), f, indent=1)
             f.write("\n")
-        os.replace(partial_path, path)
 
     def table(self) -> str:
         """A text table: sublayer, branch variance, omega."""

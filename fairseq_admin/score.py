@@ -41,7 +41,7 @@ def read_lines(path: str) -> List[str]:
         raise UserError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from error
     if not any(map(str.strip, lines)):
         raise UserError(f"{path} is empty")
-    lines = lines if lines[-1] else lines[:-1]
+    lines = lines[: len(lines) - (not lines[-1])]
     return [line[:-1] if line.endswith("\r") else line for line in lines]
 
 
@@ -54,6 +54,8 @@ def read_output(path: str, count: Optional[int] = None) -> Tuple[List[str], List
     """
     lines = read_lines(path)
     if not any(map(HYPOTHESIS.match, lines)):
+        if 2 * sum(bool(LINE.match(line)) for line in lines) > len(lines):
+            raise UserError(f"{path} is of fairseq-generate, but has no hypothesis with its score")
         if count not in (None, len(lines)):
             raise UserError(f"{path} has {len(lines)} lines, the reference {count}")
         return undo_pieces(lines), []

@@ -6,6 +6,7 @@ import os
 from fairseq_admin.average import average, last_checkpoints
 from fairseq_admin.checkpoint import write_checkpoint
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import check_no_input
 
 SUMMARY = "the mean of checkpoints"
 HELP = """\
@@ -35,10 +36,9 @@ def run(options: argparse.Namespace) -> None:
                 f"{path} is a folder: say how many of its checkpoints, by --num-epoch-checkpoints "
                 "or --num-update-checkpoints"
             )
-        if os.path.exists(options.output) and os.path.samefile(path, options.output):
-            raise UserError(f"{path} is averaged itself: give another --output")
+    check_no_input(options.output, paths)
     write_checkpoint(average(paths), options.output)
-    print(f"wrote {options.output}, the mean of {', '.join(map(os.path.basename, paths))}")
+    print(f"wrote {options.output}, the mean of {', '.join(paths)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import check_no_input, whole_file
 
 SUMMARY = "score translations: BLEU as papers report it, chrF, TER"
 HELP = """\
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace) -> None:
 
     if options.output and not os.path.isdir(os.path.dirname(options.output) or "."):
         raise UserError(f"no such folder: {os.path.dirname(options.output)}")
+    check_no_input(options.output, (options.system, options.reference, options.baseline))
     record = score_files(
         options.system,
         options.reference,
@@ -60,10 +62,8 @@ def run(options: argparse.Namespace) -> None:
     )
     text = json.dumps(record, indent=1)
     if options.output:
-        partial_path = f"{options.output}.{os.getpid()}.tmp"
-        with open(partial_path, "w", encoding="utf-8") as f:
+        with whole_file(options.output) as f:
             f.write(f"{text}\n")
-        os.replace(partial_path, options.output)
     print(markdown(record) if options.markdown else text)
 
 

@@ -43,7 +43,7 @@ def test_average_is_of_the_last_two(made, admin, lab):
     mean = lab.load(made.folder / "mean.pt")
     names = mean["extra_state"]["averaged"]
     assert [name.split("_")[-1] for name in names] == ["100.pt", "60.pt"]  # 80, 120: epochs' ends
-    files = [lab.load(admin.folder / name)["model"] for name in names]
+    files = [lab.load(admin.folder.parent / name)["model"] for name in names]
     key = "decoder.layers.2.ffn_residual.omega"
     expected = (files[0][key] + files[1][key]) / 2
     torch.testing.assert_close(mean["model"][key], expected)
@@ -106,13 +106,14 @@ MISTAKES = {
     "folded already": ["fold", "plain.pt", "out.pt"],
     "of transformer_admin": ["fold", "TRANSFORMER", "out.pt"],
     "cut short": ["fold", "cut.pt", "out.pt"],
-    "give another name": ["fold", "mean.pt", "mean.pt"],
+    "is an input of this command": ["fold", "mean.pt", "mean.pt"],
     "cannot write": ["fold", "mean.pt", "no/such/folder/out.pt"],
     "no such checkpoint": ["average", "missing.pt", "--output", "out.pt"],
     "is another model": ["average", "mean.pt", "TRANSFORMER", "--output", "out.pt"],
     "not 9": ["average", "RUN", "--num-epoch-checkpoints", "9", "--output", "out.pt"],
     "is a folder: say how many": ["average", "RUN", "--output", "out.pt"],
-    "is averaged itself": ["average", "mean.pt", "--output", "mean.pt"],
+    "mean.pt is an input": ["average", "mean.pt", "--output", "mean.pt"],
+    "the same file twice": ["average", "mean.pt", "./mean.pt", "--output", "out.pt"],
 }
 
 

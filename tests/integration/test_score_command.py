@@ -54,7 +54,7 @@ def test_record(score, tmp_path):
     assert record["system"] == "system.txt"
     assert record["reference"] == "reference.txt"
     assert record["sentences"] == 3
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_table_of_two_systems(score, tmp_path):
@@ -82,12 +82,19 @@ def test_table_of_two_systems(score, tmp_path):
         (["reference.txt"], "give --reference FILE"),
         (["none.txt"], "cannot read none.txt: No such file or directory"),
         (["system.txt", "--output", "none/record.json"], "no such folder: none"),
+        (["system.txt", "--output", "folder"], "cannot write folder: Is a directory"),
+        (
+            ["system.txt", "--reference", "reference.txt", "--output", "./reference.txt"],
+            "./reference.txt is an input of this command",
+        ),
     ],
 )
 def test_mistakes_are_one_line(score, tmp_path, arguments, told):
+    (tmp_path / "folder").mkdir()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     run = score("--output", "record.json", *arguments)
     assert run.code == 1
     assert run.last_line.startswith("fairseq_admin: ")
     assert told in run.last_line
     assert "Traceback" not in run.output
-    assert not (tmp_path / "record.json").exists()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before

@@ -57,7 +57,8 @@ def test_everything_else_is_of_the_first_file(tmp_path):
     assert got["optimizer_history"] == history
     assert got["task_state"] == {"profile": {"format": "p"}}
     assert got["cfg"]["task"]["data"] == "data-bin" and got["cfg"]["model"]["encoder_layers"] == 2
-    assert got["extra_state"]["averaged"] == ["a.pt", "b.pt"]
+    folder = tmp_path.name
+    assert got["extra_state"]["averaged"] == [f"{folder}/a.pt", f"{folder}/b.pt"]
     assert "last_optimizer_state" not in got
 
 
@@ -76,6 +77,7 @@ def test_tied_embeddings_stay_one(tmp_path):
         ({**JOINED, "encoder_attention_heads": 4}, "encoder_attention_heads is 4"),
         ({**JOINED, "activation_fn": "gelu"}, "activation_fn is gelu"),
         ({}, "is tied to"),
+        ({**JOINED, "learn_first_omega": True}, "learn_first_omega is True"),
     ],
 )
 def test_a_mixture_is_refused(tmp_path, given, message):
@@ -91,6 +93,23 @@ def test_another_architecture_is_refused(tmp_path):
     torch.save(state, tmp_path / "b.pt")
     with pytest.raises(UserError, match="architecture is transformer_admin_wmt_en_de"):
         average([path, str(tmp_path / "b.pt")])
+
+
+def test_a_file_twice_and_two_precisions_are_refused(tmp_path):
+    path, _ = saved(tmp_path, "a.pt")
+    (tmp_path / "link.pt").symlink_to(path)
+    with pytest.raises(UserError, match="the same file twice"):
+        average([path, str(tmp_path / "link.pt")])
+    half, _ = saved(tmp_path, "half.pt", dtype=torch.float16)
+    with pytest.raises(UserError, match=r"is torch.float16 in .*half.pt and torch.float32 in"):
+        average([path, half])
+
+
+def test_the_other_mean_is_left_out(tmp_path):
+    """--store-ema keeps one of its own, which is not that of the averaged weights."""
+    extra = {"ema": {"weight": torch.ones(2)}, "train_iterator": {"epoch": 2}}
+    path, _ = saved(tmp_path, "a.pt", extra_state=extra)
+    assert average([path])["extra_state"].keys() == {"train_iterator", "averaged"}
 
 
 def test_nan_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """A folded model computes what the Admin model computes, and is a plain `transformer`."""
 
 import copy
+from argparse import Namespace
 from collections import OrderedDict
 
 import pytest
@@ -240,6 +241,76 @@ def test_moments_of_an_optimizer_unknown():
         moments["exp_inf"] = moments.pop("exp_avg_sq")
     with pytest.raises(UserError, match="without the training state"):
         fold(state, keep_training_state=True)
+
+
+def test_moments_where_there_are_none():
+    model, cfg = randomized(**JOINED)
+    with pytest.raises(UserError, match="holds no optimizer state"):
+        fold(checkpoint_of(model, cfg), keep_training_state=True)
+
+
+def test_the_other_mean_is_left_out():
+    """--store-ema keeps a model of its own, whose omegas would be lost."""
+    model, cfg = randomized(**JOINED)
+    state = with_adam(model, cfg)
+    state["extra_state"]["ema"] = state["model"]
+    assert "ema" not in fold(state, keep_training_state=True)[0]["extra_state"]
+
+
+def test_a_model_of_few_positions():
+    model, cfg = randomized(**JOINED, **LEARN, max_source_positions=5, max_target_positions=4)
+    assert fold(checkpoint_of(model, cfg))[1].exact < 1e-10
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.float16, 5e-3), (torch.bfloat16, 5e-2)])
+def test_half_precision_is_bounded(dtype, bound):
+    model, cfg = randomized(**JOINED)
+    difference = fold(checkpoint_of(model.to(dtype), cfg))[1]
+    assert difference.exact < 1e-10
+    assert 1e-5 < difference.written < bound * max(1, difference.largest)
+
+
+def test_a_fold_that_fp16_cannot_hold_is_refused():
+    """Norms times an omega of 2e-6 have three digits less in fp16 than before."""
+    model, cfg = randomized(**JOINED)
+    model.half()
+    with torch.no_grad():
+        for layer in [*model.encoder.layers, *model.decoder.layers]:
+            layer.ffn_residual.omega.fill_(2e-6)
+            layer.fc1.weight.mul_(0.05)
+            layer.fc1.bias.zero_()
+            layer.fc2.weight.mul_(1e3)
+    with pytest.raises(UserError, match="does not fit into its precision"):
+        fold(checkpoint_of(model, cfg))
+    with torch.no_grad():
+        layer.fc1.weight.mul_(1e3)
+    with pytest.raises(UserError, match="fc1.weight is larger than a number of torch.float16"):
+        fold(checkpoint_of(model, cfg))
+
+
+def test_options_of_the_time_before_hydra():
+    """One namespace for the model's and the task's options."""
+    model, cfg = randomized(**JOINED)
+    state = checkpoint_of(model, cfg)
+    options = {**state["cfg"]["model"], "arch": "transformer_admin", "task": "translation_admin"}
+    options.update(data="data-bin", source_lang="de", target_lang="en", user_dir="fairseq_admin")
+    folded, _ = fold({**state, "args": Namespace(**options), "cfg": None})
+    assert folded["cfg"]["task"]["_name"] == folded["cfg"]["model"].task == "translation"
+    assert folded["cfg"]["task"]["source_lang"] == "de"
+    assert "admin" not in str(folded["cfg"])
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_weights_that_are_not_of_the_configuration(tmp_path, change):
+    model, cfg = randomized(**JOINED)
+    state = checkpoint_of(model, cfg)
+    if change == "missing":
+        del state["model"]["decoder.layers.0.self_attn.q_proj.weight"]
+    elif change == "extra":
+        state["model"]["decoder.layers.0.more.weight"] = torch.ones(2)
+    else:
+        state["cfg"]["model"]["encoder_ffn_embed_dim"] = 8
+    refused(tmp_path, state, "not those of the configuration|is of another size")
 
 
 def refused(tmp_path, state, message):

@@ -472,3 +472,11 @@ def test_the_baseline_is_read_by_the_same_rules(written):
     assert "3 lines" in refused(system, moses=True, baseline=plain)
     swapped = written(generated(worse[::-1], MOSES_REFERENCES[::-1]), "swapped.txt")
     assert "T- lines of" in refused(system, moses=True, baseline=swapped)
+
+
+@pytest.mark.parametrize("kept", ["T-0\tone\nT-1\ttwo\n", "D-0\tone\nD-1\ttwo\n"])
+def test_output_without_its_hypotheses_is_no_plain_text(tmp_path, kept):
+    """grep '^T-', or a D- line whose score was cut out."""
+    (tmp_path / "system").write_text(kept)
+    with pytest.raises(UserError, match="has no hypothesis with its score"):
+        read_output(str(tmp_path / "system"), 2)
