@@ -36,6 +36,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
 
 import fairseq_admin
+from fairseq_admin.files import whole_file
 from fairseq_admin.profiling import named_junctions, profile_model
 
 MODELS = {"admin": "transformer_admin", "fairseq": "transformer"}
@@ -159,12 +160,11 @@ def print_peak(options_: argparse.Namespace) -> None:
         print(int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) // 2**10)
 
 
-def write(record: dict, path: Optional[Path]) -> None:
-    """Write *record* as JSON to *path*, whole or not at all."""
+def write(record: dict, path: Optional[str]) -> None:
+    """Write *record* as JSON to *path*, if one is given."""
     if path:
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(record, indent=1) + "\n")
-        partial.rename(path)
+        with whole_file(path) as f:
+            f.write(json.dumps(record, indent=1) + "\n")
 
 
 def main() -> None:
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="on the CPU")
     parser.add_argument("--decode", nargs=2, metavar=("CHECKPOINT", "DATA"), help="an Admin model")
     parser.add_argument("--subset", default="test", help="of DATA, to decode")
-    parser.add_argument("--output", type=Path, help="JSON file of all rows")
+    parser.add_argument("--output", help="JSON file of all rows")
     parser.add_argument("--peak-of", choices=list(MODELS), help=argparse.SUPPRESS)
     options_ = parser.parse_args()
     logging.disable(logging.WARNING)

@@ -27,8 +27,9 @@ from typing import Dict, List
 from omegaconf import OmegaConf
 from record import DATA_SUFFIXES, TRAIN_LINE, curve
 
+from fairseq_admin.outputs import read_lines
 from fairseq_admin.profiling import Profile
-from fairseq_admin.score import hypotheses, read_lines
+from fairseq_admin.score import hypotheses
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fairseq_admin"

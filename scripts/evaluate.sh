@@ -91,6 +91,7 @@ into() {
 }
 inputs() {
     stat -c '%n %s %Y' "$run"/checkpoint*.pt 2>/dev/null || die "no checkpoint*.pt in $run"
+    stat -c '%n %s %Y' "$reference" "$sentencepiece" "$data"/*.bin 2>/dev/null || true
     printf '%s\n' "$data" "$subset" "${average[*]}" "$reference" "${scoring[*]}" "$decoding" \
         "$sentencepiece" "$quantization"
     cat "$here"/evaluate.sh "$here"/record.py | sha256sum

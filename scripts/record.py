@@ -21,10 +21,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+import fairseq
 import torch
-from omegaconf import OmegaConf
 
-from fairseq_admin.checkpoint import is_admin, read_checkpoint
+from fairseq_admin.checkpoint import is_admin, model_options, read_checkpoint
+from fairseq_admin.files import whole_file
 from fairseq_admin.score import hypotheses
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,11 +103,8 @@ def make_record(
     state = read_checkpoint(str(checkpoint))
     last = run / "checkpoint_last.pt"
     ended = read_checkpoint(str(last)) if last.exists() else state
-    if OmegaConf.is_config(state["cfg"]):
-        state["cfg"] = OmegaConf.to_container(state["cfg"])
-    if not isinstance(state["cfg"]["model"], dict):  # a namespace, of a model without a dataclass
-        state["cfg"]["model"] = dict(vars(state["cfg"]["model"]))
-    cfg = state["cfg"]
+    # a namespace, where the model has no dataclass
+    state["cfg"] = cfg = {**state["cfg"], "model": model_options(state)}
     config = portable({name: cfg[name] for name in SECTIONS if name in cfg})
     score = json.loads((folder / "score.json").read_text())
     seconds = ended["extra_state"].get("previous_training_time")
@@ -123,7 +121,7 @@ def make_record(
         "hardware": hardware(cfg),
         "versions": {
             "python": platform.python_version(),
-            "fairseq": __import__("fairseq").__version__,
+            "fairseq": fairseq.__version__,
             **{name: version(name) for name in PACKAGES},
         },
         "config": config,
@@ -157,9 +155,8 @@ def main() -> None:
         sys.exit(__doc__)
     run, folder, checkpoint, data = (Path(argument).resolve() for argument in sys.argv[1:5])
     record = make_record(run, folder, checkpoint, data, *sys.argv[5:])
-    partial = folder / "record.json.partial"
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.rename(folder / "record.json")
+    with whole_file(str(folder / "record.json")) as f:
+        f.write(json.dumps(record, indent=1) + "\n")
     print(summary(record))
 
 

@@ -8,7 +8,8 @@ import pytest
 from sacrebleu.metrics import BLEU
 
 from fairseq_admin.export import export_model
-from fairseq_admin.score import hypotheses, read_lines
+from fairseq_admin.outputs import read_lines
+from fairseq_admin.score import hypotheses
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "runs" / "demo"

@@ -9,16 +9,8 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF, TER
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.score import (
-    compound_split,
-    hypotheses,
-    measure,
-    read_lines,
-    read_output,
-    score_files,
-    significance,
-    undo_pieces,
-)
+from fairseq_admin.outputs import read_lines, read_output, undo_pieces
+from fairseq_admin.score import compound_split, hypotheses, measure, score_files, significance
 
 REFERENCES = [
     "The well-known man didn't sing a song.",
