@@ -21,7 +21,8 @@ setup(
         'fairseq==0.12.2; python_version < "3.11"',
         "numpy",
         "sacrebleu>=2.0",  # the signature interface
-        "sacremoses",
+        "regex",  # Unicode properties, for Moses' tokenizer
+        "sacremoses>=0.1.1",  # perl_parity
         "torch>=2.1",  # RAdam with decoupled weight decay
     ],
     extras_require={
