@@ -1,0 +1,1 @@
+"""Corpora from their addresses to what fairseq-train reads."""

@@ -1,0 +1,246 @@
+"""Fetches one file of a corpus: resumed where it broke off, verified, never half.
+
+Beside a file NAME lie NAME.partial while it is fetched, with NAME.partial.from (the address and the
+ETag or date that the partial file belongs to); NAME.lock, empty; and NAME.sha256 where its sum was
+not known beforehand: that of the first download, in the format of sha256sum.
+"""
+
+import os
+import re
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, Optional, Tuple
+from urllib.parse import unquote, urlsplit
+
+from tqdm import tqdm
+
+from corpora.address import Address, ask, parse
+from corpora.steps import sha256
+from corpora.writing import locked, write, writing
+from fairseq_admin.errors import UserError
+from fairseq_admin.files import whole_file
+
+TRIES = 5  # in a row that brought nothing new, before giving up
+PAUSE = 1.0  # seconds before another try, doubled with each that brought nothing new
+CHUNK = 1 << 20  # bytes read at once
+PROGRESS_EVERY = (10.0, 1.0)  # seconds, also before the first: in a file; on a terminal
+OWN_ENDINGS = (".partial", ".from", ".lock", ".sha256")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to fetch; its SHA-256 in hexadecimal and its size in bytes where they are known."""
+
+    url: str
+    sha256: Optional[str] = None
+    size: Optional[int] = None
+
+
+def fetch(source: Source, folder: Path, mirror: Optional[str] = None) -> Path:
+    """The file of *source* in *folder*, fetched if it is not there, verified either way. A *mirror*
+    is an http, https or file address or a folder, under which the file lies by its name; then the
+    host of the url is not asked.
+
+    Raises:
+        UserError: for an address that gives no such file, a file that is not what was expected,
+            one that was changed since it was fetched, or a folder that cannot be written.
+    """
+    address = parse(source.url)
+    name = unquote(urlsplit(source.url).path.rpartition("/")[2])
+    if not re.fullmatch(r"\w[\w.+-]*", name, re.ASCII) or name.endswith(OWN_ENDINGS):
+        raise UserError(f"{source.url}: no safe file name at its end")
+    if mirror is not None:
+        above = parse(mirror)
+        address = above / name if isinstance(above, Path) else f"{above.rstrip('/')}/{name}"
+    path = Path(folder) / name
+    if not path.exists():
+        with locked(path, "download"):
+            if not path.exists():
+                return _download(source, address, path)
+    try:
+        found = _sum(path, source.size, _expected(source, path))
+    except ValueError as error:
+        raise UserError(
+            f"{path} {error}: it was changed after it was fetched, or never was the right file; "
+            "remove it to fetch it again"
+        ) from error
+    _pin(source, path, found)
+    return path
+
+
+def _download(source: Source, address: Address, path: Path) -> Path:
+    """Makes *path*, which is not there; the lock is held."""
+    partial, expected = path.with_name(f"{path.name}.partial"), _expected(source, path)
+    _transfer(source.size, expected, address, partial)
+    try:
+        found = _sum(partial, source.size, expected)
+    except ValueError as error:
+        with writing(partial):
+            partial.unlink()
+        pinned = "" if source.sha256 else f" (of the first download, see {_pinned(path)})"
+        raise UserError(f"what {address} gave {error}{pinned}; it was removed") from error
+    _pin(source, path, found)  # first: what looks finished has its sum
+    with writing(path):
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        with suppress(FileNotFoundError):
+            _origin(partial).unlink()
+    return path
+
+
+def _transfer(
+    size: Optional[int], expected: Optional[str], address: Address, partial: Path
+) -> None:
+    """Fills *partial*, in as many tries as it takes."""
+    fruitless, furthest = 0, _length(partial)
+    while True:
+        try:
+            return _continue(size, expected, address, partial)
+        except (OSError, HTTPException) as error:
+            reason = str(error) or type(error).__name__
+        reached = _length(partial)
+        fruitless = 0 if reached > furthest else fruitless + 1
+        furthest = max(furthest, reached)
+        if fruitless == TRIES:
+            raise UserError(
+                f"{address}: {reason}; {TRIES} tries in a row brought nothing new, {reached} bytes "
+                "are there: run this again to go on, or give a mirror"
+            )
+        pause = PAUSE * 2**fruitless
+        print(
+            f"{address}: {reason}; {reached} bytes are there, next try in {pause:g} s",
+            file=sys.stderr,
+            flush=True,
+        )
+        time.sleep(pause)
+
+
+def _continue(
+    size: Optional[int], expected: Optional[str], address: Address, partial: Path
+) -> None:
+    """One try to fill *partial*. Raises OSError or HTTPException where another may do better."""
+    have, validator = _resumable(address, partial)
+    if have and have == size:
+        return
+    reply = ask(address, have, validator)
+    with reply.stream:
+        if None not in (size, reply.total) and size != reply.total:
+            raise UserError(f"{address} has {reply.total} bytes, expected {size}")
+        if not reply.has_end and size is None and expected is None:
+            raise UserError(f"{address} does not tell its length: give its sha256 or its size")
+        if reply.start == 0:
+            with writing(partial):
+                partial.write_bytes(b"")  # first: no bytes of another file under the new origin
+            with whole_file(str(_origin(partial))) as file:
+                file.write(f"{address}\n{reply.validator}\n")
+        total = size if reply.total is None else reply.total
+        done = _copy(reply.stream, partial, reply.start, total)
+    if total is not None and done < total:
+        raise ConnectionError(f"broke off at byte {done} of {total}")
+
+
+def _copy(stream: IO[bytes], partial: Path, start: int, total: Optional[int]) -> int:
+    """Appends the rest of *stream* to *partial*; the bytes that are there then."""
+    done = start
+    with writing(partial):
+        file = open(partial, "ab", buffering=0)  # noqa: SIM115  closed below
+    with file, _progress(partial.stem, start, total) as bar:
+        for data in iter(lambda: stream.read1(CHUNK), b""):
+            with writing(partial):
+                write(file, data)
+            done += len(data)
+            bar.update(len(data))
+    return done
+
+
+class _Lines(tqdm):
+    """The bar where there is no terminal: a line each time."""
+
+    def display(self, msg: Optional[str] = None, pos: Optional[int] = None) -> None:
+        if msg is None:
+            self.fp.write(f"{self}\n")
+
+
+def _progress(name: str, start: int, total: Optional[int]) -> tqdm:
+    terminal = sys.stderr.isatty()
+    seconds = PROGRESS_EVERY[terminal]
+    return (tqdm if terminal else _Lines)(
+        desc=name,
+        initial=start,
+        total=total,
+        unit="B",
+        unit_scale=True,
+        mininterval=seconds,
+        miniters=1,
+        delay=seconds,  # nothing of a file that is there at once
+        leave=False,
+    )
+
+
+def _origin(partial: Path) -> Path:
+    """The file that says what *partial* is a part of."""
+    return partial.with_name(f"{partial.name}.from")
+
+
+def _resumable(address: Address, partial: Path) -> Tuple[int, str]:
+    """How many bytes of *partial* can stay, and the validator of the file that they are of."""
+    try:
+        origin = _origin(partial).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return 0, ""
+    if len(origin) != 2 or origin[0] != str(address) or not origin[1]:
+        return 0, ""
+    return _length(partial), origin[1]
+
+
+def _length(partial: Path) -> int:
+    return partial.stat().st_size if partial.exists() else 0
+
+
+def _sum(path: Path, size: Optional[int], expected: Optional[str]) -> str:
+    """The SHA-256 of *path*. Raises ValueError, what is wrong, for one that is not as expected."""
+    try:
+        length = path.stat().st_size
+        if size not in (None, length):
+            raise ValueError(f"has {length} bytes, expected {size}")
+        found = sha256(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if expected not in (None, found):
+        raise ValueError(f"has SHA-256 {found}, expected {expected}")
+    return found
+
+
+def _pinned(path: Path) -> Path:
+    """The file that keeps the sum of *path* where none was known, as sha256sum writes it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _expected(source: Source, path: Path) -> Optional[str]:
+    """The sum that *path* must have; None if it is the first of this source."""
+    if source.sha256 is not None:
+        if not re.fullmatch(r"[\da-fA-F]{64}", source.sha256):
+            raise UserError(f"{source.url}: {source.sha256} is no SHA-256")
+        return source.sha256.lower()
+    try:
+        line = _pinned(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {_pinned(path)}: {error}") from error
+    parsed = re.fullmatch(r"([\da-f]{64}) [ *](.*)\n?", line)
+    if not parsed or parsed[2] != path.name:
+        raise UserError(f"{_pinned(path)} is damaged: remove it to trust the file as it is now")
+    return parsed[1]
+
+
+def _pin(source: Source, path: Path, found: str) -> None:
+    """Keeps the sum *found* where none was known."""
+    if source.sha256 is None and not _pinned(path).exists():
+        with whole_file(str(_pinned(path))) as file:
+            file.write(f"{found}  {path.name}\n")

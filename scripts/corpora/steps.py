@@ -1,0 +1,84 @@
+"""Steps that leave a folder, whole or not at all, and know what they made it from."""
+
+import hashlib
+import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Callable, Dict
+
+from fairseq_admin.errors import UserError
+
+MADE = "made.json"  # in each folder: what it was made from, its files and their checksums
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        while piece := f.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def combined(*parts: Any) -> str:
+    """One hash of several things in JSON's types."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def made(folder: Path) -> Dict[str, Any]:
+    """What a finished step says of its folder; nothing where there is none."""
+    path = folder / MADE
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} was not made here: give another --output, or remove it")
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise UserError(f"{path} is damaged: remove {folder} and run this again") from None
+
+
+def run_step(folder: Path, digest: str, make: Callable[[Path], Dict[str, Any]]) -> Dict[str, Any]:
+    """What `made.json` of *folder* says, after making the folder unless it was made from the same.
+
+    Args:
+        digest: of everything that the result depends on.
+        make: fills the folder that it is given, and returns what to tell of it beside its files.
+
+    Raises:
+        UserError: when the disk is full or a file of a finished folder was changed since.
+    """
+    before = made(folder)
+    if before.get("digest") == digest:
+        return verified(folder, before)
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        facts = make(partial)
+        files = {p.name: describe(p) for p in sorted(partial.iterdir()) if p.is_file()}
+        after = {"digest": digest, **facts, "files": files}
+        (partial / MADE).write_text(json.dumps(after, indent=1) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(partial)
+    return after
+
+
+def describe(path: Path) -> Dict[str, Any]:
+    """Size and checksum of a file."""
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}
+
+
+def verified(folder: Path, facts: Dict[str, Any]) -> Dict[str, Any]:
+    """*facts*, when the files of *folder* are still what they say."""
+    for name, expected in facts["files"].items():
+        path = folder / name
+        if not path.is_file() or describe(path) != expected:
+            raise UserError(f"{path} is not what was made: remove {folder} and run this again")
+    return facts
