@@ -15,21 +15,84 @@ PATHS = ["task.data=/data", "checkpoint.save_dir=/run", "common.user_dir=/plugin
 TINY = ["model.encoder_layers=2", "model.decoder_layers=2", "model.encoder_embed_dim=32"]
 TINY += ["model.encoder_ffn_embed_dim=64", "optimization.max_update=2"]
 
-NAMES = {  # condition against baseline: task and model, nothing else
-    "_name: translation_admin": "_name: translation",
-    "_name: transformer_admin": "_name: transformer",
-}
-DEPTHS = {
-    "encoder_layers: 6": "encoder_layers: 18",
-    "decoder_layers: 6": "decoder_layers: 18",
-}
+ADMIN = ["_name: translation_admin", "_name: transformer_admin"]
+STOCK = ["_name: translation", "_name: transformer"]
+ENCODER, DECODER = (f"{stack}_normalize_before: true" for stack in ("encoder", "decoder"))
+
+
+def layers(encoder, decoder):
+    """The lines that say how deep a model is."""
+    return [f"encoder_layers: {encoder}", f"decoder_layers: {decoder}"]
+
+
+def batch(world, max_tokens, update_freq):
+    """The lines that say how much goes into an update."""
+    return [
+        f"distributed_world_size: {world}",
+        f"max_tokens: {max_tokens}",
+        f"update_freq: [{update_freq}]",
+    ]
+
+
+# two configs, and the lines that one has and the other has not
 COMPARISONS = [
-    ("demo_admin", "demo_post_ln", NAMES),
-    ("multi30k_admin_6l", "multi30k_post_ln_6l", NAMES),
-    ("multi30k_admin_18l", "multi30k_post_ln_18l", NAMES),
-    ("multi30k_admin_6l", "multi30k_admin_18l", DEPTHS),
-    ("multi30k_post_ln_6l", "multi30k_post_ln_18l", DEPTHS),
+    ("demo_admin", "demo_post_ln", ADMIN, STOCK),
+    ("multi30k_admin_6l", "multi30k_post_ln_6l", ADMIN, STOCK),
+    ("multi30k_admin_18l", "multi30k_post_ln_18l", ADMIN, STOCK),
+    ("multi30k_admin_6l", "multi30k_admin_18l", layers(6, 6), layers(18, 18)),
+    ("multi30k_post_ln_6l", "multi30k_post_ln_18l", layers(6, 6), layers(18, 18)),
+    ("wmt14_en_de_admin_6l", "wmt14_en_de_admin_12l", layers(6, 6), layers(12, 12)),
+    ("wmt14_en_de_admin_12l", "wmt14_en_de_admin_18l", layers(12, 12), layers(18, 18)),
+    ("wmt14_en_de_post_ln_18l", "wmt14_en_de_post_ln_pre_ln_18l", [], [DECODER]),
+    ("wmt14_en_de_post_ln_pre_ln_18l", "wmt14_en_de_pre_ln_18l", [], [ENCODER]),
+    (
+        "wmt14_en_de_admin_18l",
+        "wmt14_en_de_admin_60l_12l",
+        [*batch(4, 8192, 1)[:2], *layers(18, 18)],
+        [*batch(8, 4096, 1)[:2], *layers(60, 12)],
+    ),
+    ("wmt14_en_de_admin_60l_12l", "wmt14_en_de_admin_100l", layers(60, 12), layers(100, 100)),
+    (
+        "wmt14_en_fr_admin_6l",
+        "wmt14_en_fr_admin_60l_12l",
+        [*batch(8, 8000, 10), *layers(6, 6)],
+        [*batch(16, 5000, 16), *layers(60, 12)],
+    ),
+    (
+        "wmt14_en_fr_admin_6l",
+        "wmt14_fr_en_admin_6l",
+        ["source_lang: en", "target_lang: fr"],
+        ["source_lang: fr", "target_lang: en"],
+    ),
+    (
+        "wmt14_en_fr_admin_60l_12l",
+        "wmt14_en_fr_bt_admin_36l_12l",
+        [
+            "encoder_layers: 60",
+            "encoder_embed_dim: 512",
+            "encoder_ffn_embed_dim: 2048",
+            "encoder_attention_heads: 8",
+            "decoder_attention_heads: 8",
+        ],
+        [
+            "upsample_primary: 2",
+            "encoder_layers: 36",
+            "encoder_embed_dim: 768",
+            "encoder_ffn_embed_dim: 3072",
+            "encoder_attention_heads: 12",
+            "decoder_attention_heads: 12",
+        ],
+    ),
 ]
+for corpus_, depths_ in {
+    "iwslt14_de_en": ["6l"],
+    "wmt14_en_de": ["6l", "12l", "18l"],
+    "wmt14_en_fr": ["6l", "60l_12l"],
+}.items():
+    for depth in depths_:
+        admin, post_ln, pre_ln = (f"{corpus_}_{m}_{depth}" for m in ("admin", "post_ln", "pre_ln"))
+        COMPARISONS.append((admin, post_ln, ADMIN, STOCK))
+        COMPARISONS.append((post_ln, pre_ln, [], [ENCODER, DECODER]))
 
 
 def composed(name, folder=FOLDER):
@@ -52,7 +115,7 @@ def settings(name):
 def test_config_composes_and_every_key_is_known(name):
     cfg = composed(name)
     assert cfg.task.data == "/data" and cfg.checkpoint.save_dir == "/run"
-    assert cfg.model.encoder_layers == cfg.model.decoder_layers
+    assert cfg.model.encoder_layers >= cfg.model.decoder_layers
     assert len(cfg.optimization.lr) == 1
 
 
@@ -80,11 +143,11 @@ def test_config_has_two_header_lines_its_seed_and_no_machine_path(name):
         assert re.search(rf"^  {key}: \?\?\?$", text, flags=re.MULTILINE), "given by override"
 
 
-@pytest.mark.parametrize("left,right,expected", COMPARISONS)
-def test_conditions_of_a_comparison_differ_in_what_is_compared(left, right, expected):
+@pytest.mark.parametrize("left,right,only_left,only_right", COMPARISONS)
+def test_conditions_of_a_comparison_differ_in_what_is_compared(left, right, only_left, only_right):
     diff = list(unified_diff(settings(left), settings(right), lineterm="", n=0))[2:]
-    assert [line[1:] for line in diff if line.startswith("-")] == list(expected)
-    assert [line[1:] for line in diff if line.startswith("+")] == list(expected.values())
+    assert [line[1:] for line in diff if line.startswith("-")] == only_left
+    assert [line[1:] for line in diff if line.startswith("+")] == only_right
 
 
 def test_every_config_stands_in_a_comparison():
