@@ -1,0 +1,135 @@
+"""What a corpus is made of and how its text is treated: data/CORPUS/corpus.yaml."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from corpora.fetch import Source
+from fairseq_admin.errors import UserError
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+FORMATS = ("plain", "talks", "segments")  # see corpora.reading
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Pairs that stay: tokens of each side within `length`, sides no more than `ratio` apart
+    (None: any), as Moses' clean-corpus-n.perl counts them."""
+
+    length: Tuple[int, int]
+    ratio: Optional[float] = None
+
+    def keeps(self, source: int, target: int) -> bool:
+        """Whether a pair of so many tokens stays."""
+        low, high = self.length
+        if not (low <= source <= high and low <= target <= high):
+            return False
+        return self.ratio is None or max(source, target) <= self.ratio * min(source, target)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Two aligned files (source, target), in an archive or by themselves."""
+
+    files: Tuple[str, str]
+    archive: Optional[str] = None  # a name of `sources`; None: the files are paths
+    format: str = "plain"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus, its sources and the treatment of its text."""
+
+    name: str
+    languages: Tuple[str, str]
+    sources: Dict[str, Source] = field(default_factory=dict)
+    train: Tuple[Text, ...] = ()
+    valid: Tuple[Text, ...] = ()
+    test: Tuple[Text, ...] = ()
+    valid_every: Optional[int] = (
+        None  # every so-many-th pair of the training text is for validation
+    )
+    monolingual: Tuple[str, ...] = ()  # names of `sources`, of the target language
+    normalize: bool = False  # punctuation, and non-printing characters removed
+    aggressive: bool = False  # hyphens between letters are tokens: tokenizer.perl -a
+    lowercase: bool = False
+    tokenized: bool = False  # the text is Moses-tokenized already
+    clean: Optional[Clean] = None  # counts Moses' tokens
+    clean_subwords: Optional[Clean] = None  # counts subwords
+    subwords: int = 32000  # types, both languages together
+    character_coverage: float = 1.0  # rarer characters become <unk>
+    lines: Dict[str, int] = field(default_factory=dict)  # published pairs a split
+    tolerance: float = 0.0  # relative, of `lines`
+
+    def sides(self) -> Dict[str, Tuple[Text, ...]]:
+        """The texts of each split."""
+        return {split: getattr(self, split) for split in SPLITS}
+
+    def with_texts(
+        self, texts: Dict[str, Tuple[Text, ...]], languages: Tuple[str, str]
+    ) -> "Corpus":
+        """The same treatment of other text, whose size nobody has published."""
+        every = None if texts.get("valid") else self.valid_every
+        bare = {"sources": {}, "monolingual": (), "lines": {}, "valid_every": every}
+        return replace(self, languages=languages, **{s: texts.get(s, ()) for s in SPLITS}, **bare)
+
+    def digest(self) -> str:
+        """Hash of all that decides the text."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def text_of(entry: Dict[str, Any]) -> Text:
+    """A text as corpus.yaml has it."""
+    text = Text(**{**entry, "files": tuple(entry["files"])})
+    if len(text.files) != 2 or text.format not in FORMATS:
+        raise ValueError(f"a text has two files and a format of {', '.join(FORMATS)}: {entry}")
+    return text
+
+
+def clean_of(entry: Optional[Dict[str, Any]]) -> Optional[Clean]:
+    """Cleaning as corpus.yaml has it."""
+    return entry and Clean(tuple(entry["length"]), entry.get("ratio"))
+
+
+def load_corpus(name: str, data: Path = DATA) -> Corpus:
+    """The corpus that `data/NAME/corpus.yaml` describes.
+
+    Raises:
+        UserError: where there is none, or it is not as it should be.
+    """
+    path = data / name / "corpus.yaml"
+    if not path.is_file():
+        known = ", ".join(known_corpora(data))
+        raise UserError(f"no corpus {name}: there are {known}; your own text goes by --train")
+    try:
+        entries = OmegaConf.to_container(OmegaConf.load(path))
+        for split in SPLITS:
+            entries[split] = tuple(map(text_of, entries.get(split, [])))
+        for key in ("clean", "clean_subwords"):
+            entries[key] = clean_of(entries.get(key))
+        entries["languages"] = tuple(entries["languages"])
+        entries["monolingual"] = tuple(entries.get("monolingual", ()))
+        entries["sources"] = {
+            source: Source(entry["url"], entry.get("sha256"), entry.get("size"))
+            for source, entry in entries.get("sources", {}).items()
+        }
+        corpus = Corpus(name=name, **entries)
+        archives = {text.archive for texts in corpus.sides().values() for text in texts}
+        unknown = (archives | set(corpus.monolingual)) - {None, *corpus.sources}
+        if unknown:
+            raise ValueError(f"no source is called {', '.join(sorted(unknown))}")
+    except (OmegaConfBaseException, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is not as it should be: {error!r}") from None
+    return corpus
+
+
+def known_corpora(data: Path = DATA) -> List[str]:
+    """Names of the corpora that can be downloaded."""
+    paths = sorted(data.glob("*/corpus.yaml"))
+    return [path.parent.name for path in paths if path.parent.name != "own"]

@@ -1,0 +1,226 @@
+"""Back-translations of monolingual text, in shards, put beside the bitext."""
+
+import os
+import queue
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copyfile, rmtree
+from typing import Any, Dict, Iterator, List
+
+from corpora import subwords, text
+from corpora.corpus import Clean, Corpus
+from corpora.parallel import batches, in_order
+from corpora.preparation import BIN, preprocess, progress
+from corpora.reading import Lines
+from corpora.steps import combined, made, run_step, sha256
+from fairseq_admin.errors import UserError
+from fairseq_admin.files import whole_file
+from fairseq_admin.outputs import read_lines, split_blocks
+
+CLEAN = Clean((1, 250), 1.5)  # subwords, as fairseq's extract_bt_data.py is used
+DECODING = "--beam 1 --sampling --seed 1"  # Edunov et al. 2018: sampling beats beam search here
+UNKNOWN = "<unk>"
+
+
+@dataclass
+class Options:
+    """How text is translated: lines a shard, devices (processes where *cpu*), flags of
+    fairseq-generate; processes for the rest."""
+
+    shard_lines: int
+    decoders: int
+    decoding: str
+    cpu: bool
+    processes: int
+
+
+class BackTranslation:
+    """Text of the language `corpus.languages[1]` on its way into *out*, beside the bitext that
+    scripts/prepare.sh made in *data*."""
+
+    def __init__(self, corpus: Corpus, data: Path, out: Path, options: Options) -> None:
+        self.corpus, self.data, self.out, self.options = corpus, data, out, options
+        self.source, self.target = corpus.languages
+        self.model = data / "spm" / subwords.MODEL
+
+    def shards(self, files: List[Path]) -> Dict[str, Any]:
+        """Step `mono`: the text in subwords, so many lines a file."""
+        sums = [sha256(path) for path in files]
+        digest = combined(sums, self.corpus.digest(), sha256(self.model), self.options.shard_lines)
+
+        def make(folder: Path) -> Dict[str, Any]:
+            count = 0
+            with ExitStack() as stack:
+                for count, pieces in enumerate(self.pieces(files)):
+                    if count % self.options.shard_lines == 0:
+                        stack.close()
+                        path = folder / f"{count // self.options.shard_lines:05}"
+                        shard = stack.enter_context(open(path, "w", encoding="utf-8"))
+                    shard.write(f"{pieces}\n")
+            if not count:
+                raise UserError("no monolingual text that can be used")
+            return {"lines": count + 1}
+
+        return run_step(self.out / "mono", digest, make)
+
+    def pieces(self, files: List[Path]) -> Iterator[str]:
+        """Lines of *files* in subwords, those of fitting length."""
+        for path in files:
+            lines = Lines(path)
+            with ExitStack() as stack:
+                stack.callback(lines.close)
+                show = stack.enter_context(progress(f"mono: {path.name}"))
+                arguments = (self.corpus, True, False)
+                processes = self.options.processes
+                tokens = in_order(
+                    text.treat_target, batches(lines), processes, text.prepare, arguments
+                )
+                single = (([(line,) for line in batch]) for batch in tokens if batch)
+                encode, prepare = subwords.encode, subwords.prepare
+                arguments = (str(self.model), CLEAN)
+                for batch, _ in in_order(encode, single, 1, prepare, arguments):
+                    yield from (line for (line,) in filter(None, batch))
+                    show(lines.done())
+
+    def translate(self, mono: Dict[str, Any], model: Path) -> None:
+        """Step `translations`: a file for each shard, by as many decoders as there are."""
+        folder = self.out / "translations"
+        digest = combined(mono["files"], sha256(model), self.options.decoding)
+        stamp = folder / "digest"
+        if not stamp.exists() or stamp.read_text() != digest:
+            rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            with whole_file(str(stamp)) as f:
+                f.write(digest)
+        todo = [name for name in sorted(mono["files"]) if not (folder / name).exists()]
+        devices: queue.Queue[int] = queue.Queue()
+        for device in range(self.options.decoders):
+            devices.put(device)
+        done = len(mono["files"]) - len(todo)
+        with progress("translate") as show, ThreadPoolExecutor(self.options.decoders) as pool:
+            jobs = [pool.submit(self.translate_shard, name, model, devices) for name in todo]
+            try:
+                for job in jobs:
+                    job.result()
+                    done += 1
+                    show(done / len(mono["files"]))
+            finally:
+                for job in jobs:
+                    job.cancel()
+
+    def translate_shard(self, name: str, model: Path, devices: "queue.Queue[int]") -> None:
+        """Write translations/NAME, line by line those of mono/NAME, in subwords."""
+        shard, device = self.out / "mono" / name, devices.get()
+        try:
+            with tempfile.TemporaryDirectory(dir=self.out) as folder:
+                dictionary = self.data / "bin" / f"dict.{self.target}.txt"
+                preprocess(
+                    ["-s", self.target, "-t", self.source, "--only-source"]
+                    + ["--srcdict", str(dictionary), "--workers", "1", "--destdir", folder]
+                    + ["--testpref", link(shard, Path(folder), self.target)]
+                )
+                copyfile(dictionary, Path(folder) / f"dict.{self.source}.txt")
+                output = Path(folder) / "generate.txt"
+                self.generate(folder, model, output, device)
+                found = split_blocks(read_lines(str(output)), str(output))["H"]
+            with open(shard, encoding="utf-8") as f:
+                count = sum(1 for _ in f)
+            with whole_file(str(self.out / "translations" / name)) as f:
+                f.writelines(f"{found.get(i, '')}\n" for i in range(count))
+        finally:
+            devices.put(device)
+
+    def generate(self, folder: str, model: Path, output: Path, device: int) -> None:
+        """fairseq-generate on one device."""
+        command = [str(BIN / "fairseq-generate"), folder, "--user-dir", "fairseq_admin"]
+        command += ["-s", self.target, "-t", self.source, "--path", str(model)]
+        command += ["--gen-subset", "test", "--required-batch-size-multiple", "1"]
+        command += ["--max-tokens", "8000", *self.options.decoding.split()]
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": str(device)}
+        if self.options.cpu:
+            command, env = [*command, "--cpu"], {**os.environ, "OMP_NUM_THREADS": "1"}
+        with open(output, "w") as f:
+            done = subprocess.run(command, stdout=f, stderr=subprocess.PIPE, text=True, env=env)
+        if done.returncode:
+            tail = done.stderr.strip().splitlines()[-1:] or [""]
+            raise UserError(f"fairseq-generate failed with {done.returncode}: {tail[0]}")
+
+    def filter(self, mono: Dict[str, Any]) -> Dict[str, Any]:
+        """Step `pairs`: translation and original, without those that cannot be right."""
+        translations = self.out / "translations"
+        sums = {name: sha256(translations / name) for name in sorted(mono["files"])}
+
+        def make(folder: Path) -> Dict[str, Any]:
+            kept = total = 0
+            with ExitStack() as stack:
+                sides = [
+                    stack.enter_context(open(folder / f"train.{lang}", "w", encoding="utf-8"))
+                    for lang in (self.source, self.target)
+                ]
+                for name in sums:
+                    seen = set()  # of this shard: the memory stays that of one
+                    files = [open_text(stack, p / name) for p in (translations, self.out / "mono")]
+                    for pair in zip(*files):
+                        total += 1
+                        if plausible(*pair) and pair not in seen:
+                            seen.add(pair)
+                            kept += 1
+                            for side, line in zip(sides, pair):
+                                side.write(line)
+            if not kept:
+                raise UserError("no back-translation could be used: is the reverse model trained?")
+            return {"pairs": kept, "left_out": total - kept}
+
+        return run_step(self.out / "pairs", combined(mono["files"], sums), make)
+
+    def binarize(self, pairs: Dict[str, Any]) -> Dict[str, Any]:
+        """Step `bin`: the bitext's files, linked, and the back-translations as train1."""
+        bitext = self.data / "bin"
+
+        def make(folder: Path) -> Dict[str, Any]:
+            arguments = ["-s", self.source, "-t", self.target, "--destdir", str(folder)]
+            for side, lang in (("src", self.source), ("tgt", self.target)):
+                arguments += [f"--{side}dict", str(bitext / f"dict.{lang}.txt")]
+            arguments += ["--trainpref", str(self.out / "pairs" / "train")]
+            preprocess([*arguments, "--workers", str(self.options.processes)])
+            (folder / "preprocess.log").unlink()
+            for path in sorted(folder.glob("train.*")):
+                path.rename(folder / f"train1{path.name[len('train') :]}")
+            for name in made(bitext)["files"]:
+                path = folder / name
+                path.unlink(missing_ok=True)
+                path.symlink_to(bitext / name)
+            return {}
+
+        digest = combined(pairs["files"], made(bitext)["digest"], str(bitext))
+        return run_step(self.out / "bin", digest, make)
+
+    def run(self, files: List[Path], model: Path) -> Dict[str, Any]:
+        """All steps; what each made."""
+        mono = self.shards(files)
+        self.translate(mono, model)
+        pairs = self.filter(mono)
+        return {"mono": mono, "pairs": pairs, "bin": self.binarize(pairs)}
+
+
+def open_text(stack: ExitStack, path: Path) -> Any:
+    """A text file, closed with *stack*."""
+    return stack.enter_context(open(path, encoding="utf-8", newline="\n"))
+
+
+def plausible(translation: str, original: str) -> bool:
+    """Whether a pair of lines in subwords may be a translation: of fitting length, with no unknown
+    word, and not a copy."""
+    tokens = translation.split()
+    fits = CLEAN.keeps(len(tokens), len(original.split()))
+    return fits and UNKNOWN not in tokens and translation != original
+
+
+def link(shard: Path, folder: Path, lang: str) -> str:
+    """The prefix by which fairseq-preprocess finds *shard*."""
+    (folder / f"shard.{lang}").symlink_to(shard)
+    return str(folder / "shard")

@@ -1,0 +1,121 @@
+"""Aligned pairs of raw lines out of the files of a corpus, as bytes, one pair at a time."""
+
+import gzip
+import re
+import zlib
+from contextlib import ExitStack
+from itertools import zip_longest
+from pathlib import Path
+from typing import IO, Iterator, Tuple
+
+from fairseq_admin.errors import UserError
+
+Line = Tuple[int, bytes]  # number in its file, from 1; text without its end
+
+# IWSLT's train.tags files: lines that are no text, then tags around lines that are.
+MARKUP = re.compile(
+    rb"\s*<(?:url|keywords|speaker|reviewer|translator|doc|/doc|transcript|/transcript)\b"
+)
+TALK = re.compile(rb"\s*<talkid>\s*(.*?)\s*</talkid>")
+TAGS = re.compile(rb"</?(?:title|description)>")
+SEGMENT = re.compile(rb"\s*<seg\s+id\s*=\s*\"?([^\">]*)\"?\s*>\s*(.*?)\s*</seg>\s*", re.IGNORECASE)
+
+
+class Lines:
+    """Lines of a file, gzipped or not, that can say how far it has been read."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.path, self.size = path, path.stat().st_size
+            self.raw = open(path, "rb")  # noqa: SIM115  see close
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        zipped = self.raw.read(2) == b"\x1f\x8b"
+        self.raw.seek(0)
+        self.file: IO[bytes] = gzip.GzipFile(fileobj=self.raw) if zipped else self.raw
+
+    def __iter__(self) -> Iterator[Line]:
+        number = 0
+        try:
+            for number, line in enumerate(self.file, 1):
+                if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+                    line = line[3:]  # a byte order mark
+                yield number, line.rstrip(b"\r\n")
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{self.path} is damaged after line {number}: {error}") from error
+
+    def done(self) -> float:
+        """Share of the file that has been read, 0 to 1."""
+        return self.raw.tell() / self.size if self.size else 1.0
+
+    def close(self) -> None:
+        self.file.close()
+        self.raw.close()
+
+
+def plain(lines: Lines) -> Iterator[Line]:
+    """Every line."""
+    return iter(lines)
+
+
+def talks(lines: Lines) -> Iterator[Line]:
+    """The text of IWSLT's train.tags files, titles and descriptions among it as in fairseq's
+    prepare-iwslt14.sh; where a talk begins stands its `<talkid>` line, to be compared."""
+    for number, line in lines:
+        if TALK.match(line):
+            yield number, line
+        elif not MARKUP.match(line):
+            yield number, TAGS.sub(b"", line).strip()
+
+
+def segments(lines: Lines) -> Iterator[Line]:
+    """The text of `<seg>` elements, a line each, of NIST's XML and SGML files."""
+    for number, line in lines:
+        match = SEGMENT.match(line)
+        if match:
+            yield number, match.group(2).replace("’".encode(), b"'")
+        elif b"<seg" in line.lower():
+            raise UserError(f"{lines.path}, line {number}: no whole <seg> element on this line")
+
+
+FORMATS = {"plain": plain, "talks": talks, "segments": segments}
+
+
+def read_pairs(source: Path, target: Path, form: str, watch=None) -> Iterator[Tuple[Line, Line]]:
+    """Pairs of lines of two aligned files.
+
+    Args:
+        form: a name of FORMATS.
+        watch: called with the share of the files read so far, now and then.
+
+    Raises:
+        UserError: where the files are not aligned, at which line, or cannot be read.
+    """
+    with ExitStack() as stack:
+        sides = [Lines(path) for path in (source, target)]
+        for side in sides:
+            stack.callback(side.close)
+        talk, pairs = "the first talk", 0
+        for pairs, pair in enumerate(zip_longest(*map(FORMATS[form], sides)), 1):
+            if None in pair:
+                longer, shorter = (source, target) if pair[1] is None else (target, source)
+                number = (pair[0] or pair[1])[0]
+                raise UserError(
+                    f"sides not aligned: {shorter} ends after {pairs - 1} lines of text, "
+                    f"{longer} goes on at line {number}"
+                )
+            if form == "talks":
+                ids = [match and match.group(1) for match in (TALK.match(line) for _, line in pair)]
+                if ids[0] != ids[1]:
+                    raise UserError(
+                        f"sides not aligned in {talk}: line {pair[0][0]} of {source} is "
+                        f"{pair[0][1][:60]!r}, line {pair[1][0]} of {target} is {pair[1][1][:60]!r}"
+                    )
+                if ids[0] is not None:
+                    talk = f"talk {ids[0].decode(errors='replace')}"
+                    continue
+            if watch and pairs % 1000 == 0:
+                watch(sides[0].done())
+            yield pair
+        if not pairs:
+            raise UserError(f"no text in {source} and {target}")

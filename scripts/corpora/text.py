@@ -1,0 +1,109 @@
+"""Raw pairs to Moses tokens: the part of the preparation that runs in many processes."""
+
+import re
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Callable, List, Optional, Tuple
+
+from corpora.corpus import Corpus
+from corpora.reading import Line
+from fairseq_admin.moses import Tokenizer, normalize_punctuation, remove_non_printing
+
+LINE_ENDS = re.compile("[\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")  # to Python or to fairseq
+
+
+@dataclass
+class Batch:
+    """A batch of pairs of one split after :func:`treat`."""
+
+    kept: List[int] = field(default_factory=list)  # indices into the batch
+    tokens: List[Tuple[str, str]] = field(default_factory=list)  # of the kept pairs
+    raw: List[Tuple[str, str]] = field(default_factory=list)  # of the kept pairs, if asked for
+    dropped: Counter = field(default_factory=Counter)  # pairs by reason
+    unreadable: Optional[Tuple[int, int]] = None  # side and number of the first line not UTF-8
+
+
+_treatment: Optional["Treatment"] = None  # of this process
+
+
+def prepare(*arguments) -> None:
+    """Make the tokenizers of this process once."""
+    global _treatment
+    _treatment = Treatment(*arguments)
+
+
+def treat_target(lines: List[Line]) -> List[str]:
+    """Tokens of *lines* of the target language alone; lines that are empty or no UTF-8 are left
+    out."""
+    side, kept = _treatment.sides[1], []
+    for _, line in lines:
+        with suppress(UnicodeDecodeError):
+            kept.append(side(LINE_ENDS.sub(" ", line.decode("utf-8"))))
+    return list(filter(None, kept))
+
+
+def treat(pairs: List[Tuple[Line, Line]]) -> Batch:
+    """What becomes of *pairs* in a process made ready by :func:`prepare`."""
+    return _treatment(pairs)
+
+
+class Treatment:
+    """Turns raw pairs into tokens.
+
+    Args:
+        training: pairs may be left out, and are normalized where the corpus says so; else every
+            pair stays as it is, since a published test set is not to be changed.
+        raw: also give the raw text of the pairs that stay.
+    """
+
+    def __init__(self, corpus: Corpus, training: bool, raw: bool) -> None:
+        self.corpus, self.training, self.raw = corpus, training, raw
+        self.sides = [self.side(lang) for lang in corpus.languages]
+
+    def side(self, lang: str) -> Callable[[str], str]:
+        """The function from raw text to tokens of one language."""
+        corpus, steps = self.corpus, []
+        if corpus.tokenized:
+            steps.append(lambda line: " ".join(line.split()))
+        else:
+            if corpus.normalize and self.training:
+                steps += [lambda line: normalize_punctuation(line, lang), remove_non_printing]
+            steps.append(Tokenizer(lang, corpus.aggressive))
+        if corpus.lowercase:
+            steps.append(str.lower)
+
+        def run(line: str) -> str:
+            for step in steps:
+                line = step(line)
+            return line
+
+        return run
+
+    def __call__(self, pairs: List[Tuple[Line, Line]]) -> Batch:
+        batch = Batch()
+        for index, pair in enumerate(pairs):
+            texts = []
+            for side, (number, line) in enumerate(pair):
+                try:
+                    texts.append(LINE_ENDS.sub(" ", line.decode("utf-8")))
+                except UnicodeDecodeError:
+                    batch.unreadable = batch.unreadable or (side, number)
+            if len(texts) < len(pair):
+                batch.dropped["no UTF-8"] += 1
+                continue
+            tokens = tuple(step(text) for step, text in zip(self.sides, texts))
+            counts = [len(side.split()) for side in tokens]
+            if self.training:
+                if not all(counts):
+                    batch.dropped["empty"] += 1
+                    continue
+                if self.corpus.clean and not self.corpus.clean.keeps(*counts):
+                    batch.dropped["length or ratio"] += 1
+                    continue
+            batch.kept.append(index)
+            batch.tokens.append(tokens)
+            if self.raw:
+                raw = [" ".join(text.split()) for text in texts]
+                batch.raw.append(tuple(map(str.lower, raw) if self.corpus.lowercase else raw))
+        return batch

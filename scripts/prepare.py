@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Make a corpus ready for fairseq-train: download, tokenize, clean, split, subwords, binarize.
+
+Usage:   scripts/prepare.sh CORPUS [options]
+         scripts/prepare.sh [CORPUS] --train a.de a.en --valid v.de v.en [--test t.de t.en]
+Inputs:  data/CORPUS/corpus.yaml; or your own text, one sentence a line, gzipped or not, treated as
+         CORPUS is, or as data/own/corpus.yaml says
+Outputs: in --output: bin/ (for fairseq-train), raw/{valid,test}.LANG (to score against),
+         spm/spm.model, tok/ and bpe/ (the text on its way), downloads/, extracted/,
+         manifest.json (pairs read, kept and left out; sha256 of every file)
+
+Every step works in NAME.partial and is renamed when it is whole. What is finished is verified by
+its checksums and not done again; an interrupted download goes on where it stopped. The same input
+gives the same bytes on any number of processes.
+"""
+
+import argparse
+import json
+import os
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Dict, Tuple
+
+from corpora.corpus import SPLITS, Corpus, Text, known_corpora, load_corpus
+from corpora.preparation import Preparation
+from corpora.writing import locked
+
+from fairseq_admin.errors import UserError
+from fairseq_admin.files import whole_file
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def own_text(options: argparse.Namespace) -> Tuple[Dict[str, Tuple[Text, ...]], Tuple[str, str]]:
+    """The texts given by --train, --valid and --test, and their languages."""
+    if not options.valid:
+        raise UserError("give --valid FILE FILE with --train")
+    texts = {}
+    for split in SPLITS:
+        files = getattr(options, split)
+        if files:
+            texts[split] = (Text(tuple(str(file.resolve()) for file in files)),)
+    languages = []
+    for file in options.train:
+        name = file.name[:-3] if file.name.endswith(".gz") else file.name
+        match = re.fullmatch(r".*\.([A-Za-z]{2,3}(?:[-_]\w+)?)", name)
+        if not match:
+            raise UserError(f"{file}: call it NAME.LANGUAGE, as in train.de or train.de.gz")
+        languages.append(match.group(1))
+    if languages[0] == languages[1]:
+        raise UserError(f"two files of the language {languages[0]}: call them NAME.LANGUAGE")
+    return texts, tuple(languages)
+
+
+def check_lines(corpus: Corpus, pairs: Dict[str, int]) -> None:
+    """Raise UserError where a split has not as many pairs as were published."""
+    for split, expected in corpus.lines.items():
+        tolerance = corpus.tolerance if split != "test" else 0
+        if abs(pairs[split] - expected) > tolerance * expected:
+            raise UserError(
+                f"{split} has {pairs[split]:,} pairs, {expected:,} are published: the source has "
+                f"changed; if that is right, change `lines` in data/{corpus.name}/corpus.yaml"
+            )
+
+
+def write_manifest(corpus: Corpus, steps: Dict[str, Dict[str, Any]], out: Path) -> None:
+    """What the folder holds: treatment, counts and checksums."""
+    manifest = {"corpus": asdict(corpus), **steps}
+    for name in SPLITS:  # this machine's paths say nothing of the text
+        manifest["corpus"].pop(name)
+    with whole_file(str(out / "manifest.json")) as f:
+        f.write(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="prepare.sh",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("corpus", nargs="?", help=f"one of {', '.join(known_corpora())}")
+    for split in SPLITS:
+        parser.add_argument(f"--{split}", nargs=2, type=Path, metavar="FILE", help="your own text")
+    parser.add_argument("--output", type=Path, help="folder (default: runs/data/CORPUS)")
+    parser.add_argument(
+        "--mirror", help="http(s):// or file:// address, or a folder, of the archives"
+    )
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--subwords", type=int, help="types, both languages together")
+    parser.add_argument("--tokenized", action="store_true", help="your text is Moses-tokenized")
+    parser.add_argument("--sample", action="store_true", help="a tiny generated sample instead")
+    options = parser.parse_args()
+    if not (options.corpus or options.train):
+        parser.error("give a corpus, or your own text by --train and --valid")
+    if (options.valid or options.test or options.tokenized) and not options.train:
+        parser.error("--valid, --test and --tokenized go with --train")
+    if options.processes < 1:
+        parser.error("--processes: give 1 or more")
+    corpus = load_corpus(options.corpus or "own")
+    out = (options.output or ROOT / "runs" / "data" / (options.corpus or "own")).resolve()
+    if options.train:
+        texts, languages = own_text(options)
+        corpus = replace(corpus.with_texts(texts, languages), tokenized=options.tokenized)
+    if options.subwords:
+        corpus = replace(corpus, subwords=options.subwords)
+    with locked(out / "preparation", "preparation"):
+        mirror = options.mirror
+        if options.sample:
+            from corpora.sample import write_sample  # needs Babel and num2words
+
+            mirror = str(out / "sample")
+            corpus = write_sample(corpus, Path(mirror))
+        steps = Preparation(corpus, out, options.processes).run(mirror)
+        check_lines(corpus, steps["bpe"]["pairs"])
+        write_manifest(corpus, steps, out)
+    pairs = ", ".join(f"{split} {n:,}" for split, n in steps["bpe"]["pairs"].items())
+    print(f"prepare: {out}: {pairs} pairs")
+
+
+if __name__ == "__main__":
+    main()
