@@ -14,26 +14,20 @@ model code is another now is not touched: the script says so and stops.
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Dict, List
 
-from omegaconf import OmegaConf
-from record import DATA_SUFFIXES, TRAIN_LINE, curve
+from training import BIN, ROOT, Training
 
 from fairseq_admin.outputs import read_lines
 from fairseq_admin.profiling import Profile
 from fairseq_admin.score import hypotheses
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "fairseq_admin"
-BIN = Path(sys.executable).parent  # of the console commands of this environment
 TRAINED_BY = (
     "residual",
     "layers",
@@ -46,59 +40,6 @@ TRAINED_BY = (
     "optim",
 )
 PROGRESS_S = 15  # seconds between two lines of progress
-
-
-class Condition:
-    """One config, its folder and its log."""
-
-    def __init__(self, name: str, data: Path, out: Path) -> None:
-        self.name, self.data, self.folder = name, data, out / name
-        self.config = OmegaConf.load(ROOT / "configs" / f"{name}.yaml")
-        self.method = "admin" if self.config.task._name == "translation_admin" else "post-ln"
-        self.log = self.folder / "train.log"
-
-    def inputs(self) -> str:
-        """Hash of all that decides the training: config, model code and data."""
-        digest = hashlib.sha256()
-        files = [ROOT / "configs" / f"{self.name}.yaml"]
-        files += [PACKAGE / f"{module}.py" for module in TRAINED_BY]
-        files += sorted(p for p in (self.data / "bin").iterdir() if p.suffix in DATA_SUFFIXES)
-        for file in files:
-            digest.update(file.name.encode() + file.read_bytes())
-        return digest.hexdigest()
-
-    def claim(self) -> None:
-        """Make the folder, or make sure that it is of the same inputs."""
-        stamp = self.folder / "inputs.sha256"
-        if not self.folder.exists():
-            self.folder.mkdir(parents=True)
-            stamp.write_text(self.inputs())
-        elif not stamp.exists() or stamp.read_text() != self.inputs():
-            raise SystemExit(
-                f"{self.folder} was made from another config, code or data: give another OUT, or "
-                "remove it"
-            )
-
-    def command(self) -> List[str]:
-        """The training, from any folder."""
-        return [
-            str(BIN / "fairseq-hydra-train"),
-            *("--config-dir", str(ROOT / "configs"), "--config-name", self.name),
-            f"task.data={self.data / 'bin'}",
-            f"checkpoint.save_dir={self.folder}",
-            f"common.user_dir={PACKAGE}",
-            f"hydra.run.dir={self.folder}",
-        ]
-
-    def trained(self) -> bool:
-        """Whether the log says that training came to its end."""
-        return self.log.exists() and "done training in" in self.log.read_text()
-
-    def progress(self) -> str:
-        """Where the training stands."""
-        points = curve(self.log, TRAIN_LINE)
-        update, ppl = points[-1] if points else (0, float("nan"))
-        return f"{self.method} update {update}/{self.config.optimization.max_update} ppl {ppl:.2f}"
 
 
 def environment(processes: int) -> Dict[str, str]:
@@ -144,7 +85,7 @@ def run_together(commands: Dict[str, List[str]], logs: Dict[str, Path], watch) -
                 process.wait()
 
 
-def train(conditions: List[Condition]) -> None:
+def train(conditions: List[Training]) -> None:
     """Train what is not trained yet, telling how far it is."""
     start = time.monotonic()
     todo = {c.name: c for c in conditions if not c.trained()}
@@ -153,11 +94,12 @@ def train(conditions: List[Condition]) -> None:
         seconds = time.monotonic() - start
         print(f"{seconds:6.0f} s  " + "   ".join(c.progress() for c in todo.values()), flush=True)
 
-    commands = {name: c.command() for name, c in todo.items()}
+    train = str(BIN / "fairseq-hydra-train")
+    commands = {name: [train, *c.arguments()] for name, c in todo.items()}
     run_together(commands, {name: c.log for name, c in todo.items()}, watch)
 
 
-def evaluate(conditions: List[Condition], data: Path, options: List[str]) -> None:
+def evaluate(conditions: List[Training], data: Path, options: List[str]) -> None:
     """Average, decode, score, fold and export each condition, by scripts/evaluate.sh."""
     target = conditions[0].config.task.target_lang
     command = ["bash", str(ROOT / "scripts" / "evaluate.sh")]
@@ -182,7 +124,7 @@ def draw(records: Dict[str, Dict[str, object]], out: Path) -> None:
             plot_omegas(Profile.from_dict(record["profile"]), str(out / "omegas.png"))
 
 
-def show(conditions: List[Condition], data: Path, n: int) -> None:
+def show(conditions: List[Training], data: Path, n: int) -> None:
     """Print *n* of the test translations, evenly spread, beside their references."""
     task = conditions[0].config.task
     lines = {
@@ -209,7 +151,7 @@ def main() -> None:
     args, evaluation = parser.parse_known_args()
     logging.getLogger().setLevel(logging.WARNING)  # fairseq tells INFO, matplotlib DEBUG
     data, out = args.data.resolve(), args.out.resolve()
-    conditions = [Condition(name, data, out) for name in args.configs]
+    conditions = [Training(n, data, out / n, code=TRAINED_BY) for n in args.configs]
     methods = [c.method for c in conditions]
     if len(set(methods)) < len(methods):
         parser.error(f"give one config a method; these are {', '.join(methods)}")

@@ -14,6 +14,7 @@
 #   --decoding FLAGS            of fairseq-generate (default: beam 5, SentencePiece undone)
 #   --sentencepiece MODEL       also export the model, for `fairseq-admin translate`
 #   --quantization TYPE         of the exported model, for example int8 (default: float32)
+#   --to STEP                   stop after average, decode or score (default: fold, and all the rest)
 #   --output DIR                (default: RUN_DIR/eval)
 # Inputs:  RUN_DIR/checkpoint*.pt, RUN_DIR/train.log (for the curves) if there is one.
 # Needs:   fairseq_admin installed, its commands on the PATH.
@@ -30,7 +31,7 @@ die() {
 say() { printf 'evaluate: %s\n' "$*"; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
-run='' data='' subset=test reference='' sentencepiece='' quantization='' out=''
+run='' data='' subset=test reference='' sentencepiece='' quantization='' to=fold out=''
 decoding='--beam 5 --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece --batch-size 100'
 every_sentence='--required-batch-size-multiple 1' # else fairseq leaves out an odd last batch
 average=() scoring=()
@@ -57,6 +58,7 @@ while [[ $# -gt 0 ]]; do
         --decoding) decoding=$2 ;;
         --sentencepiece) sentencepiece=$2 ;;
         --quantization) quantization=$2 ;;
+        --to) to=$2 ;;
         --output) out=$2 ;;
         *) die "unknown option $1, see --help" ;;
         esac
@@ -69,6 +71,7 @@ while [[ $# -gt 0 ]]; do
         ;;
     esac
 done
+[[ $to =~ ^(average|decode|score|fold)$ ]] || die "--to $to: give average, decode, score or fold"
 [[ -n $run ]] || die "which run? give the folder of its checkpoints, see --help"
 [[ -d $run ]] || die "no such folder: $run"
 [[ -z $reference || -f $reference ]] || die "no such reference: $reference"
@@ -76,6 +79,8 @@ done
 out=${out:-$run/eval}
 mkdir -p "$out"
 
+# up_to STEP: ends here if no more is wanted
+up_to() { [[ $to != "$1" ]] || exit 0; }
 # done_already NAME: whether that output is there; all are removed when an input changed.
 done_already() { [[ -e $out/$1 ]]; }
 # into NAME COMMAND...: the output of a command, which is there when the command has succeeded.
@@ -114,6 +119,7 @@ if [[ ${#average[@]} -gt 0 ]]; then
     done_already mean.pt || fairseq-admin average "$run" "${average[@]}" --output "$model"
 fi
 [[ -f $model ]] || die "$model is missing: average with --num-epoch-checkpoints instead"
+up_to average
 
 # What the checkpoint says of itself: its data folder, its target language, whether it has omegas.
 described=$(python -W ignore - "$model" "$data" <<'PYTHON'
@@ -144,6 +150,12 @@ decode() {
 
 # with the plugin, which lets torch load the checkpoints of fairseq's own models too
 done_already generate.txt || decode generate.txt "$model" --user-dir fairseq_admin
+up_to decode
+if ! done_already score.json; then
+    [[ -z $reference ]] || scoring+=(--reference "$reference")
+    into score.json fairseq-admin score "$out/generate.txt" --target-lang "$lang" "${scoring[@]}"
+fi
+up_to score
 plain=$model
 if [[ $kind == admin ]]; then
     if ! done_already fold.txt; then
@@ -151,11 +163,6 @@ if [[ $kind == admin ]]; then
     fi
     done_already folded.txt || decode folded.txt "$out/folded.pt"
     plain=$out/folded.pt
-fi
-
-if ! done_already score.json; then
-    [[ -z $reference ]] || scoring+=(--reference "$reference")
-    into score.json fairseq-admin score "$out/generate.txt" --target-lang "$lang" "${scoring[@]}"
 fi
 if [[ -n $sentencepiece ]] && ! done_already serve; then
     into export.txt fairseq-admin export "$plain" --data "$data" --sentencepiece "$sentencepiece" \
