@@ -29,14 +29,16 @@ def export_model(
     output: str,
     sentencepiece: Sequence[str] = (),
     quantization: Optional[str] = None,
+    moses: Optional[Sequence[str]] = None,
     force: bool = False,
 ) -> None:
     """Make the folder *output* of a plain `transformer` *checkpoint*, a folded one for example.
 
     *data* is the folder with the dictionaries that fairseq-preprocess wrote. *sentencepiece* names
     no model, one for both languages, or those of source and target. *quantization* is CTranslate2's
-    name of a weight type, None for float32. With *force* a folder that an
-    earlier export wrote is replaced.
+    name of a weight type, None for float32. *moses*: the data is Moses-tokenized, the source in
+    these ways of `served.MOSES`; None: it is raw text. With *force* a folder that an earlier export
+    wrote is replaced.
 
     Raises:
         UserError: for files that are missing or do not belong together, for a model that
@@ -72,6 +74,7 @@ def export_model(
         source_sentencepiece=stored[0],
         target_sentencepiece=stored[1],
         quantization=quantization,
+        moses=None if moses is None else " ".join(moses),
     )
     with new_folder(output) as partial:
         convert(state, data, (source, target), partial, quantization)

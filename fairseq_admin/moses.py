@@ -12,14 +12,14 @@ from functools import lru_cache
 from typing import List, Tuple
 
 import regex
-from sacremoses import MosesPunctNormalizer, MosesTokenizer
+from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
 from sacremoses.corpus import NonbreakingPrefixes
 
 from fairseq_admin.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-LANGUAGE = re.compile(r"[a-z]{2,3}")  # the codes of ISO 639, by which Moses names its files
+LANGUAGE = re.compile(r"([a-z]{2,3})([-_][A-Za-z]+)*")  # ISO 639, by which Moses names its files
 ALPHA = regex.compile(r"\p{Alpha}")
 NON_PRINTING = regex.compile(r"\p{C}")
 
@@ -39,10 +39,12 @@ APOSTROPHES_AS_FRENCH = ("ca", "ga", "so", "tdt")
 GLOTTALS = ("so", "tdt")  # of French's rules not the last: an apostrophe within a word stays
 
 
-def check_language(lang: str) -> None:
-    """Raises `UserError` where *lang* is no language code that Moses could know."""
-    if not LANGUAGE.fullmatch(lang):
+def language(lang: str) -> str:
+    """The language of a code such as pt or pt_BR. Raises `UserError` where *lang* is none."""
+    match = LANGUAGE.fullmatch(lang)
+    if not match:
         raise UserError(f"{lang!r} is no language code: two or three lower-case letters, as de")
+    return match.group(1)
 
 
 def _by_property(rule: Tuple[re.Pattern, str], within_words: str = "") -> Tuple:
@@ -113,7 +115,7 @@ class Tokenizer:
     """
 
     def __init__(self, lang: str, aggressive: bool = False) -> None:
-        check_language(lang)
+        lang = language(lang)
         if lang not in NonbreakingPrefixes().available_langs:
             logger.warning("Moses knows no abbreviations of %r: English's are used", lang)
         self.aggressive = aggressive
@@ -128,9 +130,25 @@ class Tokenizer:
         return " ".join(self._moses.tokenize(line, self.aggressive))
 
 
+class Detokenizer:
+    """Moses' ``detokenizer.perl -l LANG``, as sacremoses has it: tokens, which may be escaped, to a
+    line."""
+
+    def __init__(self, lang: str) -> None:
+        self._moses = MosesDetokenizer(language(lang))
+
+    def __call__(self, line: str) -> str:
+        """The text of the tokens in *line*, which are separated by whitespace."""
+        return self._moses.detokenize(line.split())
+
+    def unescape(self, line: str) -> str:
+        """The tokens in *line* as they are without Moses' escapes such as `&apos;`."""
+        return self._moses.unescape_xml(line)
+
+
 @lru_cache(maxsize=None)
 def _punctuation_rules(lang: str) -> List[Tuple[re.Pattern, str]]:
-    check_language(lang)
+    lang = language(lang)
     rules = MosesPunctNormalizer(lang, perl_parity=True).substitutions
     # Moses moves commas and periods out of quotes in every language but English, which has a rule
     # of its own, and Czech; sacremoses in three. The rule for numbers stays the last.

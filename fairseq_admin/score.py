@@ -3,13 +3,13 @@
 import logging
 import re
 from importlib.metadata import version
-from typing import List, Optional
+from typing import Iterable, List, Optional
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
-from sacremoses import MosesDetokenizer, MosesTokenizer
 
 from fairseq_admin.errors import UserError
+from fairseq_admin.moses import Detokenizer, Tokenizer
 from fairseq_admin.outputs import UNKNOWN, check_targets, read_lines, read_output
 
 logger = logging.getLogger(__name__)
@@ -24,14 +24,17 @@ def compound_split(text: str) -> str:
 
 def tokenize(lines: List[str], lang: str, dashes: bool = False) -> List[str]:
     """Moses tokens of raw *lines*, not escaped; *dashes* as `tokenizer.perl -a`."""
-    moses = MosesTokenizer(lang)
-    return [moses.tokenize(line, dashes, return_str=True, escape=False) for line in lines]
+    return unescape(map(Tokenizer(lang, dashes), lines), lang)
+
+
+def unescape(lines: Iterable[str], lang: str) -> List[str]:
+    """Tokens without Moses' escapes."""
+    return list(map(Detokenizer(lang).unescape, lines))
 
 
 def detokenize(lines: List[str], lang: str) -> List[str]:
     """Raw text of Moses-tokenized *lines*, which may be escaped."""
-    moses = MosesDetokenizer(lang)
-    return [moses.detokenize(line.split()) for line in lines]
+    return list(map(Detokenizer(lang), lines))
 
 
 def measure(texts: List[str], references: List[str], tokens: List[str], targets: List[str]) -> dict:
@@ -105,7 +108,7 @@ def score_files(
     elif targets:
         tokens = lines
     else:
-        tokens = list(map(MosesDetokenizer().unescape_xml, lines))
+        tokens = unescape(lines, target_lang)
         targets = tokenize(references, target_lang, any(" @-@ " in line for line in lines))
     record = {
         "system": name or system,

@@ -9,6 +9,7 @@ from fairseq_admin.errors import UserError
 
 SETTINGS = "fairseq_admin.json"
 FORMAT = 1
+MOSES = ("aggressive", "lowercase")  # how the source was tokenized, beside Moses' defaults
 
 
 @dataclass
@@ -16,7 +17,8 @@ class Settings:
     """What `fairseq-admin translate` must know of a folder beside its CTranslate2 model.
 
     Positions count tokens with the end of the sentence. A side without a SentencePiece model takes
-    or gives tokens separated by spaces.
+    or gives tokens separated by spaces. Where `moses` is set, the source is tokenized as Moses does
+    before it is cut into pieces, and the translation is detokenized.
     """
 
     source_lang: str
@@ -26,6 +28,7 @@ class Settings:
     source_sentencepiece: Optional[str] = None
     target_sentencepiece: Optional[str] = None
     quantization: Optional[str] = None
+    moses: Optional[str] = None  # words of MOSES; None: pieces are of raw text
     format: int = FORMAT
 
     def save(self, folder: str) -> None:
@@ -64,6 +67,8 @@ class Settings:
             kind = field.type if field.type in (int, str) else (str, type(None))
             if not isinstance(value, kind):
                 raise UserError(f"{path} is damaged: {field.name} is {value!r}")
+        if settings.moses and not set(settings.moses.split()) <= set(MOSES):
+            raise UserError(f"{path} is damaged: moses is {settings.moses!r}")
         models = (settings.source_sentencepiece, settings.target_sentencepiece)
         for name in ("model.bin", "config.json", *filter(None, models)):
             if not os.path.isfile(os.path.join(folder, name)):

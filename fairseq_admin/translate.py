@@ -9,6 +9,7 @@ from typing import Any, Deque, Iterable, Iterator, List, NamedTuple, Optional, T
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.export import SERVE
+from fairseq_admin.moses import Detokenizer, Tokenizer
 from fairseq_admin.served import Settings
 
 CHUNK = 1 << 16  # bytes asked for at once, what a pipe holds
@@ -129,6 +130,10 @@ class LineTranslator:
 
         self.source = processor(settings.source_sentencepiece)
         self.target = processor(settings.target_sentencepiece)
+        how = None if settings.moses is None else settings.moses.split()
+        self.tokenize = how is not None and Tokenizer(settings.source_lang, "aggressive" in how)
+        self.detokenize = how is not None and Detokenizer(settings.target_lang)
+        self.lowercase = "lowercase" in (how or ())
         self.longest_source = settings.source_positions - 1  # the end of the sentence takes one
         self.longest_target = min(max_len, settings.target_positions - 1)
         self.progress = progress or Progress(sys.stderr)
@@ -195,6 +200,10 @@ class LineTranslator:
 
     def encode(self, line: str, number: int) -> List[str]:
         """Tokens of a line, no more than the model has positions for."""
+        if self.tokenize:
+            line = self.tokenize(line)
+        if self.lowercase:
+            line = line.lower()
         tokens = self.source.encode(line, out_type=str) if self.source else line.split()
         if len(tokens) > self.longest_source:
             self.progress.say(
@@ -219,6 +228,8 @@ class LineTranslator:
             del tokens[self.longest_target :]
         self.progress.add(len(tokens))
         text = self.target.decode(tokens) if self.target else " ".join(tokens)
+        if self.detokenize:
+            text = self.detokenize(text)
         return text.replace("\n", " ")  # which SentencePiece may spell byte by byte
 
 

@@ -7,6 +7,7 @@ import tempfile
 from fairseq_admin.checkpoint import is_admin, read_checkpoint
 from fairseq_admin.export import check_output, export_model
 from fairseq_admin.fold import fold_checkpoint
+from fairseq_admin.served import MOSES
 
 SUMMARY = "make a folder to serve: a CTranslate2 model and what segments its text"
 HELP = """\
@@ -21,6 +22,7 @@ def run(options: argparse.Namespace) -> None:
     """Fold where needed, export."""
     check_output(options.output, options.force)
     kind = {"sentencepiece": options.sentencepiece, "quantization": options.quantization}
+    kind["moses"] = options.moses
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = options.checkpoint
         if is_admin(read_checkpoint(checkpoint)):
@@ -42,6 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=(),
         metavar="MODEL",
         help="SentencePiece model of both languages, or those of source and target",
+    )
+    parser.add_argument(
+        "--moses",
+        nargs="*",
+        choices=MOSES,
+        metavar="HOW",
+        help="the data is Moses-tokenized: translate takes and gives raw text all the same; "
+        "aggressive, lowercase: the source is that too (`-a` of tokenizer.perl)",
     )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder to make")
     parser.add_argument(

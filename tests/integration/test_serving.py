@@ -13,6 +13,7 @@ import torch
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.export import export_model
+from fairseq_admin.moses import Detokenizer, Tokenizer
 from fairseq_admin.served import SETTINGS, Settings
 from fairseq_admin.translate import WINDOWS, LineTranslator
 
@@ -72,6 +73,24 @@ def test_a_stock_transformer_is_exported_too(transformer, corpus, lab, tmp_path,
     assert Settings.load(tmp_path / "model").quantization == "int8"
     translated = translate(tmp_path / "model", (corpus.parent / "test.de").read_bytes())
     assert (translated.code, len(translated.lines)) == (0, 31)
+
+
+def test_a_model_of_moses_tokens_takes_and_gives_raw_text(
+    admin, corpus, lab, served, translate, tmp_path
+):
+    how = ["--moses", "aggressive", "lowercase"]
+    export(lab, admin.checkpoints[120], corpus, tmp_path / "model", *how).ok()
+    words = (corpus.parent / "test.de").read_text().split()[:12]
+    first, last = " ".join(words[:4]).upper(), " ".join(words[7:])
+    raw = f"{first}, \u201e{words[5]}-{words[6]}\u201c.\r\n{last}."
+    of_raw = translate(tmp_path / "model", raw.encode())
+    assert of_raw.code == 0, of_raw.told
+    tokenize, detokenize = Tokenizer("de", aggressive=True), Detokenizer("en")
+    tokens = [tokenize(line).lower() for line in raw.split("\r\n")]
+    assert f"{words[5]} @-@ {words[6]}" in tokens[0] and tokens[0].startswith(words[0])
+    of_tokens = translate(served, "\n".join(tokens).encode())
+    assert of_raw.lines == [*map(detokenize, of_tokens.lines[:-1]), ""]
+    assert of_raw.lines != translate(served, raw.encode()).lines
 
 
 def test_one_line_out_for_each_line_in(served, translate, corpus):

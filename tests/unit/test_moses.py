@@ -135,7 +135,11 @@ def test_a_known_language_is_no_warning(caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("lang", ["", "DE", "german", "de_DE", "d", "de\n", "../en"])
+def test_a_region_does_not_matter():
+    assert Tokenizer("de_AT")("am 3. Mai") == Tokenizer("de")("am 3. Mai") == "am 3. Mai"
+
+
+@pytest.mark.parametrize("lang", ["", "DE", "german", "de_", "d", "de\n", "../en"])
 def test_no_language_code_is_one_line_for_the_user(lang):
     for use in (lambda: Tokenizer(lang), lambda: normalize_punctuation("a", lang)):
         with pytest.raises(UserError, match="no language code"):

@@ -128,6 +128,7 @@ def test_folders_that_are_not_whole(folder):
         ({"source_positions": "many"}, "damaged.*source_positions"),
         ({"source_lang": None}, "damaged.*source_lang"),
         ({"target_sentencepiece": 3}, "damaged.*target_sentencepiece"),
+        ({"moses": "uppercase"}, "damaged.*moses"),
     ],
 )
 def test_settings_that_say_nonsense(folder, change, told):
