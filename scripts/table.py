@@ -8,9 +8,10 @@ Inputs:  between the lines
              <!-- table: COLUMN COLUMN ... from PATTERN ... -->
              <!-- end of table -->
 
-         stands a table with a row for each record (scripts/evaluate.sh; scripts/bench.py) that the
-         patterns match, paths relative to the file. Runs that differ in nothing but the seed are
-         one row, with mean and standard deviation. No row is there without its record.
+         stands a table with a row for each record (scripts/evaluate.sh; scripts/bench.py;
+         scripts/costs.py) that the patterns match, paths relative to the file; FILE#LIST names a
+         list in the file. Runs that differ in nothing but the seed are one row, with mean and
+         standard deviation. No row is there without its record.
 """
 
 import argparse
@@ -38,6 +39,17 @@ def link(record: Record) -> str:
 def quartiles(record: Record) -> str:
     low, high = record["ratio_quartiles"]
     return f"{record['ratio']:.3f} ({low:.2f} to {high:.2f})"
+
+
+def gpu_hours(record: Record) -> str:
+    least = "at least " * record["at_least"]
+    gpus = {k: h for k, h in record["hours"].items() if "CPU" not in k}
+    return "; ".join(f"{name} {least}{hours:,.0f}" for name, hours in gpus.items())
+
+
+def cpu_days(record: Record) -> str:
+    days = next(h for k, h in record["hours"].items() if "CPU" in k) / 24
+    return "at least " * record["at_least"] + f"{days:,.0f}"
 
 
 # name: header, value, format of a number
@@ -69,6 +81,25 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "engine": ("engine", lambda r: r["engine"], ""),
     "speed": ("tokens/s", lambda r: r["tokens_per_s"], ",d"),
     "same": ("the same", lambda r: f"{100 * r['same']:.1f} %", ""),
+    # of scripts/costs.py
+    "recipe": ("recipe", lambda r: r["recipe"], ""),
+    "parameters": ("parameters, M", lambda r: r["parameters"] / 1e6, ".1f"),
+    "batch": ("GPUs, tokens an update", lambda r: f"{r['gpus']}, {r['batch']:,}", ""),
+    "flop": ("TFLOP an update", lambda r: r["update_tflop"], ",.1f"),
+    "gpu_memory": ("GB a GPU", lambda r: r["memory_gb"], ".1f"),
+    "gpu_hours": ("hours on its GPUs", gpu_hours, ""),
+    "cpu_days": ("days on 2 CPU cores", cpu_days, ""),
+    "corpus_disk": ("corpus, GB", lambda r: "at least " * r["at_least"] + f"{r['corpus_gb']}", ""),
+    "checkpoints": ("checkpoints, GB", lambda r: r["checkpoints_gb"], ".1f"),
+    "published": ("published BLEU", lambda r: r["published"], ""),
+    "source": ("source", lambda r: r["source"], ""),
+    "checked": ("checked by", lambda r: r["checked"], ""),
+    "training": ("training", lambda r: f"{r['gpus']} GPUs, {r['epochs']} epochs", ""),
+    "published_hours": ("published hours", lambda r: r["published_hours"], "d"),
+    "estimate": ("estimated hours", lambda r: r["estimate"], ".1f"),
+    "counted": ("counted MB", lambda r: r["counted_mb"], "d"),
+    "peak": ("measured peak MB", lambda r: r["admin_peak_mb"], "d"),
+    "rest": ("difference", lambda r: r["admin_peak_mb"] - r["counted_mb"], "d"),
 }
 METHODS = {"admin": "Admin", "post-ln": "Post-LN", "pre-ln": "Pre-LN"}
 SIGNED = {  # columns under whose table a signature stands
@@ -84,12 +115,13 @@ def records(patterns: str, root: Path) -> List[Record]:
     """The records that *patterns* match, in their order; SystemExit where one matches none."""
     found = []
     for pattern in patterns.split():
+        pattern, _, key = pattern.partition("#")
         paths = sorted(root.glob(pattern))
         if not paths:
             sys.exit(f"table: no record matches {pattern}")
         for path in paths:
             record = json.loads(path.read_text(encoding="utf-8"))
-            for row in record.get("rows", [record]):
+            for row in record.get(key or "rows", [record]):
                 found.append({**row, "path": path.relative_to(root).as_posix()})
     return found
 
