@@ -24,7 +24,7 @@ from typing import Any, Dict, Tuple
 
 from corpora.corpus import SPLITS, Corpus, Text, known_corpora, load_corpus
 from corpora.preparation import Preparation
-from corpora.writing import locked
+from corpora.writing import locked, writing
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
@@ -53,17 +53,6 @@ def own_text(options: argparse.Namespace) -> Tuple[Dict[str, Tuple[Text, ...]], 
     return texts, tuple(languages)
 
 
-def check_lines(corpus: Corpus, pairs: Dict[str, int]) -> None:
-    """Raise UserError where a split has not as many pairs as were published."""
-    for split, expected in corpus.lines.items():
-        tolerance = corpus.tolerance if split != "test" else 0
-        if abs(pairs[split] - expected) > tolerance * expected:
-            raise UserError(
-                f"{split} has {pairs[split]:,} pairs, {expected:,} are published: the source has "
-                f"changed; if that is right, change `lines` in data/{corpus.name}/corpus.yaml"
-            )
-
-
 def write_manifest(corpus: Corpus, steps: Dict[str, Dict[str, Any]], out: Path) -> None:
     """What the folder holds: treatment, counts and checksums."""
     manifest = {"corpus": asdict(corpus), **steps}
@@ -82,7 +71,7 @@ def main() -> None:
     parser.add_argument("corpus", nargs="?", help=f"one of {', '.join(known_corpora())}")
     for split in SPLITS:
         parser.add_argument(f"--{split}", nargs=2, type=Path, metavar="FILE", help="your own text")
-    parser.add_argument("--output", type=Path, help="folder (default: runs/data/CORPUS)")
+    parser.add_argument("--output", type=Path, help="folder (default: runs/data/CORPUS[-sample])")
     parser.add_argument(
         "--mirror", help="http(s):// or file:// address, or a folder, of the archives"
     )
@@ -95,16 +84,25 @@ def main() -> None:
         parser.error("give a corpus, or your own text by --train and --valid")
     if (options.valid or options.test or options.tokenized) and not options.train:
         parser.error("--valid, --test and --tokenized go with --train")
-    if options.processes < 1:
-        parser.error("--processes: give 1 or more")
+    if options.sample and options.train:
+        parser.error("--sample and --train are two texts: give one")
+    for number in ("processes", "subwords"):
+        if getattr(options, number) is not None and getattr(options, number) < 1:
+            parser.error(f"--{number}: give 1 or more")
     corpus = load_corpus(options.corpus or "own")
-    out = (options.output or ROOT / "runs" / "data" / (options.corpus or "own")).resolve()
+    name = f"{corpus.name}{'-sample' * options.sample}"
+    out = (options.output or ROOT / "runs" / "data" / name).resolve()
     if options.train:
         texts, languages = own_text(options)
         corpus = replace(corpus.with_texts(texts, languages), tokenized=options.tokenized)
     if options.subwords:
         corpus = replace(corpus, subwords=options.subwords)
+    if not corpus.train:
+        raise UserError("your own text goes by --train FILE FILE and --valid FILE FILE")
     with locked(out / "preparation", "preparation"):
+        with writing(out / "manifest.json"):
+            for path in out.glob("manifest.json*"):  # there when all is finished; and its partials
+                path.unlink()
         mirror = options.mirror
         if options.sample:
             from corpora.sample import write_sample  # needs Babel and num2words
@@ -112,11 +110,13 @@ def main() -> None:
             mirror = str(out / "sample")
             corpus = write_sample(corpus, Path(mirror))
         steps = Preparation(corpus, out, options.processes).run(mirror)
-        check_lines(corpus, steps["bpe"]["pairs"])
         write_manifest(corpus, steps, out)
     pairs = ", ".join(f"{split} {n:,}" for split, n in steps["bpe"]["pairs"].items())
     print(f"prepare: {out}: {pairs} pairs")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("prepare: interrupted; run this again to go on") from None

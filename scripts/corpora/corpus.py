@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from corpora.fetch import Source
 from fairseq_admin.errors import UserError
@@ -15,6 +16,10 @@ from fairseq_admin.errors import UserError
 DATA = Path(__file__).resolve().parents[2] / "data"
 FORMATS = ("plain", "talks", "segments")  # see corpora.reading
 SPLITS = ("train", "valid", "test")
+TREATMENT = ("languages", "valid_every", "normalize", "aggressive", "lowercase", "tokenized")
+TREATMENT += ("clean",)
+MISTAKES = (ValueError, TypeError, KeyError, AttributeError)  # of what an entry is
+NUMBERS = ("valid_every", "subwords", "character_coverage", "tolerance")
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Clean:
         low, high = self.length
         if not (low <= source <= high and low <= target <= high):
             return False
-        return self.ratio is None or max(source, target) <= self.ratio * min(source, target)
+        return self.ratio is None or max(source, target) / min(source, target) <= self.ratio
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,19 @@ class Corpus:
         return replace(self, languages=languages, **{s: texts.get(s, ()) for s in SPLITS}, **bare)
 
     def digest(self) -> str:
-        """Hash of all that decides the text."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Hash of all that decides which tokens become of a text."""
+        treatment = {name: value for name, value in asdict(self).items() if name in TREATMENT}
+        return hashlib.sha256(json.dumps(treatment, sort_keys=True).encode()).hexdigest()
+
+    def check_lines(self, pairs: Dict[str, int]) -> None:
+        """Raise UserError where a split has not as many pairs as were published."""
+        for split, expected in self.lines.items():
+            found, tolerance = pairs.get(split, 0), self.tolerance if split != "test" else 0
+            if abs(found - expected) > tolerance * expected:
+                raise UserError(
+                    f"{split} has {found:,} pairs, {expected:,} are published: the source has "
+                    f"changed; if that is right, change `lines` in data/{self.name}/corpus.yaml"
+                )
 
 
 def text_of(entry: Dict[str, Any]) -> Text:
@@ -94,7 +110,31 @@ def text_of(entry: Dict[str, Any]) -> Text:
 
 def clean_of(entry: Optional[Dict[str, Any]]) -> Optional[Clean]:
     """Cleaning as corpus.yaml has it."""
-    return entry and Clean(tuple(entry["length"]), entry.get("ratio"))
+    if entry is None:
+        return None
+    clean = Clean(**{**entry, "length": tuple(entry["length"])})
+    low, high = clean.length
+    if not (1 <= low <= high and (clean.ratio is None or clean.ratio >= 1)):
+        raise ValueError(
+            f"clean takes a length [1 or more, more] and a ratio of 1 or more: {entry}"
+        )
+    return clean
+
+
+def check(corpus: Corpus) -> None:
+    """Raise ValueError for what no corpus can be."""
+    archives = {text.archive for texts in corpus.sides().values() for text in texts}
+    unknown = (archives | set(corpus.monolingual)) - {None, *corpus.sources}
+    if unknown:
+        raise ValueError(f"no source is called {', '.join(sorted(unknown))}")
+    if len(corpus.languages) != 2 or not all(isinstance(lang, str) for lang in corpus.languages):
+        raise ValueError(f"two languages, not {corpus.languages}")  # no: YAML's False
+    if set(corpus.lines) - set(SPLITS):
+        raise ValueError(f"lines are of {', '.join(SPLITS)}, not {', '.join(corpus.lines)}")
+    numbers = {name: getattr(corpus, name) for name in NUMBERS}
+    for name, number in {**numbers, **corpus.lines}.items():
+        if number is not None and (isinstance(number, (bool, str)) or not number >= 0):
+            raise ValueError(f"{name}: {number!r} is no number of 0 or more")
 
 
 def load_corpus(name: str, data: Path = DATA) -> Corpus:
@@ -120,12 +160,10 @@ def load_corpus(name: str, data: Path = DATA) -> Corpus:
             for source, entry in entries.get("sources", {}).items()
         }
         corpus = Corpus(name=name, **entries)
-        archives = {text.archive for texts in corpus.sides().values() for text in texts}
-        unknown = (archives | set(corpus.monolingual)) - {None, *corpus.sources}
-        if unknown:
-            raise ValueError(f"no source is called {', '.join(sorted(unknown))}")
-    except (OmegaConfBaseException, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not as it should be: {error!r}") from None
+        check(corpus)
+    except (OmegaConfBaseException, YAMLError, OSError, *MISTAKES) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{path} is not as it should be: {reason}") from None
     return corpus
 
 

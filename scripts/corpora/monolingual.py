@@ -3,24 +3,25 @@
 import os
 import queue
 import subprocess
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile, rmtree
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Sequence
 
 from corpora import subwords, text
 from corpora.corpus import Clean, Corpus
-from corpora.parallel import batches, in_order
-from corpora.preparation import BIN, preprocess, progress
+from corpora.parallel import batches, in_order, progress
 from corpora.reading import Lines
 from corpora.steps import combined, made, run_step, sha256
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
 from fairseq_admin.outputs import read_lines, split_blocks
 
+BIN = Path(sys.executable).parent  # of the console commands of this environment
 CLEAN = Clean((1, 250), 1.5)  # subwords, as fairseq's extract_bt_data.py is used
 DECODING = "--beam 1 --sampling --seed 1"  # Edunov et al. 2018: sampling beats beam search here
 UNKNOWN = "<unk>"
@@ -224,3 +225,12 @@ def link(shard: Path, folder: Path, lang: str) -> str:
     """The prefix by which fairseq-preprocess finds *shard*."""
     (folder / f"shard.{lang}").symlink_to(shard)
     return str(folder / "shard")
+
+
+def preprocess(arguments: Sequence[str]) -> None:
+    """fairseq-preprocess; UserError with its last words when it fails."""
+    command = [str(BIN / "fairseq-preprocess"), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        tail = done.stdout.strip().splitlines()[-1:] or [""]
+        raise UserError(f"fairseq-preprocess failed with {done.returncode}: {tail[0]}")

@@ -1,22 +1,40 @@
 """A function over many batches in several processes, in order and within bounded memory."""
 
+import os
+import signal
+import sys
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Callable, Deque, Iterable, Iterator, List, Tuple, TypeVar
+from multiprocessing import parent_process
+from threading import Thread
+from typing import Any, Callable, Deque, Iterable, Iterator, List, Optional, Tuple, TypeVar
+
+from tqdm import tqdm
 
 from fairseq_admin.errors import UserError
 
 T = TypeVar("T")
 AHEAD = 4  # batches a process that are read before their results are taken
 BATCH = 1000  # lines
+PROGRESS_S = 10.0  # seconds between two lines of progress where stderr is no terminal
 
 
-def batches(lines: Iterable[T], size: int = BATCH) -> Iterator[List[T]]:
-    """*lines* in lists of *size*, the last one shorter."""
+@contextmanager
+def progress(what: str) -> Iterator[Any]:
+    """A function that takes the share done, 0 to 1, and shows it with the remaining time."""
+    seconds = 0.5 if sys.stderr.isatty() else PROGRESS_S
+    form = "{desc} {percentage:3.0f} % [{elapsed}, {remaining} left]"
+    with tqdm(total=1.0, desc=what, mininterval=seconds, delay=seconds, bar_format=form) as bar:
+        yield lambda share: bar.update(share - bar.n)
+
+
+def batches(lines: Iterable[T], size: Optional[int] = None) -> Iterator[List[T]]:
+    """*lines* in lists of *size* (of BATCH unless given), the last one shorter."""
     lines = iter(lines)
-    while batch := list(islice(lines, size)):
+    while batch := list(islice(lines, size or BATCH)):
         yield batch
 
 
@@ -30,12 +48,14 @@ def in_order(
     """`function(item)` of each item, in their order, whatever the number of processes.
 
     Args:
-        prepare: called with *arguments* in each process before the first item.
+        prepare: called with *arguments* before the first item, in each process, and before all
+            in this one, where its mistakes are told.
 
     Raises:
         UserError: when a process dies (of memory, mostly); an error of *function* is raised here.
     """
-    with ProcessPoolExecutor(processes, initializer=prepare, initargs=arguments) as pool:
+    prepare(*arguments)
+    with ProcessPoolExecutor(processes, initializer=_begin, initargs=(prepare, arguments)) as pool:
         pending: Deque[Any] = deque()
         try:
             for item in items:
@@ -52,3 +72,16 @@ def in_order(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _begin(prepare: Callable[..., None], arguments: Tuple[Any, ...]) -> None:
+    """The start of each process: it ends with its parent, on Ctrl-C and when that is killed, and
+    so keeps none of its locks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    prepare(*arguments)
+
+
+def _end_with_parent() -> None:
+    parent_process().join()
+    os._exit(1)

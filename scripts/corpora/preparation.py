@@ -1,64 +1,30 @@
 """The steps from archives to what fairseq-train reads, one folder a step."""
 
-import subprocess
-import sys
+import json
+import os
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib.metadata import version
+from itertools import repeat
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Optional, Sequence
-
-from tqdm import tqdm
+from shutil import copyfile
+from typing import Any, Callable, Dict, List, Optional
 
 from corpora import subwords, text
 from corpora.archive import extract
-from corpora.corpus import SPLITS, Corpus, Text
+from corpora.corpus import SPLITS, Clean, Corpus, Text
 from corpora.fetch import fetch
-from corpora.parallel import batches, in_order
+from corpora.parallel import batches, in_order, progress
 from corpora.reading import read_pairs
-from corpora.steps import combined, run_step, sha256
+from corpora.splits import Splits, read_lines
+from corpora.steps import combined, discard, made, run_step, sha256
 from fairseq_admin.errors import UserError
 
 HERE = Path(__file__).resolve().parent
-BIN = Path(sys.executable).parent  # of the console commands of this environment
 PACKAGE = HERE.parents[1] / "fairseq_admin"
 MODULES = [HERE / "reading.py", HERE / "text.py", PACKAGE / "moses.py"]  # these decide the tokens
+STEPS = ("tok", "spm", "bpe", "raw", "bin")  # each made of those before it
 POSITIONS = 1023  # subwords of a sentence that fairseq's 1024 positions hold beside its end
-PROGRESS_S = 10.0  # seconds between two lines of progress where stderr is no terminal
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Any]:
-    """A function that takes the share done, 0 to 1, and shows it with the remaining time."""
-    seconds = 0.5 if sys.stderr.isatty() else PROGRESS_S
-    form = "{desc} {percentage:3.0f} % [{elapsed}, {remaining} left]"
-    with tqdm(total=1.0, desc=what, mininterval=seconds, delay=seconds, bar_format=form) as bar:
-        yield lambda share: bar.update(share - bar.n)
-
-
-class Splits:
-    """Text files SPLIT.LANG of a folder, written pair by pair, and how many pairs each has."""
-
-    def __init__(self, folder: Path, languages: Sequence[str]) -> None:
-        self.folder, self.languages = folder, languages
-        self.files: Dict[str, List[Any]] = {}
-        self.pairs: Counter = Counter()
-        self.stack = ExitStack()
-
-    def write(self, split: str, pair: Sequence[str]) -> None:
-        """Append *pair* to *split*."""
-        if split not in self.files:
-            paths = [self.folder / f"{split}.{lang}" for lang in self.languages]
-            self.files[split] = [self.stack.enter_context(write_text(path)) for path in paths]
-        for file, line in zip(self.files[split], pair):
-            file.write(f"{line}\n")
-        self.pairs[split] += 1
-
-    def __enter__(self) -> "Splits":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.stack.close()
 
 
 class Preparation:
@@ -92,7 +58,14 @@ class Preparation:
     def tokenize(self, sums: Dict[str, str]) -> Dict[str, Any]:
         """Step `tok`: clean Moses tokens of every split."""
         code = [sha256(path) for path in MODULES]
-        digest = combined(self.corpus.digest(), sorted(sums.values()), code, self.versions)
+        texts = [
+            [split, t.format, [sums[name] for name in t.files]]
+            if t.archive is None
+            else [split, t.format, sums[t.archive], t.files]
+            for split in SPLITS
+            for t in getattr(self.corpus, split)
+        ]
+        digest = combined(self.corpus.digest(), texts, code, self.versions)
 
         def make(folder: Path) -> Dict[str, Any]:
             languages, left_out = self.corpus.languages, {}
@@ -102,9 +75,11 @@ class Preparation:
                     left_out[split] = Counter()
                     for t in getattr(self.corpus, split):
                         left_out[split] += self.treat(t, split, tokens, raw)
-            return {"pairs": tokens.pairs, "left_out": {s: c for s, c in left_out.items() if c}}
+            left_out = {s: c for s, c in left_out.items() if c}
+            check_any(tokens.pairs, left_out)
+            return {"pairs": tokens.pairs, "left_out": left_out}
 
-        return run_step(self.out / "tok", digest, make)
+        return self.step("tok", digest, make)
 
     def treat(self, t: Text, split: str, tokens: Splits, raw: Splits) -> Counter:
         """Write the pairs of a text to *tokens*, and raw text of those held out to *raw*; of
@@ -128,17 +103,15 @@ class Preparation:
                         raw.write(name, batch.raw[i])
         return left_out
 
-    def keep_raw(self, tok: Dict[str, Any]) -> Dict[str, Any]:
+    def keep_raw(self, bpe: Dict[str, Any]) -> Dict[str, Any]:
         """Step `raw`: the untouched text of the held-out splits, to translate and score against."""
 
         def make(folder: Path) -> Dict[str, Any]:
-            for name in (n for n in tok["files"] if ".raw." in n):
-                (folder / name.replace(".raw.", ".")).write_bytes(
-                    (self.out / "tok" / name).read_bytes()
-                )
+            for name in (n for n in bpe["files"] if ".raw." in n):
+                copyfile(self.out / "bpe" / name, folder / name.replace(".raw.", "."))
             return {}
 
-        return run_step(self.out / "raw", combined(tok), make)
+        return self.step("raw", combined(bpe), make)
 
     def train_subwords(self, tok: Dict[str, Any]) -> Dict[str, Any]:
         """Step `spm`: joint BPE of the training tokens."""
@@ -152,94 +125,113 @@ class Preparation:
             subwords.train(paths, lines, types, coverage, folder / subwords.MODEL)
             return {"subwords": types}
 
-        return run_step(self.out / "spm", digest, make)
+        return self.step("spm", digest, make)
 
     def encode(self, tok: Dict[str, Any], spm: Dict[str, Any]) -> Dict[str, Any]:
-        """Step `bpe`: every split in pieces; of training text the pairs of fitting length."""
-        clean = self.corpus.clean_subwords
-        digest = combined(tok["files"], spm["files"], clean and repr(clean))
+        """Step `bpe`: every split in pieces; of training text the pairs of fitting length; and the
+        raw text of those held out that stay."""
+        clean = self.corpus.clean_subwords or Clean((1, POSITIONS))
+        digest = combined(tok["files"], spm["files"], repr(clean))
 
         def make(folder: Path) -> Dict[str, Any]:
-            with Splits(folder, self.corpus.languages) as pieces:
+            raw_names = [f"raw.{lang}" for lang in self.corpus.languages]
+            with Splits(folder, self.corpus.languages) as pieces, Splits(folder, raw_names) as raw:
                 left_out = {
-                    s: self.encode_split(s, total, pieces) for s, total in tok["pairs"].items()
+                    s: self.encode_split(s, total, clean, pieces, raw)
+                    for s, total in tok["pairs"].items()
                 }
-            return {"pairs": pieces.pairs, "left_out": {s: n for s, n in left_out.items() if n}}
+            left_out = {s: n for s, n in left_out.items() if n}
+            check_any(pieces.pairs, left_out)
+            return {"pairs": pieces.pairs, "left_out": left_out}
 
-        return run_step(self.out / "bpe", digest, make)
+        return self.step("bpe", digest, make)
 
-    def encode_split(self, split: str, total: int, pieces: Splits) -> int:
-        """Write *split* to *pieces*; pairs left out."""
-        paths = [self.out / "tok" / f"{split}.{lang}" for lang in self.corpus.languages]
+    def encode_split(
+        self, split: str, total: int, clean: Clean, pieces: Splits, raw: Splits
+    ) -> int:
+        """Write *split* to *pieces*, its raw text, if kept, to *raw*; pairs left out."""
+        tok, languages = self.out / "tok", self.corpus.languages
+        paths = [tok / f"{split}.{lang}" for lang in languages]
         held_out_file = split == "test" or (split == "valid" and self.corpus.valid)
-        clean = None if held_out_file else self.corpus.clean_subwords
+        clean = None if held_out_file else clean
         arguments = (str(self.out / "spm" / subwords.MODEL), clean)
         done = left_out = 0
         with ExitStack() as stack:
             show = stack.enter_context(progress(f"bpe: {split}"))
-            files = [stack.enter_context(open(p, encoding="utf-8", newline="\n")) for p in paths]
-            pairs = ((a.rstrip("\n"), b.rstrip("\n")) for a, b in zip(*files))
+            pairs = read_lines(stack, paths)
+            raw_pairs = repeat(None)
+            if split != "train":
+                raw_pairs = read_lines(stack, [tok / f"{split}.raw.{lang}" for lang in languages])
             encode, prepare = subwords.encode, subwords.prepare
             for batch, longest in in_order(
                 encode, batches(pairs), self.processes, prepare, arguments
             ):
-                if held_out_file and longest > POSITIONS:
+                if held_out_file and longest[0] > POSITIONS:
                     raise UserError(
-                        f"{paths[0].name} or {paths[1].name}, lines {done + 1} to "
-                        f"{done + len(batch)}: a sentence of {longest} subwords, but fairseq takes "
-                        f"{POSITIONS}: shorten it or take the pair out"
+                        f"{split}, line {done + longest[1] + 1}: a sentence of {longest[0]} "
+                        f"subwords, but fairseq takes {POSITIONS}: shorten it or take the pair out"
                     )
                 done += len(batch)
-                for pair in batch:
+                for pair, raw_pair in zip(batch, raw_pairs):
                     if pair is None:
                         left_out += 1
-                    else:
-                        pieces.write(split, pair)
+                        continue
+                    pieces.write(split, pair)
+                    if raw_pair:
+                        raw.write(split, raw_pair)
                 show(done / total)
         return left_out
 
-    def binarize(self, bpe: Dict[str, Any]) -> Dict[str, Any]:
-        """Step `bin`: what fairseq-preprocess makes of the pieces; the sides share a dictionary."""
+    def binarize(self, spm: Dict[str, Any], bpe: Dict[str, Any]) -> Dict[str, Any]:
+        """Step `bin`: what fairseq-preprocess would make of the pieces, of which the sides share a
+        dictionary. (Its pool waits without end for a process that was killed.)"""
         source, target = self.corpus.languages
+        model = self.out / "spm" / subwords.MODEL
 
         def make(folder: Path) -> Dict[str, Any]:
-            prefixes = [
-                (f"--{s}pref", str(self.out / "bpe" / s)) for s in SPLITS if s in bpe["pairs"]
-            ]
-            command = ["-s", source, "-t", target, "--joined-dictionary", "--destdir", str(folder)]
-            command += [word for prefix in prefixes for word in prefix]
-            preprocess([*command, "--workers", str(self.processes)])
-            (folder / "preprocess.log").unlink()  # it names this machine's folders
+            for lang in self.corpus.languages:
+                subwords.dictionary(model).save(str(folder / f"dict.{lang}.txt"))
+                for split, total in bpe["pairs"].items():
+                    pieces = self.out / "bpe" / f"{split}.{lang}"
+                    prefix = folder / f"{split}.{source}-{target}.{lang}"
+                    subwords.binarize(pieces, total, model, prefix, self.processes)
             return {}
 
-        return run_step(self.out / "bin", combined(bpe["files"]), make)
+        return self.step("bin", combined(spm["files"], bpe["files"]), make)
+
+    def step(self, name: str, digest: str, make: Callable[[Path], Dict[str, Any]]) -> Any:
+        """A step of STEPS; what was made after it goes before it is made anew."""
+        if made(self.out / name).get("digest") != digest:
+            for later in STEPS[STEPS.index(name) :]:
+                discard(self.out / later)
+        return run_step(self.out / name, digest, make)
 
     def run(self, mirror: Optional[str] = None) -> Dict[str, Any]:
-        """All steps; what each made."""
-        sums = self.fetch(mirror)
-        tok = self.tokenize(sums)
-        raw = self.keep_raw(tok)
+        """All steps; what each made.
+
+        Raises:
+            UserError: where one fails, or there are not as many pairs as published.
+        """
+        for name in STEPS:
+            made(self.out / name)  # somebody else's folder is told before hours of work
+        tok = self.tokenize(self.fetch(mirror))
         spm = self.train_subwords(tok)
         bpe = self.encode(tok, spm)
-        return {"tok": tok, "raw": raw, "spm": spm, "bpe": bpe, "bin": self.binarize(bpe)}
+        self.corpus.check_lines(bpe["pairs"])
+        raw = self.keep_raw(bpe)
+        return {"tok": tok, "spm": spm, "bpe": bpe, "raw": raw, "bin": self.binarize(spm, bpe)}
 
 
-def write_text(path: Path) -> IO[str]:
-    """A text file to write, whose lines end as they do everywhere."""
-    return open(path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115  closed by its caller
+def check_any(pairs: Dict[str, int], left_out: Dict[str, Any]) -> None:
+    """Raise UserError where no pair is left to train on or to validate with."""
+    for split in ("train", "valid"):
+        if not pairs[split]:
+            reasons = f"; left out: {json.dumps(left_out)}" if left_out else ": too little text"
+            raise UserError(f"no pair for {split}{reasons}")
 
 
 def readable(path: Path) -> Path:
-    """*path*, when it is a file."""
-    if not path.is_file():
-        raise UserError(f"no such file: {path}")
+    """*path*, when it is a file that can be read."""
+    if not (path.is_file() and os.access(path, os.R_OK)):
+        raise UserError(f"no such file, or it cannot be read: {path}")
     return path
-
-
-def preprocess(arguments: Sequence[str]) -> None:
-    """fairseq-preprocess; UserError with its last words when it fails."""
-    command = [str(BIN / "fairseq-preprocess"), *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        tail = done.stdout.strip().splitlines()[-1:] or [""]
-        raise UserError(f"fairseq-preprocess failed with {done.returncode}: {tail[0]}")

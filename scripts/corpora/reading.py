@@ -71,11 +71,11 @@ def talks(lines: Lines) -> Iterator[Line]:
 def segments(lines: Lines) -> Iterator[Line]:
     """The text of `<seg>` elements, a line each, of NIST's XML and SGML files."""
     for number, line in lines:
-        match = SEGMENT.match(line)
-        if match:
+        match, count = SEGMENT.match(line), line.lower().count(b"<seg")
+        if match and count == 1:
             yield number, match.group(2).replace("’".encode(), b"'")
-        elif b"<seg" in line.lower():
-            raise UserError(f"{lines.path}, line {number}: no whole <seg> element on this line")
+        elif count:
+            raise UserError(f"{lines.path}, line {number}: not one whole <seg> element a line")
 
 
 FORMATS = {"plain": plain, "talks": talks, "segments": segments}
@@ -95,24 +95,24 @@ def read_pairs(source: Path, target: Path, form: str, watch=None) -> Iterator[Tu
         sides = [Lines(path) for path in (source, target)]
         for side in sides:
             stack.callback(side.close)
-        talk, pairs = "the first talk", 0
+        within, pairs = " before the first talk" if form == "talks" else "", 0
         for pairs, pair in enumerate(zip_longest(*map(FORMATS[form], sides)), 1):
             if None in pair:
                 longer, shorter = (source, target) if pair[1] is None else (target, source)
                 number = (pair[0] or pair[1])[0]
                 raise UserError(
-                    f"sides not aligned: {shorter} ends after {pairs - 1} lines of text, "
+                    f"sides not aligned{within}: {shorter} ends after {pairs - 1} lines of text, "
                     f"{longer} goes on at line {number}"
                 )
             if form == "talks":
                 ids = [match and match.group(1) for match in (TALK.match(line) for _, line in pair)]
                 if ids[0] != ids[1]:
                     raise UserError(
-                        f"sides not aligned in {talk}: line {pair[0][0]} of {source} is "
+                        f"sides not aligned{within}: line {pair[0][0]} of {source} is "
                         f"{pair[0][1][:60]!r}, line {pair[1][0]} of {target} is {pair[1][1][:60]!r}"
                     )
                 if ids[0] is not None:
-                    talk = f"talk {ids[0].decode(errors='replace')}"
+                    within = f" in talk {ids[0].decode(errors='replace')}"
                     continue
             if watch and pairs % 1000 == 0:
                 watch(sides[0].done())

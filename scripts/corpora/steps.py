@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Dict
 
+from corpora.writing import writing
 from fairseq_admin.errors import UserError
 
 MADE = "made.json"  # in each folder: what it was made from, its files and their checksums
@@ -30,17 +31,30 @@ def made(folder: Path) -> Dict[str, Any]:
     """What a finished step says of its folder; nothing where there is none."""
     path = folder / MADE
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise UserError(f"{folder} was not made here: give another --output, or remove it")
         return {}
     try:
-        return json.loads(path.read_text())
-    except ValueError:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts["digest"], facts["files"].items()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{path} is damaged: remove {folder} and run this again") from None
+    return facts
+
+
+def discard(folder: Path) -> None:
+    """Remove *folder*, renamed first: what a kill leaves of it is no folder without made.json."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    with writing(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        if folder.exists():
+            folder.rename(partial)
+            shutil.rmtree(partial)
 
 
 def run_step(folder: Path, digest: str, make: Callable[[Path], Dict[str, Any]]) -> Dict[str, Any]:
     """What `made.json` of *folder* says, after making the folder unless it was made from the same.
+    What was made from something else is removed before.
 
     Args:
         digest: of everything that the result depends on.
@@ -54,13 +68,12 @@ def run_step(folder: Path, digest: str, make: Callable[[Path], Dict[str, Any]]) 
         return verified(folder, before)
     partial = folder.with_name(f"{folder.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        discard(folder)
         partial.mkdir(parents=True)
         facts = make(partial)
         files = {p.name: describe(p) for p in sorted(partial.iterdir()) if p.is_file()}
         after = {"digest": digest, **facts, "files": files}
         (partial / MADE).write_text(json.dumps(after, indent=1) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error

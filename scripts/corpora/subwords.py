@@ -2,17 +2,24 @@
 
 import io
 import itertools
+from array import array
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
 
+import numpy as np
 import sentencepiece
+from fairseq.data import Dictionary
+from fairseq.data.indexed_dataset import MMapIndexedDataset, best_fitting_int_dtype
 
 from corpora.corpus import Clean
+from corpora.parallel import batches, in_order, progress
 from fairseq_admin.errors import UserError
 
 SAMPLE = 1_000_000  # lines a side to train on, evenly spread: bounds the memory
 LONGEST = 16384  # bytes of a line to train on
 MODEL = "spm.model"
+MULTIPLE = 8  # of types, for tensor cores: as fairseq-preprocess pads
 
 
 def every(path: Path, step: int) -> Iterator[str]:
@@ -53,8 +60,20 @@ def train(paths: Sequence[Path], lines: int, types: int, coverage: float, model:
     model.write_bytes(buffer.getvalue())
 
 
+def dictionary(model: Path) -> Dictionary:
+    """fairseq's dictionary of the pieces of *model*. A character that is in none of them, which
+    SentencePiece gives as it is, is <unk> then, and no entry for each word of such characters."""
+    processor, made = sentencepiece.SentencePieceProcessor(model_file=str(model)), Dictionary()
+    for i in range(processor.get_piece_size()):
+        if not (processor.is_control(i) or processor.is_unknown(i)):
+            made.add_symbol(processor.id_to_piece(i))
+    made.pad_to_multiple_(MULTIPLE)
+    return made
+
+
 _processor: Optional[sentencepiece.SentencePieceProcessor] = None  # of this process
 _clean: Optional[Clean] = None
+_dictionary: Optional[Dictionary] = None
 
 
 def prepare(model: str, clean: Optional[Clean]) -> None:
@@ -63,12 +82,46 @@ def prepare(model: str, clean: Optional[Clean]) -> None:
     _processor, _clean = sentencepiece.SentencePieceProcessor(model_file=model), clean
 
 
-def encode(pairs: List[Tuple[str, ...]]) -> Tuple[List[Optional[Tuple[str, ...]]], int]:
+def encode(pairs: List[Tuple[str, ...]]) -> Tuple[List[Optional[Tuple[str, ...]]], Tuple[int, int]]:
     """*pairs* (or single lines, as tuples of one) in pieces separated by spaces, None for those
-    that cleaning leaves out; and the number of pieces of the longest line."""
+    that cleaning leaves out; and of the longest line the number of pieces and the index."""
     sides = [_processor.encode(list(side), out_type=str) for side in zip(*pairs)]
-    encoded = []
-    for pieces in zip(*sides):
+    encoded, longest = [], (0, 0)
+    for index, pieces in enumerate(zip(*sides)):
+        longest = max(longest, (max(map(len, pieces)), index))
         keep = _clean is None or _clean.keeps(len(pieces[0]), len(pieces[-1]))
         encoded.append(tuple(map(" ".join, pieces)) if keep else None)
-    return encoded, max((len(pieces) for side in sides for pieces in side), default=0)
+    return encoded, longest
+
+
+def prepare_ids(model: str) -> None:
+    """Load the dictionary of this process."""
+    global _dictionary
+    _dictionary = dictionary(Path(model))
+
+
+def ids(lines: List[str]) -> Tuple[bytes, List[int]]:
+    """*lines* of pieces as fairseq's binarized data: the types, each line's followed by </s>; and
+    how many each line has."""
+    find, unknown, end = _dictionary.indices.get, _dictionary.unk(), _dictionary.eos()
+    numbers = [[*(find(piece, unknown) for piece in line.split()), end] for line in lines]
+    dtype = best_fitting_int_dtype(len(_dictionary))
+    flat = np.fromiter((number for line in numbers for number in line), dtype)
+    return flat.tobytes(), list(map(len, numbers))
+
+
+def binarize(pieces: Path, total: int, model: Path, prefix: Path, processes: int) -> None:
+    """Write the *total* lines of a file of pieces as PREFIX.bin and PREFIX.idx, fairseq's own."""
+    sizes = array("i")
+    with ExitStack() as stack:
+        text = stack.enter_context(open(pieces, encoding="utf-8", newline="\n"))
+        data = stack.enter_context(open(f"{prefix}.bin", "wb"))
+        show = stack.enter_context(progress(f"bin: {pieces.name}"))
+        arguments = (str(model),)
+        for types, lengths in in_order(ids, batches(text), processes, prepare_ids, arguments):
+            data.write(types)
+            sizes.extend(lengths)
+            show(len(sizes) / total)
+    dtype = best_fitting_int_dtype(len(dictionary(model)))
+    with MMapIndexedDataset.Index.writer(f"{prefix}.idx", dtype) as index:
+        index.write(sizes)

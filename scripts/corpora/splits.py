@@ -1,0 +1,42 @@
+"""Aligned text files of the splits of a corpus."""
+
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, Dict, Iterator, List, Sequence, Tuple
+
+
+class Splits:
+    """Text files SPLIT.LANG of a folder, written pair by pair, and how many pairs each has."""
+
+    def __init__(self, folder: Path, languages: Sequence[str]) -> None:
+        self.folder, self.languages = folder, languages
+        self.files: Dict[str, List[Any]] = {}
+        self.pairs: Counter = Counter()
+        self.stack = ExitStack()
+
+    def write(self, split: str, pair: Sequence[str]) -> None:
+        """Append *pair* to *split*."""
+        if split not in self.files:
+            paths = [self.folder / f"{split}.{lang}" for lang in self.languages]
+            self.files[split] = [self.stack.enter_context(write_text(path)) for path in paths]
+        for file, line in zip(self.files[split], pair):
+            file.write(f"{line}\n")
+        self.pairs[split] += 1
+
+    def __enter__(self) -> "Splits":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stack.close()
+
+
+def read_lines(stack: ExitStack, paths: Sequence[Path]) -> Iterator[Tuple[str, ...]]:
+    """Line by line of aligned files, closed with *stack*."""
+    files = [stack.enter_context(open(p, encoding="utf-8", newline="\n")) for p in paths]  # noqa: SIM115
+    return (tuple(line.rstrip("\n") for line in lines) for lines in zip(*files))
+
+
+def write_text(path: Path) -> IO[str]:
+    """A text file to write, whose lines end as they do everywhere."""
+    return open(path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115  closed by its caller

@@ -1,0 +1,295 @@
+"""What decides which text becomes of a corpus: cleaning, formats, order, steps."""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fairseq.data import Dictionary, data_utils
+
+from fairseq_admin.errors import UserError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from corpora import parallel, subwords  # noqa: E402
+from corpora.corpus import Clean, Text, known_corpora, load_corpus  # noqa: E402
+from corpora.parallel import AHEAD, batches, in_order  # noqa: E402
+from corpora.reading import read_pairs  # noqa: E402
+from corpora.steps import MADE, combined, run_step  # noqa: E402
+from corpora.text import Treatment  # noqa: E402
+
+
+def moses_keeps(source, target, low, high, ratio):
+    """clean-corpus-n.perl: `next if` each of these, in the order of its lines."""
+    if source > high or target > high or source < low or target < low:
+        return False
+    return not (target / source > ratio or source / target > ratio)
+
+
+@pytest.mark.parametrize("ratio", [1, 1.16, 1.5, 9])
+def test_cleaning_is_moses(ratio):
+    clean = Clean((1, 175), ratio)
+    counts = [*range(32), 116, 117, 118, 174, 175, 176]
+    for source in counts:
+        for target in counts:
+            expected = moses_keeps(source, target, 1, 175, ratio)
+            assert clean.keeps(source, target) == expected, (source, target)
+
+
+def test_cleaning_at_its_limits():
+    clean = Clean((1, 175), 1.5)
+    kept = [(1, 1), (2, 3), (3, 2), (116, 174), (117, 175), (175, 175)]
+    assert all(clean.keeps(*pair) for pair in kept)
+    left_out = [(0, 0), (0, 1), (1, 2), (2, 1), (4, 7), (175, 176), (176, 176), (116, 175)]
+    assert not any(clean.keeps(*pair) for pair in left_out)
+    assert Clean((1, 80)).keeps(1, 80) and not Clean((1, 80)).keeps(1, 81)
+    assert 25 * Fraction("1.16") == 29 and Clean((1, 99), 1.16).keeps(25, 29)  # not so in floats
+
+
+def write_pair(folder, *sides):
+    paths = [folder / "text.de", folder / "text.en"]
+    for path, data in zip(paths, sides):
+        path.write_bytes(data)
+    return paths
+
+
+def texts(folder, form, data, other=None):
+    pairs = read_pairs(*write_pair(folder, data, other or data), form)
+    return [line.decode() for (_, line), _ in pairs]
+
+
+def test_segments(tmp_path):
+    """As in IWSLT's XML and NIST's SGML; the text to the letter but for U+2019."""
+    data = """<?xml version="1.0" encoding="UTF-8"?>
+<mteval><refset setid="x" srclang="any" trglang="de">
+<doc docid="535" genre="lectures"><talkid>535</talkid><title>No text</title>
+<seg id="1"> It’s “so” &amp; <b>so</b>. </seg>
+  <seg id="2">tight</seg>\r
+<SEG ID=3>\tupper  </SEG>
+<seg id = "n-4"   ></seg>
+<hl><seg id="no">never</seg></hl>
+</doc></refset></mteval>
+"""
+    data = data.replace("<hl>", "").replace("</seg></hl>", "</seg>")
+    expected = ["It's “so” &amp; <b>so</b>.", "tight", "upper", "", "never"]
+    assert texts(tmp_path, "segments", data.encode()) == expected
+    assert texts(tmp_path, "plain", "It’s\n".encode()) == ["It’s"]
+    assert texts(tmp_path, "talks", "It’s\n".encode()) == ["It’s"]
+    for broken in (
+        "<seg id='1'> a",
+        "<seg id=1> a </seg> <seg id=2> b </seg>",
+        "x <seg id=1>a</seg>",
+    ):
+        with pytest.raises(UserError, match="text.de, line 2: not one whole <seg>"):
+            texts(tmp_path, "segments", f"<doc>\n{broken}\n".encode())
+
+
+def test_talks(tmp_path):
+    data = b"""\xef\xbb\xbf<url>http://x</url>
+<keywords>a</keywords>
+ <speaker>b</speaker>
+<talkid>7</talkid>
+<title>A title</title>
+<description>TED Talk: of it.</description>
+<reviewer href="x">r</reviewer>
+<translator href="x">t</translator>
+ First line.
+<i>no markup</i> of ours
+
+<talkid> 8 </talkid>
+Last, no end"""
+    expected = ["A title", "TED Talk: of it.", "First line.", "<i>no markup</i> of ours", ""]
+    assert texts(tmp_path, "talks", data) == [*expected, "Last, no end"]
+    with pytest.raises(UserError, match="not aligned in talk 7: line 12 .* line 12 "):
+        texts(tmp_path, "talks", data, data.replace(b" 8 ", b"9"))
+    with pytest.raises(
+        UserError, match="not aligned in talk 8: .*text.en ends .*text.de goes on at line 13"
+    ):
+        texts(tmp_path, "talks", data, data.replace(b"Last, no end", b""))
+
+
+def same(item):
+    return os.getpid(), item
+
+
+def nothing(*arguments):
+    pass
+
+
+def fails(item):
+    raise KeyError(item)
+
+
+def dies(item):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_in_order_and_no_further_ahead(processes):
+    """What bounds the memory: items that are read but not yet given back."""
+    read, most = 0, 0
+
+    def items():
+        nonlocal read
+        for item in range(1, 301):
+            read = item
+            yield item
+
+    used = set()
+    for given, (process, item) in enumerate(in_order(same, items(), processes, nothing), 1):
+        assert item == given
+        most = max(most, read - given)
+        used.add(process)
+    assert given == 300 and 0 < most <= AHEAD * processes
+    assert os.getpid() not in used and len(used) <= processes
+
+
+def test_errors_of_other_processes():
+    with pytest.raises(KeyError, match="1"):
+        list(in_order(fails, [1, 2], 1, nothing))
+    with pytest.raises(UserError, match="a process was killed"):
+        list(in_order(dies, range(9), 2, nothing))
+
+
+def test_batches(monkeypatch):
+    assert list(batches(range(5), 2)) == [[0, 1], [2, 3], [4]] and list(batches([])) == []
+    monkeypatch.setattr(parallel, "BATCH", 4)
+    assert list(batches(range(5))) == [[0, 1, 2, 3], [4]]
+
+
+@pytest.mark.parametrize("name", [*known_corpora(), "own"])
+def test_corpora_are_read(name):
+    assert load_corpus(name).name == name
+
+
+MISTAKES = {
+    "tab": "languages: [de, en]\n\tx: 1",
+    "brace": "languages: [de, en",
+    "bytes": b"languages: [\xff]",
+    "empty": "",
+    "list": "- 1",
+    "unknown key": "languages: [de, en]\nsubword: 3",
+    "one language": "languages: [de]",
+    "Norwegian": "languages: [no, en]",
+    "no source": "languages: [de, en]\ntrain: [{archive: x, files: [a, b]}]",
+    "one file": "languages: [de, en]\ntrain: [{files: [a]}]",
+    "format": "languages: [de, en]\ntrain: [{files: [a, b], format: x}]",
+    "no url": "languages: [de, en]\nsources: {x: {}}",
+    "clean": "languages: [de, en]\nclean: {length: [1]}",
+    "clean 0": "languages: [de, en]\nclean: {length: [0, 9]}",
+    "ratio": "languages: [de, en]\nclean: {length: [1, 9], ratio: 0.5}",
+    "ration": "languages: [de, en]\nclean: {length: [1, 9], ration: 1.5}",
+    "subwords": "languages: [de, en]\nsubwords: many",
+    "lines": "languages: [de, en]\nlines: {train: 160.239.1}",
+    "split": "languages: [de, en]\nlines: {training: 3}",
+    "every": "languages: [de, en]\nvalid_every: -1",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_in_corpus_yaml(tmp_path, mistake):
+    path = tmp_path / "x" / "corpus.yaml"
+    path.parent.mkdir()
+    content = MISTAKES[mistake]
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as error:
+        load_corpus("x", tmp_path)
+    message = error.value.message
+    assert message.startswith(f"{path} is not as it should be: ") and "\n" not in message
+
+
+def test_digest_is_of_the_treatment():
+    corpus = load_corpus("iwslt14_de_en")
+    for other in ({"lowercase": False}, {"clean": None}, {"valid_every": 3}, {"tokenized": True}):
+        assert replace(corpus, **other).digest() != corpus.digest()
+    for other in ({"lines": {}}, {"subwords": 3}, {"train": (Text(("a", "b")),)}, {"tolerance": 1}):
+        assert replace(corpus, **other).digest() == corpus.digest()
+
+
+def test_treatment_of_held_out_text():
+    """Nothing is left out of it; raw text is as it was but for space."""
+    corpus = replace(load_corpus("own"), languages=("de", "en"), clean=Clean((1, 2)))
+    pairs = [((1, b" A\t\xc2\xa0b,\x00  c. "), (1, "„x“\u2028y".encode())), ((2, b""), (2, b"z"))]
+    batch = Treatment(corpus, training=False, raw=True)(pairs)
+    assert batch.raw == [("A b,\0 c.", "„x“ y"), ("", "z")] and batch.kept == [0, 1]
+    assert batch.tokens[1] == ("", "z") and not batch.dropped
+    batch = Treatment(corpus, training=True, raw=True)(pairs)
+    assert batch.dropped == {"length or ratio": 1, "empty": 1}
+
+
+def test_steps_start_from_nothing(tmp_path):
+    """What was made of something else is gone before, and after a failure."""
+    folder = tmp_path / "tok"
+    run_step(folder, combined(1), lambda f: (f / "a").write_text("one") and {})
+    assert run_step(folder, combined(1), None)["files"]["a"]["bytes"] == 3
+
+    def fail(partial):
+        assert not folder.exists()
+        (partial / "a").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="cannot write .*tok: No space left on device"):
+        run_step(folder, combined(2), fail)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "tok.partial").mkdir()  # of a process that was killed
+    (tmp_path / "tok.partial" / "b").touch()
+    run_step(folder, combined(2), lambda f: (f / "a").write_text("two") and {})
+    assert sorted(p.name for p in folder.iterdir()) == ["a", MADE]
+    assert json.loads((folder / MADE).read_text())["digest"] == combined(2)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """BPE of a few words, with a rare character that no piece has."""
+    folder = tmp_path_factory.mktemp("spm")
+    rng = np.random.default_rng(1)
+    for lang in ("de", "en"):
+        words = rng.choice(["haus", "baum", "katze", "hund", "tisch"], (5000, 8))
+        rows = [" ".join(row) for row in words] + ["漢字"]
+        (folder / f"train.{lang}").write_text("".join(f"{row}\n" for row in rows))
+    paths = [folder / "train.de", folder / "train.en"]
+    subwords.train(paths, 5001, 50, 0.9999, folder / subwords.MODEL)
+    return folder / subwords.MODEL
+
+
+def test_dictionary_is_the_pieces(model, tmp_path):
+    """Rare characters are <unk>: a dictionary of the text would have an entry for each word."""
+    words = subwords.dictionary(model)
+    assert len(words) % 8 == 0 and 50 <= len(words) < 50 + 1 + 8
+    subwords.prepare(str(model), None)
+    (row,), longest = subwords.encode([("haus 漢字",)])
+    assert row == ("▁haus ▁ 漢字",) and longest == (3, 0)
+    assert words.index("漢字") == words.unk() != words.index("▁haus")
+    words.save(str(tmp_path / "dict.txt"))
+    assert Dictionary.load(str(tmp_path / "dict.txt")).symbols == words.symbols
+
+
+def test_longest_line_and_its_index(model):
+    subwords.prepare(str(model), Clean((1, 3), 1.5))
+    encoded, longest = subwords.encode(
+        [("haus", "haus"), ("haus", "haus baum"), ("haus " * 4, "hund"), ("", "")]
+    )
+    assert encoded == [("▁haus", "▁haus"), None, None, None] and longest == (4, 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_binarized_as_by_fairseq(model, tmp_path, monkeypatch, count):
+    """The bytes that fairseq's own binarizer writes."""
+    from fairseq.binarizer import FileBinarizer, VocabularyDatasetBinarizer
+
+    monkeypatch.setattr(parallel, "BATCH", 7)
+    words, text = subwords.dictionary(model), tmp_path / "train.de"
+    rows = ["▁haus ▁ 漢字 ▁baum", "", "▁hund", "nie 漢"]
+    text.write_text("".join(f"{rows[i % 4]}\n" for i in range(count)))
+    FileBinarizer.multiprocess_dataset(
+        str(text), "mmap", VocabularyDatasetBinarizer(words), str(tmp_path / "a"), len(words)
+    )
+    subwords.binarize(text, count, model, tmp_path / "b", 2)
+    for end in ("bin", "idx"):
+        assert (tmp_path / f"b.{end}").read_bytes() == (tmp_path / f"a.{end}").read_bytes()
+    assert len(data_utils.load_indexed_dataset(str(tmp_path / "b"), words)) == count
