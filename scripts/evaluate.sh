@@ -21,7 +21,8 @@
 # Outputs: in DIR: record.json; generate.txt, score.json; of an Admin model folded.pt, folded.txt;
 #          mean.pt where checkpoints were averaged; serve/ where it was exported.
 #
-# What is finished is not done again while checkpoints and options are the same.
+# What is finished is not done again while checkpoints and options are the same. A second start for
+# the same DIR waits for the first.
 set -euo pipefail
 
 die() {
@@ -93,6 +94,11 @@ into() {
     fi
     mv "$out/$name.partial" "$out/$name"
     rm "$out/$name.log"
+}
+exec 9>>"$out/lock" # held by the commands started here too: a killed script's translation goes on
+flock --nonblock 9 || {
+    say "waiting for another evaluation into $out"
+    flock 9
 }
 inputs() {
     stat -c '%n %s %Y' "$run"/checkpoint*.pt 2>/dev/null || die "no checkpoint*.pt in $run"

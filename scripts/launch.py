@@ -1,5 +1,7 @@
 """How a training is started on given hardware: the effective batch kept, the right launcher."""
 
+import shlex
+import zlib
 from dataclasses import dataclass
 from typing import List, Optional
 
@@ -8,8 +10,11 @@ from training import BIN, ROOT, Training
 
 from fairseq_admin.errors import UserError
 
-PORT = 29500  # of the meeting of several machines, where none is given
+PORTS = (20000, 30000)  # one of these for the ranks of a SLURM job to meet
 RESTARTS = 3  # of all processes by torchrun after one has died
+# else torchrun (seen with torch 2.13) gives restarted processes the addresses of those that died
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+WORKER = str(ROOT / "scripts" / "worker.py")
 
 
 @dataclass
@@ -18,7 +23,7 @@ class Hardware:
 
     Args:
         gpus: a machine, processes where *cpu*; None: as many in all as the recipe has.
-        nodes: machines.
+        nodes: machines; they share the folder of the runs.
         rendezvous: HOST:PORT of one of several machines.
         slurm: options of hydra's submitit launcher, `partition=gpu`; not None: run by SLURM.
     """
@@ -29,6 +34,24 @@ class Hardware:
     max_tokens: Optional[int] = None
     rendezvous: Optional[str] = None
     slurm: Optional[List[str]] = None
+
+    def __post_init__(self) -> None:
+        counts = {"--gpus": self.gpus, "--nodes": self.nodes, "--max-tokens": self.max_tokens}
+        for option, count in counts.items():
+            if count is not None and count < 1:
+                raise UserError(f"{option} {count}: give 1 or more")
+        if self.slurm is None:
+            if self.nodes > 1 and not self.rendezvous:
+                raise UserError("--nodes: give --rendezvous HOST:PORT, the address of one of them")
+            return
+        if self.cpu:
+            raise UserError("fairseq takes GPUs under SLURM: leave out --slurm, --cpu and --smoke")
+        for option in self.slurm:
+            if "=" not in option:
+                raise UserError(f"--slurm {option}: give KEY=VALUE")
+        if not any(option.startswith("timeout_min=") for option in self.slurm):
+            # hydra's default is an hour: where an epoch takes longer, no job comes any further
+            raise UserError("--slurm: give timeout_min=MINUTES of a job, long enough for an epoch")
 
     def flags(self) -> List[str]:
         """Of scripts/run.sh, for another recipe on the same."""
@@ -41,7 +64,7 @@ class Hardware:
         """Processes a machine."""
         if self.gpus is not None:
             return self.gpus
-        world = 1 if self.cpu else world_of(config)
+        world = self.nodes if self.cpu else world_of(config)
         if world % self.nodes:
             raise UserError(
                 f"the recipe's {world} GPUs are not {self.nodes} equal machines: --gpus"
@@ -54,7 +77,7 @@ def world_of(config: DictConfig) -> int:
     return config.get("distributed_training", {}).get("distributed_world_size", 1)
 
 
-def update_freq(config: DictConfig, world: int, max_tokens: int) -> int:
+def update_freq(config: DictConfig, world: int, max_tokens: int, nodes: int = 1) -> int:
     """Batches that each of *world* processes adds up before an update, so that
     processes x tokens x batches is the recipe's.
 
@@ -62,22 +85,30 @@ def update_freq(config: DictConfig, world: int, max_tokens: int) -> int:
         UserError: where no whole number does that, with the nearest choices.
     """
     recipe = (world_of(config), config.dataset.max_tokens)
-    freq = config.optimization.get("update_freq", [1])[0]
-    total = recipe[0] * recipe[1] * freq
+    freqs = config.optimization.get("update_freq") or [1]
+    if len(freqs) > 1:
+        raise UserError(f"optimization.update_freq={freqs}: give one, for all epochs")
+    total = recipe[0] * recipe[1] * freqs[0]
     found, rest = divmod(total, world * max_tokens)
     if not rest and found:
         return found
-    worlds = [n for n in range(1, total // max_tokens + 1) if total % (n * max_tokens) == 0]
+    worlds = [n for n in range(nodes, total // max_tokens + 1, nodes) if fits(total, n, max_tokens)]
     near = sorted(sorted(worlds, key=lambda n: abs(n - world))[:3])
-    choices = [f"{n} in all (update-freq {total // (n * max_tokens)})" for n in near]
-    each = [f // world for f in divisors(total) if f % world == 0 and f // world <= recipe[1]]
-    if each:
-        best = max(each)
+    choices = [f"--gpus {n // nodes} (update-freq {total // (n * max_tokens)})" for n in near]
+    tokens = [t for t in divisors(total) if t <= recipe[1] and fits(total, world, t)]
+    if tokens:
+        best = tokens[-1]
         choices.append(f"--max-tokens {best} (update-freq {total // (world * best)})")
     raise UserError(
         f"{world} x {max_tokens} tokens do not add up to the recipe's {total:,} an update "
-        f"({recipe[0]} x {recipe[1]} x {freq}); the nearest that do: {', '.join(choices)}"
+        f"({recipe[0]} x {recipe[1]} x {freqs[0]}); the nearest that do: "
+        f"{', '.join(choices) or 'another number of --nodes'}"
     )
+
+
+def fits(total: int, world: int, max_tokens: int) -> bool:
+    """Whether whole batches add up to *total*."""
+    return total % (world * max_tokens) == 0
 
 
 def divisors(n: int) -> List[int]:
@@ -92,16 +123,12 @@ class Launch:
     def __init__(self, training: Training, hardware: Hardware) -> None:
         self.training, self.hardware = training, hardware
         config = training.config
+        if not config.dataset.get("max_tokens"):
+            raise UserError("dataset.max_tokens: the effective batch is counted in tokens")
         self.processes = hardware.a_machine(config)
-        if self.processes < 1 or hardware.nodes < 1:
-            raise UserError("--gpus and --nodes: give 1 or more")
-        if hardware.nodes > 1 and not hardware.rendezvous and hardware.slurm is None:
-            raise UserError("--nodes: give --rendezvous HOST:PORT, the address of one of them")
-        if hardware.cpu and hardware.slurm is not None:
-            raise UserError("fairseq takes GPUs under SLURM: leave out --cpu or --slurm")
         self.world = self.processes * hardware.nodes
         self.max_tokens = hardware.max_tokens or config.dataset.max_tokens
-        self.freq = update_freq(config, self.world, self.max_tokens)
+        self.freq = update_freq(config, self.world, self.max_tokens, hardware.nodes)
 
     def batch(self) -> str:
         """The effective batch, as a sum."""
@@ -128,42 +155,53 @@ class Launch:
                     "distributed_training.distributed_no_spawn=true",
                 ]
         if self.hardware.slurm is not None:
-            changed.append(f"distributed_training.distributed_port={PORT}")
+            folder = str(self.training.folder).encode()
+            port = PORTS[0] + zlib.crc32(folder) % (PORTS[1] - PORTS[0])  # two jobs share a machine
+            changed.append(f"distributed_training.distributed_port={port}")
         return changed
 
     def command(self) -> List[str]:
         """The command line, to be run on every machine (with SLURM: once)."""
         if self.hardware.slurm is not None:
             return self.slurm()
-        worker = str(ROOT / "scripts" / "worker.py")
         arguments = [*self.training.arguments(), *self.overrides()]
         if self.world == 1:
-            return [str(BIN / "python"), worker, *arguments]
-        torchrun = [str(BIN / "torchrun"), f"--nproc-per-node={self.processes}"]
+            return [str(BIN / "python"), WORKER, *arguments]
+        torchrun = ["env", OWN_STORE, str(BIN / "torchrun"), f"--nproc-per-node={self.processes}"]
         torchrun.append(f"--max-restarts={RESTARTS}")
         if self.hardware.nodes > 1:
             torchrun += [f"--nnodes={self.hardware.nodes}", "--rdzv-backend=c10d"]
             torchrun += [f"--rdzv-endpoint={self.hardware.rendezvous}"]
             torchrun += [f"--rdzv-id={self.training.folder.name}"]
+            arguments.append("hydra.job.name=train")  # rank 0, wherever it is, writes train.log
         else:
             torchrun.append("--standalone")
-        return [*torchrun, worker, *arguments]
+        return [*torchrun, WORKER, *arguments]
 
     def slurm(self) -> List[str]:
         """One job by hydra's submitit launcher, sent anew when it is preempted or out of time."""
+        folder = self.training.folder
+        mend = shlex.join([str(BIN / "python"), WORKER, "--mend", str(folder)])
         launcher = {
             "nodes": self.hardware.nodes,
             "tasks_per_node": self.processes,
             "gpus_per_node": self.processes,
             "max_num_timeout": 100,
-            "name": self.training.name,
+            "name": folder.name,
+            "setup": f'["{mend}"]',  # at each start of the job, before its processes
+            # a second job of this name waits for the first, and then finds the training finished
+            "additional_parameters.dependency": "singleton",
         }
         given = dict(option.partition("=")[::2] for option in self.hardware.slurm)
-        options = [f"hydra.launcher.{k}={v}" for k, v in {**launcher, **given}.items()]
+        options = [
+            f"{'++' * ('.' in key)}hydra.launcher.{key}={value}"  # ++: a new key of a dictionary
+            for key, value in {**launcher, **given}.items()
+        ]
         return [
             str(BIN / "fairseq-hydra-train"),
-            *("--multirun", "hydra/launcher=submitit_slurm"),
-            *self.training.arguments(("run", "sweep")),
-            *("hydra.sweep.subdir=.", *options),
+            "--multirun",
+            *self.training.arguments(("run", "sweep")),  # hydra takes overrides after options only
+            *("hydra/launcher=submitit_slurm", "hydra.sweep.subdir=.", *options),
+            "hydra.job.name=train",  # the job writes train.log
             *self.overrides(),
         ]

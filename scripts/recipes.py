@@ -1,6 +1,8 @@
-"""The recipes: scripts/recipes.yaml beside configs/."""
+"""The recipes, scripts/recipes.yaml beside configs/; the options of running one."""
 
-from typing import Any, Dict
+import argparse
+from pathlib import Path
+from typing import Any, Dict, Sequence
 
 from omegaconf import OmegaConf
 from training import ROOT, Training
@@ -35,3 +37,37 @@ def listing(recipes: Dict[str, Dict[str, Any]]) -> str:
         )
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
+
+
+def parsed(
+    arguments: Sequence[str], description: str, steps: Sequence[str], recipes: Dict[str, Any]
+) -> argparse.Namespace:
+    """Options of scripts/run.sh; what follows `--` as their `overrides`."""
+    parser = argparse.ArgumentParser(
+        prog="run.sh",
+        description=description,
+        epilog=listing(recipes),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", help="a recipe of the list below, or a group of them")
+    parser.add_argument("--from", dest="first", choices=steps, default=steps[0])
+    parser.add_argument("--to", dest="last", choices=steps, default=steps[-1])
+    parser.add_argument("--dry-run", action="store_true", help="print it all, do nothing")
+    parser.add_argument("--smoke", action="store_true", help="all steps in minutes on two cores")
+    parser.add_argument("--seed", type=int, help="default: each seed of the recipe, in turn")
+    parser.add_argument("--gpus", type=int, help="a machine (default: the recipe's)")
+    parser.add_argument("--nodes", type=int, default=1, help="machines; start this on each")
+    parser.add_argument("--rendezvous", metavar="HOST:PORT", help="where several machines meet")
+    parser.add_argument("--max-tokens", type=int, help="a GPU, where memory is short")
+    parser.add_argument("--cpu", action="store_true", help="processors; --gpus processes with gloo")
+    parser.add_argument(
+        "--slurm", nargs="*", metavar="KEY=VALUE", help="by SLURM: timeout_min=... partition=..."
+    )
+    parser.add_argument("--data", type=Path, help="folder of prepare.sh, instead of the corpus")
+    parser.add_argument("--subset", default="test", help="split to score on")
+    parser.add_argument("--mirror", help="of the downloads, see prepare.sh")
+    parser.add_argument("--output", type=Path, help="folder of the runs (default: runs)")
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:cut])
+    options.overrides = list(arguments[cut + 1 :])
+    return options

@@ -1,10 +1,16 @@
 """One training in one folder: its command, whether it may go on there, how far it is."""
 
+import fcntl
 import hashlib
+import os
+import platform
 import re
+import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Iterable, List, Optional, Sequence, Tuple
+from typing import IO, Callable, Iterable, List, Optional, Sequence, Tuple
 
 from omegaconf import DictConfig, OmegaConf
 from record import DATA_SUFFIXES, TRAIN_LINE, curve
@@ -15,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 PACKAGE = ROOT / "fairseq_admin"
 BIN = Path(sys.executable).parent  # of the console commands of this environment
+PROGRESS_S = 15  # seconds between two lines of progress
 EPOCH_LINE = re.compile(r"epoch (\d+):\s+(\d+) / (\d+) ")
 
 
@@ -59,7 +66,8 @@ class Training:
 
     def inputs(self) -> str:
         """Hash of all that decides the training: config, overrides, data and code."""
-        digest = hashlib.sha256("\n".join(self.overrides).encode())
+        given = [o for o in self.overrides if not o.lstrip("+").startswith("generation.")]
+        digest = hashlib.sha256("\n".join(given).encode())
         files = [CONFIGS / f"{self.name}.yaml", *(PACKAGE / f"{name}.py" for name in self.code)]
         manifest = self.data / "manifest.json"  # of scripts/prepare.sh: has the sums of all files
         if manifest.exists():
@@ -72,15 +80,22 @@ class Training:
         return digest.hexdigest()
 
     def claim(self) -> None:
-        """Make the folder, or make sure that it is of the same inputs."""
-        stamp = self.folder / "inputs.sha256"
-        if not self.folder.exists():
-            self.folder.mkdir(parents=True)
-        if not any(self.folder.iterdir()):
-            partial = self.folder / "inputs.partial"
-            partial.write_text(self.inputs())
-            partial.rename(stamp)
-        elif not stamp.exists() or stamp.read_text() != self.inputs():
+        """Make the folder, or make sure that it is of the same inputs; by several machines at once.
+
+        Raises:
+            UserError: where it is of other inputs, or cannot be made.
+        """
+        stamp, inputs = self.folder / "inputs.sha256", self.inputs()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if all(path.name.startswith("inputs.") for path in self.folder.iterdir()):
+                partial = self.folder / f"inputs.{platform.node()}.{os.getpid()}.partial"
+                if not stamp.exists():
+                    partial.write_text(inputs)
+                    partial.rename(stamp)
+        except OSError as error:
+            raise UserError(f"cannot write {self.folder}: {error.strerror}") from None
+        if not stamp.exists() or stamp.read_text() != inputs:
             raise UserError(
                 f"{self.folder} was made from another config, code or data: give another folder, "
                 "or remove it"
@@ -122,3 +137,81 @@ class Training:
         if points and limits["max_update"]:
             shares.append(points[-1][0] / limits["max_update"])
         return max(shares)
+
+    def composed(self, overrides: Sequence[str] = ()) -> DictConfig:
+        """The whole configuration as fairseq-hydra-train composes it.
+
+        Raises:
+            UserError: for an override that fairseq does not know.
+        """
+        from fairseq.dataclass.initialize import add_defaults, hydra_init
+        from hydra import compose, initialize_config_dir
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        GlobalHydra.instance().clear()
+        hydra_init(self.name)
+        arguments = [*self.arguments(()), *overrides]
+        try:
+            with initialize_config_dir(arguments[1], version_base="1.1"):
+                config = compose(self.name, overrides=arguments[4:])
+            add_defaults(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            which = getattr(error, "override", None) or getattr(error, "full_key", None)
+            where = self.name if which is None else f"{self.name}: {which}"
+            raise UserError(f"{where}: {str(error).splitlines()[0]}") from None
+        return config
+
+    def locked_log(self, machines: int) -> IO[str]:
+        """The log of what is started here: train.log, or the first that no machine writes.
+
+        Raises:
+            UserError: where as many as there are trainings of this folder are running.
+        """
+        names = (
+            [self.log.name] if machines == 1 else [f"machine{n + 1}.log" for n in range(machines)]
+        )
+        for name in names:
+            log = open(self.folder / name, "a")  # noqa: SIM115  the caller closes it
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return log
+            except OSError:
+                log.close()
+        raise UserError(f"a training into {self.folder} is running still")
+
+    def run(self, command: List[str], tell: Callable[[str], None], machines: int = 1) -> None:
+        """Run *command* into a log, telling how far it is; UserError when it fails.
+
+        The log is locked by the command itself, so that a second start finds it also where the
+        first launcher was killed and the training goes on.
+        """
+        with self.locked_log(machines) as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder
+            )
+        start, before, told = time.monotonic(), self.share(), time.monotonic()
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)
+                if time.monotonic() - told > PROGRESS_S:
+                    told = time.monotonic()
+                    tell(self.progress() + self.remaining(told - start, before))
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(60)
+        if process.returncode:
+            path = self.folder / log.name
+            tail = "\n".join(path.read_text(errors="replace").splitlines()[-5:])
+            raise UserError(f"training failed with {process.returncode}, see {path}:\n{tail}")
+
+    def remaining(self, seconds: float, before: float) -> str:
+        """Time left, when enough was done in *seconds* since the share was *before*."""
+        share = self.share()
+        if share <= before:
+            return ""
+        left = seconds / (share - before) * (1 - share)
+        return f", {left / 3600:.1f} h left" if left > 3600 else f", {left / 60:.0f} min left"

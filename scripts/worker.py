@@ -3,6 +3,7 @@
 
 Usage:   scripts/run.sh runs it, by itself or under torchrun
          python scripts/worker.py ARGUMENTS OF fairseq-hydra-train
+         python scripts/worker.py --mend FOLDER      (before a SLURM job, which runs fairseq itself)
 
 It does not import fairseq_admin: fairseq does, and takes no module twice.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 SAVE_DIR = "checkpoint.save_dir="
 CPU = "common.cpu=true"
-SAVED = re.compile(r"checkpoint(\d+|_\d+_\d+)\.pt")  # by epoch or update: what fairseq saves first
+SAVED = re.compile(r"checkpoint(\d+|_\d+_\d+|_best)\.pt")  # what fairseq saves before the last
 
 
 def mend(folder: Path) -> None:
@@ -39,6 +40,9 @@ def mend(folder: Path) -> None:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--mend"]:
+        mend(Path(sys.argv[2]))
+        return
     rank = int(os.environ.get("RANK", 0))  # torchrun sets it, and runs this anew after a failure
     if rank == 0:
         (folder,) = (a[len(SAVE_DIR) :] for a in sys.argv if a.startswith(SAVE_DIR))

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -134,8 +135,43 @@ def test_evaluate(folder):
     assert (folder / "checkpoints" / "eval" / "serve" / "model.bin").exists() and "BLEU" in out
 
 
-def test_tables_are_those_of_the_records():
-    command = [sys.executable, ROOT / "scripts" / "table.py", "--check", ROOT / "README.md"]
+def recipe_commands():
+    """The lines that run a recipe, as words."""
+    lines = "".join(BLOCKS).splitlines()
+    return [shlex.split(line, comments=True)[2:] for line in lines if "bash scripts/run.sh" in line]
+
+
+@pytest.mark.parametrize("words", recipe_commands(), ids=" ".join)
+def test_recipes_are_understood(words, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from run import main
+
+    monkeypatch.setattr(sys, "argv", ["run.sh", *words, "--dry-run"])
+    if "--help" in words:
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 0
+        return
+    main()
+    out = capsys.readouterr().out
+    assert "tokens an update" in out and "evaluate.sh" in out and "\ncheckpoint:\n" in out
+
+
+def test_own_text_is_prepared(folder):
+    block = block_with("prepare.sh --train")
+    line = next(x for x in block.splitlines() if "--train" in x)
+    raw = re.sub(r"(\w+\.(?:de|en))\b", r"raw/\1", line).replace("scripts/", f"{ROOT}/scripts/")
+    out = bash(f"{raw} --subwords 60", folder)
+    assert "train 200, valid 20, test 20 pairs" in out
+    assert (folder / "runs/data/mine/bin/train.de-en.de.bin").exists()
+    assert (folder / "runs/data/mine/raw/test.en").read_text() == (
+        folder / "raw/test.en"
+    ).read_text()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/costs.md"])
+def test_tables_are_those_of_the_records(page):
+    command = [sys.executable, ROOT / "scripts" / "table.py", "--check", ROOT / page]
     run = subprocess.run(list(map(str, command)), stderr=subprocess.PIPE, text=True)
     assert run.returncode == 0, run.stderr
 

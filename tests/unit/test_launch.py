@@ -1,0 +1,238 @@
+"""scripts/launch.py and scripts/worker.py: the effective batch, the command line, a torn file."""
+
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from omegaconf import OmegaConf
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))  # the scripts are no package
+
+from launch import OWN_STORE, Hardware, Launch, update_freq, world_of  # noqa: E402
+from recipes import load_recipes  # noqa: E402
+from training import Training  # noqa: E402
+from worker import mend  # noqa: E402
+
+from fairseq_admin.errors import UserError  # noqa: E402
+
+RECIPES = list(load_recipes())
+FOLDER = Path("/runs/a folder")
+
+
+def launched(name="wmt14_en_de_admin_18l", overrides=(), **hardware) -> Launch:
+    return Launch(Training(name, Path("/data"), FOLDER, overrides), Hardware(**hardware))
+
+
+def total(launch: Launch) -> int:
+    return launch.world * launch.max_tokens * launch.freq
+
+
+def of_recipe(name: str) -> int:
+    config = Training(name, Path("/data"), FOLDER).config
+    freq = OmegaConf.select(config, "optimization.update_freq", default=[1])[0]
+    return world_of(config) * config.dataset.max_tokens * freq
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_effective_batch_is_kept_or_the_nearest_choices_are_told(name):
+    published, refused = of_recipe(name), 0
+    assert total(launched(name)) == published
+    for gpus in (1, 2, 3, 4, 7, 8, 16, 64):
+        try:
+            launch = launched(name, gpus=gpus)
+        except UserError as error:
+            refused += 1
+            assert f"{published:,} an update" in error.message
+            choices = re.findall(r"(--gpus|--max-tokens) (\d+) \(update-freq (\d+)\)", str(error))
+            assert choices, error.message
+            for option, value, freq in choices:
+                chosen = {"gpus": gpus, option[2:].replace("-", "_"): int(value)}
+                accepted = launched(name, **chosen)
+                assert (total(accepted), accepted.freq) == (published, int(freq)), option
+        else:
+            assert total(launch) == published and launch.world == gpus
+            assert f"optimization.update_freq=[{launch.freq}]" in launch.overrides()
+    assert 0 < refused < 8
+
+
+def test_choices_for_several_machines_are_gpus_a_machine():
+    with pytest.raises(UserError) as refused:
+        launched(gpus=3, nodes=2, rendezvous="a:1")
+    for gpus in re.findall(r"--gpus (\d+)", str(refused.value)):
+        accepted = launched(gpus=int(gpus), nodes=2, rendezvous="a:1")
+        assert total(accepted) == 32768 and accepted.world == 2 * int(gpus)
+
+
+def test_less_memory_more_batches():
+    launch = launched(max_tokens=2048)
+    assert (launch.world, launch.max_tokens, launch.freq) == (4, 2048, 4)
+    assert "dataset.max_tokens=2048" in launch.overrides()
+    assert launch.batch() == "4 GPUs x 2048 tokens x update-freq 4 = 32,768"
+    with pytest.raises(UserError, match=r"--max-tokens 8192 \(update-freq 1\)"):
+        launched(max_tokens=3000)
+
+
+def test_an_override_of_the_batch_is_the_recipe_then():
+    assert launched(overrides=["dataset.max_tokens=1000"], gpus=1).freq == 4
+    assert launched(overrides=["optimization.update_freq=[8]"], gpus=8).freq == 4
+
+
+MISTAKES = {
+    "--gpus 0: give 1 or more": {"gpus": 0},
+    "--nodes 0: give 1 or more": {"nodes": 0},
+    "--max-tokens -5: give 1 or more": {"max_tokens": -5},
+    "--nodes: give --rendezvous HOST:PORT": {"nodes": 2},
+    "4 GPUs are not 3 equal machines": {"nodes": 3, "rendezvous": "a:1"},
+    "give timeout_min=MINUTES": {"slurm": ["partition=gpu"]},
+    "--slurm gpu: give KEY=VALUE": {"slurm": ["gpu"]},
+    "leave out --slurm, --cpu and --smoke": {"cpu": True, "slurm": ["timeout_min=60"]},
+    "update_freq=[1, 2]: give one": {"overrides": ["optimization.update_freq=[1,2]"]},
+    "dataset.max_tokens: the effective batch": {"overrides": ["dataset.max_tokens=null"]},
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_a_mistake_is_one_line(message):
+    with pytest.raises(UserError) as refused:
+        launched(**MISTAKES[message])
+    assert message in refused.value.message and "\n" not in refused.value.message
+
+
+def test_one_process_needs_no_launcher():
+    python, worker, *arguments = launched(gpus=1).command()
+    assert Path(python).name == "python" and worker == str(SCRIPTS / "worker.py")
+    assert f"checkpoint.save_dir={FOLDER}" in arguments
+
+
+def test_torchrun_on_one_machine_and_on_several():
+    env, own_store, torchrun, *words = launched().command()
+    assert (env, own_store) == ("env", OWN_STORE)
+    assert Path(torchrun).name == "torchrun" and "--standalone" in words
+    assert "--nproc-per-node=4" in words and "--max-restarts=3" in words
+    several = launched(nodes=2, rendezvous="node1:29400").command()
+    for word in ("--nproc-per-node=2", "--nnodes=2", "--rdzv-endpoint=node1:29400"):
+        assert word in several
+    assert "--standalone" not in several
+    assert "hydra.job.name=train" in several  # rank 0 may be on any of them: it writes train.log
+    assert "distributed_training.distributed_world_size=4" in several
+
+
+def test_processors_take_gloo_and_single_precision():
+    one, two = launched(gpus=1, cpu=True).overrides(), launched(gpus=2, cpu=True).overrides()
+    for overrides in (one, two):
+        assert {"common.cpu=true", "common.fp16=false"} <= set(overrides)
+    gloo = "distributed_training.distributed_backend=gloo"
+    assert gloo in two and gloo not in one
+    assert launched(cpu=True).world == 1  # the recipe's 4 GPUs, one after another
+    assert launched(cpu=True).freq == 4
+
+
+def test_one_slurm_job_a_run():
+    slurm = ["timeout_min=600", "partition=gpu", "gpus_per_node=0"]
+    launch = launched(gpus=2, nodes=2, slurm=slurm)  # meets without --rendezvous
+    program, *words = launch.command()
+    assert Path(program).name == "fairseq-hydra-train"
+    options = [i for i, word in enumerate(words) if word.startswith("--")]
+    first = next(i for i, word in enumerate(words) if "=" in word)
+    assert max(options) < first  # argparse takes hydra's overrides in one place only
+    launcher = dict(
+        w.partition("hydra.launcher.")[2].split("=", 1) for w in words if ".launcher." in w
+    )
+    assert launcher["nodes"] == "2" and launcher["tasks_per_node"] == "2"
+    assert launcher["gpus_per_node"] == "0" and launcher["timeout_min"] == "600"  # as given
+    assert launcher["name"] == FOLDER.name
+    (port,) = (w for w in words if w.startswith("distributed_training.distributed_port="))
+    other = Launch(Training(launch.training.name, Path("/data"), Path("/b")), launch.hardware)
+    assert port not in other.command()  # two jobs may share a machine
+
+
+def test_hardware_is_handed_to_another_recipe():
+    hardware = Hardware(2, 3, False, None, "a:1", ["timeout_min=60"])
+    words = "--gpus 2 --rendezvous a:1 --nodes 3 --slurm timeout_min=60"
+    assert hardware.flags() == words.split()
+    assert Hardware(cpu=True).flags() == ["--nodes", "1", "--cpu"]
+
+
+# A training that was killed
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A run folder with checkpoints of known content, in the order that fairseq writes them."""
+
+    def save(name: str, content: str) -> Path:
+        with zipfile.ZipFile(tmp_path / name, "w") as z:
+            z.writestr("data.pkl", content * 1000)
+        return tmp_path / name
+
+    def tear(name: str) -> None:
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes()[:-40])
+
+    def content(name: str) -> str:
+        with zipfile.ZipFile(tmp_path / name) as z:
+            return z.read("data.pkl").decode()[0]
+
+    return SimpleNamespace(folder=tmp_path, save=save, tear=tear, content=content)
+
+
+def test_whole_checkpoints_are_left_alone(saved):
+    for name in ("checkpoint1.pt", "checkpoint_best.pt", "checkpoint_last.pt"):
+        saved.save(name, "1")
+    saved.save("checkpoint_2_30.pt", "2")  # saved, not yet copied: the last is of before, but whole
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in saved.folder.iterdir()}
+    mend(saved.folder)
+    assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in saved.folder.iterdir()}
+
+
+@pytest.mark.parametrize("newest", ["checkpoint2.pt", "checkpoint_2_30.pt", "checkpoint_best.pt"])
+def test_a_torn_last_checkpoint_is_copied_anew_from_the_newest(saved, newest):
+    saved.save("checkpoint_1_10.pt", "0")
+    saved.save("checkpoint1.pt", "1")
+    saved.save(newest, "2")
+    saved.save("checkpoint_last.pt", "x")
+    saved.tear("checkpoint_last.pt")
+    mend(saved.folder)
+    assert saved.content("checkpoint_last.pt") == "2"
+    assert not list(saved.folder.glob("*.partial"))
+
+
+def test_a_torn_best_checkpoint_is_no_source(saved):
+    saved.save("checkpoint1.pt", "1")
+    for name in ("checkpoint_best.pt", "checkpoint_last.pt"):
+        saved.save(name, "x")
+        saved.tear(name)
+    mend(saved.folder)
+    assert saved.content("checkpoint_last.pt") == "1"
+    assert not (saved.folder / "checkpoint_best.pt").exists()
+
+
+def test_where_none_is_left_training_starts_anew(saved):
+    saved.save("checkpoint_last.pt", "x")
+    saved.tear("checkpoint_last.pt")
+    (saved.folder / "checkpoint1.pt.tmp").write_bytes(b"half")  # of a save that never ended
+    (saved.folder / "checkpoint_last.partial").write_bytes(b"half")  # of a mend that never ended
+    mend(saved.folder)
+    assert not list(saved.folder.glob("checkpoint*.pt"))
+
+
+def test_mending_ahead_of_a_slurm_job(saved):
+    saved.save("checkpoint1.pt", "1")
+    launch = launched(gpus=1, slurm=["timeout_min=60"])
+    (setup,) = (w for w in launch.command() if w.startswith("hydra.launcher.setup="))
+    (command,) = OmegaConf.create(setup.partition("=")[2])
+    words = shlex.split(command)
+    assert words[-1] == str(FOLDER)
+    subprocess.run([*words[:-1], str(saved.folder)], check=True)
+    assert saved.content("checkpoint_last.pt") == "1"
+
+
+def test_a_config_without_hardware_is_of_one_process():
+    config = OmegaConf.create({"dataset": {"max_tokens": 4096}, "optimization": {}})
+    assert update_freq(config, 1, 1024) == 4
