@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Dict, Sequence
 
+from costs import load_costs
 from omegaconf import OmegaConf
 from training import ROOT, Training
 
@@ -19,12 +20,15 @@ def load_recipes() -> Dict[str, Dict[str, Any]]:
 
 
 def listing(recipes: Dict[str, Dict[str, Any]]) -> str:
-    """One line a recipe: layers, batch, published BLEU."""
-    rows = [("recipe", "pairs", "layers", "GPUs x tokens x update-freq", "published BLEU")]
+    """One line a recipe: pairs, layers, GPUs, hours on these and disk (docs/costs.md), published
+    BLEU."""
+    heads = ("pairs", "layers", "GPUs x tokens x update-freq", "A100 hours", "GB of disk")
+    rows = [("recipe", *heads, "published BLEU")]
+    costs = load_costs()
     for name, facts in recipes.items():
         config = Training(name, ROOT, ROOT).config
         lines = OmegaConf.load(ROOT / "data" / facts["corpus"] / "corpus.yaml").lines
-        published = facts["published"]
+        cost, published = costs[name], facts["published"]
         rows.append(
             (
                 name,
@@ -32,6 +36,8 @@ def listing(recipes: Dict[str, Dict[str, Any]]) -> str:
                 f"{config.model.encoder_layers}-{config.model.decoder_layers}",
                 f"{config.distributed_training.distributed_world_size} x "
                 f"{config.dataset.max_tokens} x {config.optimization.update_freq[0]}",
+                f"{cost['hours']['A100']:.0f}",
+                f"{cost['corpus_gb'] + cost['checkpoints_gb']:.0f}",
                 "diverged" if published is None else str(published),
             )
         )

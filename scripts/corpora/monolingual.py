@@ -4,7 +4,6 @@ import os
 import queue
 import subprocess
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -98,8 +97,8 @@ class BackTranslation:
             with whole_file(str(stamp)) as f:
                 f.write(digest)
         todo = [name for name in sorted(mono["files"]) if not (folder / name).exists()]
-        devices: queue.Queue[int] = queue.Queue()
-        for device in range(self.options.decoders):
+        devices: queue.Queue[str] = queue.Queue()
+        for device in visible_devices(self.options.decoders):
             devices.put(device)
         done = len(mono["files"]) - len(todo)
         with progress("translate") as show, ThreadPoolExecutor(self.options.decoders) as pool:
@@ -113,35 +112,38 @@ class BackTranslation:
                 for job in jobs:
                     job.cancel()
 
-    def translate_shard(self, name: str, model: Path, devices: "queue.Queue[int]") -> None:
+    def translate_shard(self, name: str, model: Path, devices: "queue.Queue[str]") -> None:
         """Write translations/NAME, line by line those of mono/NAME, in subwords."""
         shard, device = self.out / "mono" / name, devices.get()
+        folder = self.out / "translations" / f"{name}.partial"  # of a killed one, too
         try:
-            with tempfile.TemporaryDirectory(dir=self.out) as folder:
-                dictionary = self.data / "bin" / f"dict.{self.target}.txt"
-                preprocess(
-                    ["-s", self.target, "-t", self.source, "--only-source"]
-                    + ["--srcdict", str(dictionary), "--workers", "1", "--destdir", folder]
-                    + ["--testpref", link(shard, Path(folder), self.target)]
-                )
-                copyfile(dictionary, Path(folder) / f"dict.{self.source}.txt")
-                output = Path(folder) / "generate.txt"
-                self.generate(folder, model, output, device)
-                found = split_blocks(read_lines(str(output)), str(output))["H"]
+            rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            dictionary = self.data / "bin" / f"dict.{self.target}.txt"
+            preprocess(
+                ["-s", self.target, "-t", self.source, "--only-source"]
+                + ["--srcdict", str(dictionary), "--workers", "1", "--destdir", str(folder)]
+                + ["--testpref", link(shard, folder, self.target)]
+            )
+            copyfile(dictionary, folder / f"dict.{self.source}.txt")
+            output = folder / "generate.txt"
+            self.generate(folder, model, output, device)
+            found = split_blocks(read_lines(str(output)), str(output))["H"]
             with open(shard, encoding="utf-8") as f:
                 count = sum(1 for _ in f)
             with whole_file(str(self.out / "translations" / name)) as f:
                 f.writelines(f"{found.get(i, '')}\n" for i in range(count))
+            rmtree(folder)
         finally:
             devices.put(device)
 
-    def generate(self, folder: str, model: Path, output: Path, device: int) -> None:
+    def generate(self, folder: Path, model: Path, output: Path, device: str) -> None:
         """fairseq-generate on one device."""
-        command = [str(BIN / "fairseq-generate"), folder, "--user-dir", "fairseq_admin"]
+        command = [str(BIN / "fairseq-generate"), str(folder), "--user-dir", "fairseq_admin"]
         command += ["-s", self.target, "-t", self.source, "--path", str(model)]
         command += ["--gen-subset", "test", "--required-batch-size-multiple", "1"]
         command += ["--max-tokens", "8000", *self.options.decoding.split()]
-        env = {**os.environ, "CUDA_VISIBLE_DEVICES": str(device)}
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": device}
         if self.options.cpu:
             command, env = [*command, "--cpu"], {**os.environ, "OMP_NUM_THREADS": "1"}
         with open(output, "w") as f:
@@ -206,6 +208,12 @@ class BackTranslation:
         self.translate(mono, model)
         pairs = self.filter(mono)
         return {"mono": mono, "pairs": pairs, "bin": self.binarize(pairs)}
+
+
+def visible_devices(count: int) -> List[str]:
+    """Names of *count* GPUs, those that CUDA_VISIBLE_DEVICES leaves, if it is set."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",")[:count] if given else list(map(str, range(count)))
 
 
 def open_text(stack: ExitStack, path: Path) -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))  # no package
 
-from corpora.monolingual import plausible  # noqa: E402
+from corpora.monolingual import plausible, visible_devices  # noqa: E402
 
 PAIRS = {
     "as long": ("a b c", "x y z", True),
@@ -28,3 +28,10 @@ PAIRS = {
 def test_a_pair_may_be_a_translation(case):
     translation, original, kept = PAIRS[case]
     assert plausible(f"{translation}\n", f"{original}\n") is kept
+
+
+def test_gpus_are_those_that_the_user_left(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_devices(2) == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    assert visible_devices(2) == ["3", "5"]
