@@ -3,8 +3,9 @@
 of the reverse direction, in shards, and put the pairs beside the bitext as its second training set.
 
 Usage:   scripts/back_translate.py REVERSE_MODEL.pt --data DATA --output OUT
-             --corpus CORPUS [--monolingual FILE ...] [options]
-Inputs:  DATA as scripts/prepare.sh made it; monolingual text, a sentence a line, gzipped or not
+             [--monolingual FILE ...] [options]
+Inputs:  DATA as scripts/prepare.sh made it; monolingual text, a sentence a line, gzipped or not, to
+         be treated as DATA was (default: downloaded, where the corpus of DATA has some)
 Outputs: OUT/bin: train, valid, test and dictionaries of the bitext, and train1, the
          back-translations; fairseq reads both, `task.upsample_primary` repeats the bitext.
          OUT/mono (shards of subwords), OUT/translations (a file a shard), OUT/pairs, manifest.json
@@ -18,7 +19,8 @@ import os
 from pathlib import Path
 from typing import List
 
-from corpora.corpus import Corpus, load_corpus
+import torch
+from corpora.corpus import Corpus, corpus_of
 from corpora.fetch import fetch
 from corpora.monolingual import DECODING, BackTranslation, Options
 from corpora.writing import locked
@@ -51,7 +53,6 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="checkpoint of the reverse direction")
     parser.add_argument("--data", type=Path, required=True, help="the bitext, by prepare.sh")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--corpus", required=True, help="treat the text as this corpus is")
     parser.add_argument("--monolingual", type=Path, nargs="+", metavar="FILE", help="your own")
     parser.add_argument("--mirror", help="of the downloads, see prepare.sh")
     parser.add_argument("--shard-lines", type=int, default=1_000_000)
@@ -65,7 +66,12 @@ def main() -> None:
     for path in (options.model, data / "manifest.json", *(options.monolingual or [])):
         if not path.is_file():
             raise UserError(f"no such file: {path}")
-    corpus = load_corpus(options.corpus)
+    if not options.cpu and options.decoders > torch.cuda.device_count():
+        raise UserError(
+            f"--decoders {options.decoders}: there are {torch.cuda.device_count()} GPUs here; "
+            "give fewer, or --cpu"
+        )
+    corpus = corpus_of(json.loads((data / "manifest.json").read_text())["corpus"])
     how = Options(
         options.shard_lines, options.decoders, options.decoding, options.cpu, options.processes
     )

@@ -103,7 +103,7 @@ class Costs:
             "corpus_gb": round((downloads + text * ASSUMED["disk_bytes_a_text_byte"]) / GB, 1),
             "checkpoints_gb": round(checkpoints / GB, 1),
             "at_least": "reverse" in self.facts,  # the back-translated text is not counted
-            "published": self.facts["published"] or "diverged",
+            "published": self.facts["published"],
             "source": self.facts["source"],
             "checked": self.facts["checked"],
         }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import List, Optional
 
 from omegaconf import DictConfig
-from training import BIN, ROOT, Training
+from training import BIN, ROOT, Training, load_config, quoted
 
 from fairseq_admin.errors import UserError
 
@@ -77,6 +77,12 @@ def world_of(config: DictConfig) -> int:
     return config.get("distributed_training", {}).get("distributed_world_size", 1)
 
 
+def tokens_of(config: DictConfig) -> int:
+    """Most tokens of an update."""
+    freq = (config.optimization.get("update_freq") or [1])[0]
+    return world_of(config) * config.dataset.max_tokens * freq
+
+
 def update_freq(config: DictConfig, world: int, max_tokens: int, nodes: int = 1) -> int:
     """Batches that each of *world* processes adds up before an update, so that
     processes x tokens x batches is the recipe's.
@@ -106,6 +112,11 @@ def update_freq(config: DictConfig, world: int, max_tokens: int, nodes: int = 1)
     )
 
 
+def slurm_value(value: str) -> str:
+    """*value* of an option of SLURM as hydra reads it, lists and dictionaries as they are."""
+    return value if value[:1] in "[{" else quoted(value)
+
+
 def fits(total: int, world: int, max_tokens: int) -> bool:
     """Whether whole batches add up to *total*."""
     return total % (world * max_tokens) == 0
@@ -131,12 +142,13 @@ class Launch:
         self.freq = update_freq(config, self.world, self.max_tokens, hardware.nodes)
 
     def batch(self) -> str:
-        """The effective batch, as a sum."""
+        """The effective batch, as a sum, and the recipe's where overrides made it another."""
         kind = "processes" if self.hardware.cpu else "GPUs"
         total = self.world * self.max_tokens * self.freq
-        return (
-            f"{self.world} {kind} x {self.max_tokens} tokens x update-freq {self.freq} = {total:,}"
-        )
+        told = f"{self.world} {kind} x {self.max_tokens} tokens x update-freq {self.freq}"
+        told += f" = {total:,}"
+        recipe = tokens_of(load_config(self.training.name))
+        return told if total == recipe else f"{told} (not the recipe's {recipe:,})"
 
     def overrides(self) -> List[str]:
         """Of the config, for this hardware."""
@@ -164,9 +176,10 @@ class Launch:
         """The command line, to be run on every machine (with SLURM: once)."""
         if self.hardware.slurm is not None:
             return self.slurm()
+        worker = [WORKER, str(self.training.folder)]
         arguments = [*self.training.arguments(), *self.overrides()]
         if self.world == 1:
-            return [str(BIN / "python"), WORKER, *arguments]
+            return [str(BIN / "python"), *worker, *arguments]
         torchrun = ["env", OWN_STORE, str(BIN / "torchrun"), f"--nproc-per-node={self.processes}"]
         torchrun.append(f"--max-restarts={RESTARTS}")
         if self.hardware.nodes > 1:
@@ -176,12 +189,12 @@ class Launch:
             arguments.append("hydra.job.name=train")  # rank 0, wherever it is, writes train.log
         else:
             torchrun.append("--standalone")
-        return [*torchrun, WORKER, *arguments]
+        return [*torchrun, *worker, *arguments]
 
     def slurm(self) -> List[str]:
         """One job by hydra's submitit launcher, sent anew when it is preempted or out of time."""
         folder = self.training.folder
-        mend = shlex.join([str(BIN / "python"), WORKER, "--mend", str(folder)])
+        mend = shlex.join([str(BIN / "python"), WORKER, str(folder)])
         launcher = {
             "nodes": self.hardware.nodes,
             "tasks_per_node": self.processes,
@@ -194,7 +207,8 @@ class Launch:
         }
         given = dict(option.partition("=")[::2] for option in self.hardware.slurm)
         options = [
-            f"{'++' * ('.' in key)}hydra.launcher.{key}={value}"  # ++: a new key of a dictionary
+            # ++: a new key of a dictionary; quoted: a comma would be several jobs
+            f"{'++' * ('.' in key)}hydra.launcher.{key}={slurm_value(str(value))}"
             for key, value in {**launcher, **given}.items()
         ]
         return [

@@ -24,7 +24,7 @@ from typing import Any, Dict, Tuple
 
 from corpora.corpus import SPLITS, Corpus, Text, known_corpora, load_corpus
 from corpora.preparation import Preparation
-from corpora.writing import locked, writing
+from corpora.writing import locked
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
@@ -100,9 +100,6 @@ def main() -> None:
     if not corpus.train:
         raise UserError("your own text goes by --train FILE FILE and --valid FILE FILE")
     with locked(out / "preparation", "preparation"):
-        with writing(out / "manifest.json"):
-            for path in out.glob("manifest.json*"):  # there when all is finished; and its partials
-                path.unlink()
         mirror = options.mirror
         if options.sample:
             from corpora.sample import write_sample  # needs Babel and num2words

@@ -23,7 +23,7 @@ from typing import Any, Dict, List, Sequence
 
 from launch import Hardware, Launch
 from omegaconf import OmegaConf
-from recipes import load_recipes, parsed
+from recipes import averaged, load_recipes, parsed, smoke_overrides, smoke_shards
 from training import BIN, ROOT, Training
 
 from fairseq_admin.errors import UserError
@@ -35,30 +35,12 @@ EVALUATION = {  # steps of scripts/evaluate.sh, and what each needs in RUN_DIR/e
     "score": "generate.txt",
     "fold": "score.json",
 }
-SMOKE = [  # the same recipe in a minute on two cores
-    "common.log_interval=5",
-    "distributed_training.distributed_world_size=2",
-    "dataset.max_tokens=500",
-    "dataset.num_workers=0",
-    "optimization.update_freq=[1]",
-    "optimization.max_epoch=2",
-    "optimization.max_update=0",
-    "lr_scheduler.warmup_updates=20",
-    "checkpoint.keep_last_epochs=2",
-    "checkpoint.save_interval_updates=4",
-    "checkpoint.keep_interval_updates=1",
-    "model.encoder_embed_dim=32",
-    "model.encoder_ffn_embed_dim=64",
-    "model.encoder_attention_heads=2",
-    "model.decoder_attention_heads=2",
-]
 # overrides that would say another thing than the option does
 OWN = {
     "common.seed": "--seed",
     "checkpoint.save_dir": "--output",
     "task.data": "--data",
 }
-SMOKE_DEPTH = 6  # layers of a recipe to one of its smoke test
 Command = List[str]
 
 
@@ -71,14 +53,12 @@ class Run:
         if options.smoke:
             home = (options.output or home / "smoke").resolve()
         self.bitext = (options.data or home / "data" / facts["corpus"]).resolve()
-        self.data = home / "data" / name if facts.get("reverse") else self.bitext
-        self.folder = (options.output or home).resolve() / f"{name}_seed{seed}"
+        runs = (options.output or home).resolve()
+        self.data = runs / "data" / name if facts.get("reverse") else self.bitext
+        self.folder = runs / f"{name}_seed{seed}"
         overrides = [f"common.seed={seed}", *options.overrides]
         if options.smoke:
-            sizes = Training(name, self.data, self.folder).config.model
-            for stack in ("encoder_layers", "decoder_layers"):
-                overrides.insert(1, f"model.{stack}={max(2, sizes[stack] // SMOKE_DEPTH)}")
-            overrides[1:1] = SMOKE
+            overrides[1:1] = smoke_overrides(name)
         self.training = Training(name, self.data, self.folder, overrides)
         self.launch = Launch(self.training, options.hardware)
 
@@ -106,9 +86,11 @@ class Run:
         seed, runs = str(self.facts["seeds"][0]), self.folder.parent
         train = ["bash", str(ROOT / "scripts/run.sh"), reverse, "--data", str(self.bitext), *smoke]
         train += ["--output", str(runs), "--seed", seed, "--to", "average", *hardware.flags()]
+        given = [o for o in self.options.overrides if o.startswith("common.")]  # fp16, bf16
+        train += ["--", *given] if given else []
         model = runs / f"{reverse}_seed{seed}" / "eval" / "mean.pt"
         translate = [str(BIN / "python"), "-W", "ignore", str(ROOT / "scripts/back_translate.py")]
-        translate += [str(model), "--data", str(self.bitext), "--corpus", self.facts["corpus"]]
+        translate += [str(model), "--data", str(self.bitext)]
         translate += ["--output", str(self.data), "--decoders", str(self.launch.processes)]
         if self.options.mirror:
             translate += ["--mirror", self.options.mirror]
@@ -195,18 +177,6 @@ def check(name: str, overrides: Sequence[str]) -> None:
             raise UserError(f"{override}: give {option}")
     if overrides:
         Training(name, ROOT, ROOT).composed(overrides)
-
-
-def averaged(checkpoint: Any) -> Command:
-    """Options of evaluate.sh: the mean of the checkpoints that the config keeps."""
-    if checkpoint.get("keep_last_epochs", -1) > 0:
-        return ["--num-epoch-checkpoints", str(checkpoint.keep_last_epochs)]
-    return ["--num-update-checkpoints", str(checkpoint.keep_interval_updates)]
-
-
-def smoke_shards(smoke: bool) -> Command:
-    """Options of back_translate.py where little is to be translated."""
-    return ["--shard-lines", "40", "--sample"] if smoke else []
 
 
 def say(message: str) -> None:

@@ -6,4 +6,8 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 [[ ! -d $root/.venv/bin ]] || export PATH="$root/.venv/bin:$PATH"
+command -v fairseq-hydra-train >/dev/null || {
+    echo "$(basename "$0"): no fairseq here: run bash scripts/setup.sh first" >&2
+    exit 1
+}
 exec python -W ignore "$root/scripts/run.py" "$@"

@@ -42,6 +42,14 @@ def method_of(config: DictConfig) -> str:
     return kinds[0] if kinds[0] == kinds[1] else "/".join(kinds)
 
 
+def quoted(value: str) -> str:
+    """*value* in an override as hydra reads it: a path may hold commas, brackets and umlauts."""
+    if re.fullmatch(r"[\w/.:+@-]+", value, re.ASCII):
+        return value
+    escaped = re.sub(r"(\\*)(?='|$)", r"\1\1", value).replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 class Training:
     """A config of configs/, trained on DATA/bin into *folder* with hydra *overrides*.
 
@@ -72,6 +80,8 @@ class Training:
         manifest = self.data / "manifest.json"  # of scripts/prepare.sh: has the sums of all files
         if manifest.exists():
             files.append(manifest)
+        elif (self.data / "bin" / "made.json").exists():
+            raise UserError(f"{self.data} is not finished: run the step prepare to its end")
         else:
             binarized = (self.data / "bin").iterdir()
             files += sorted(p for p in binarized if p.suffix in DATA_SUFFIXES)
@@ -105,10 +115,10 @@ class Training:
         """Of fairseq-hydra-train, from any folder."""
         return [
             *("--config-dir", str(CONFIGS), "--config-name", self.name),
-            f"task.data={self.data / 'bin'}",
-            f"checkpoint.save_dir={self.folder}",
-            f"common.user_dir={PACKAGE}",
-            *(f"hydra.{kind}.dir={self.folder}" for kind in folders),
+            f"task.data={quoted(str(self.data / 'bin'))}",
+            f"checkpoint.save_dir={quoted(str(self.folder))}",
+            f"common.user_dir={quoted(str(PACKAGE))}",
+            *(f"hydra.{kind}.dir={quoted(str(self.folder))}" for kind in folders),
             *self.overrides,
         ]
 

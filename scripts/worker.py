@@ -2,8 +2,9 @@
 """fairseq-hydra-train, as one of the processes of a training that may have been killed before.
 
 Usage:   scripts/run.sh runs it, by itself or under torchrun
-         python scripts/worker.py ARGUMENTS OF fairseq-hydra-train
-         python scripts/worker.py --mend FOLDER      (before a SLURM job, which runs fairseq itself)
+         python scripts/worker.py RUN_DIR [ARGUMENTS OF fairseq-hydra-train]
+         Without arguments it only mends the checkpoints there: before a SLURM job, which runs
+         fairseq itself.
 
 It does not import fairseq_admin: fairseq does, and takes no module twice.
 """
@@ -15,7 +16,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-SAVE_DIR = "checkpoint.save_dir="
 CPU = "common.cpu=true"
 SAVED = re.compile(r"checkpoint(\d+|_\d+_\d+|_best)\.pt")  # what fairseq saves before the last
 
@@ -40,13 +40,12 @@ def mend(folder: Path) -> None:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--mend"]:
-        mend(Path(sys.argv[2]))
-        return
     rank = int(os.environ.get("RANK", 0))  # torchrun sets it, and runs this anew after a failure
+    folder = Path(sys.argv.pop(1))
     if rank == 0:
-        (folder,) = (a[len(SAVE_DIR) :] for a in sys.argv if a.startswith(SAVE_DIR))
-        mend(Path(folder))
+        mend(folder)
+    if len(sys.argv) == 1:
+        return
     if CPU in sys.argv and "RANK" in os.environ:  # fairseq reads it itself on GPUs alone
         sys.argv.append(f"distributed_training.distributed_rank={rank}")
     from fairseq_cli.hydra_train import cli_main

@@ -167,6 +167,15 @@ def load_corpus(name: str, data: Path = DATA) -> Corpus:
     return corpus
 
 
+def corpus_of(entries: Dict[str, Any]) -> Corpus:
+    """The corpus of a manifest.json, without its texts."""
+    sources = {name: Source(**source) for name, source in entries["sources"].items()}
+    cleans = {key: clean_of(entries[key]) for key in ("clean", "clean_subwords")}
+    languages, names = tuple(entries["languages"]), tuple(entries["monolingual"])
+    kinds = {"sources": sources, "languages": languages, "monolingual": names, **cleans}
+    return Corpus(**{**entries, **kinds})
+
+
 def known_corpora(data: Path = DATA) -> List[str]:
     """Names of the corpora that can be downloaded."""
     paths = sorted(data.glob("*/corpus.yaml"))

@@ -18,6 +18,7 @@ from corpora.parallel import batches, in_order, progress
 from corpora.reading import read_pairs
 from corpora.splits import Splits, read_lines
 from corpora.steps import combined, discard, made, run_step, sha256
+from corpora.writing import writing
 from fairseq_admin.errors import UserError
 
 HERE = Path(__file__).resolve().parent
@@ -89,7 +90,7 @@ class Preparation:
         paths = self.paths(t)
         with progress(f"tok: {split}, {paths[0].name}") as show:
             pairs = batches(read_pairs(*paths, t.format, show))
-            arguments = (self.corpus, training, not training or bool(every))
+            arguments = (self.corpus, training, not training or bool(every), split == "test")
             for batch in in_order(text.treat, pairs, self.processes, text.prepare, arguments):
                 if batch.unreadable and not training:
                     side, number = batch.unreadable
@@ -200,8 +201,12 @@ class Preparation:
         return self.step("bin", combined(spm["files"], bpe["files"]), make)
 
     def step(self, name: str, digest: str, make: Callable[[Path], Dict[str, Any]]) -> Any:
-        """A step of STEPS; what was made after it goes before it is made anew."""
+        """A step of STEPS; what was made after it, and the manifest of all, go before it is made
+        anew."""
         if made(self.out / name).get("digest") != digest:
+            with writing(self.out / "manifest.json"):
+                for path in self.out.glob("manifest.json*"):  # and what a killed process left of it
+                    path.unlink()
             for later in STEPS[STEPS.index(name) :]:
                 discard(self.out / later)
         return run_step(self.out / name, digest, make)

@@ -24,6 +24,8 @@ SEGMENT = re.compile(rb"\s*<seg\s+id\s*=\s*\"?([^\">]*)\"?\s*>\s*(.*?)\s*</seg>\
 class Lines:
     """Lines of a file, gzipped or not, that can say how far it has been read."""
 
+    segment = b""  # id of the <seg> read last
+
     def __init__(self, path: Path) -> None:
         try:
             self.path, self.size = path, path.stat().st_size
@@ -73,6 +75,7 @@ def segments(lines: Lines) -> Iterator[Line]:
     for number, line in lines:
         match, count = SEGMENT.match(line), line.lower().count(b"<seg")
         if match and count == 1:
+            lines.segment = match.group(1)
             yield number, match.group(2).replace("’".encode(), b"'")
         elif count:
             raise UserError(f"{lines.path}, line {number}: not one whole <seg> element a line")
@@ -103,6 +106,11 @@ def read_pairs(source: Path, target: Path, form: str, watch=None) -> Iterator[Tu
                 raise UserError(
                     f"sides not aligned{within}: {shorter} ends after {pairs - 1} lines of text, "
                     f"{longer} goes on at line {number}"
+                )
+            if sides[0].segment != sides[1].segment:
+                raise UserError(
+                    f"sides not aligned: line {pair[0][0]} of {source} is segment "
+                    f"{sides[0].segment!r}, line {pair[1][0]} of {target} {sides[1].segment!r}"
                 )
             if form == "talks":
                 ids = [match and match.group(1) for match in (TALK.match(line) for _, line in pair)]

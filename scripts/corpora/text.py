@@ -52,13 +52,13 @@ class Treatment:
     """Turns raw pairs into tokens.
 
     Args:
-        training: pairs may be left out, and are normalized where the corpus says so; else every
-            pair stays as it is, since a published test set is not to be changed.
+        training: pairs may be left out.
         raw: also give the raw text of the pairs that stay.
+        test: punctuation stays, since a published test set is not to be changed.
     """
 
-    def __init__(self, corpus: Corpus, training: bool, raw: bool) -> None:
-        self.corpus, self.training, self.raw = corpus, training, raw
+    def __init__(self, corpus: Corpus, training: bool, raw: bool, test: bool = False) -> None:
+        self.corpus, self.training, self.raw, self.test = corpus, training, raw, test
         self.sides = [self.side(lang) for lang in corpus.languages]
 
     def side(self, lang: str) -> Callable[[str], str]:
@@ -67,7 +67,7 @@ class Treatment:
         if corpus.tokenized:
             steps.append(lambda line: " ".join(line.split()))
         else:
-            if corpus.normalize and self.training:
+            if corpus.normalize and not self.test:
                 steps += [lambda line: normalize_punctuation(line, lang), remove_non_printing]
             steps.append(Tokenizer(lang, corpus.aggressive))
         if corpus.lowercase:

@@ -169,6 +169,12 @@ def test_own_text_is_prepared(folder):
     ).read_text()
 
 
+def test_back_translation_is_understood(folder):
+    (line,) = (x for x in block_with("back_translate.py").splitlines() if "back_translate" in x)
+    with pytest.raises(AssertionError, match="no such file: reverse.pt"):
+        bash(line.replace("scripts/", f"{ROOT}/scripts/"), folder)
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/costs.md"])
 def test_tables_are_those_of_the_records(page):
     command = [sys.executable, ROOT / "scripts" / "table.py", "--check", ROOT / page]

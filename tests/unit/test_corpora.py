@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from fairseq_admin.errors import UserError
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from corpora import parallel, subwords  # noqa: E402
-from corpora.corpus import Clean, Text, known_corpora, load_corpus  # noqa: E402
+from corpora.corpus import SPLITS, Clean, Text, corpus_of, known_corpora, load_corpus  # noqa: E402
 from corpora.parallel import AHEAD, batches, in_order  # noqa: E402
 from corpora.reading import read_pairs  # noqa: E402
 from corpora.steps import MADE, combined, run_step  # noqa: E402
@@ -215,7 +215,7 @@ def test_treatment_of_held_out_text():
     """Nothing is left out of it; raw text is as it was but for space."""
     corpus = replace(load_corpus("own"), languages=("de", "en"), clean=Clean((1, 2)))
     pairs = [((1, b" A\t\xc2\xa0b,\x00  c. "), (1, "„x“\u2028y".encode())), ((2, b""), (2, b"z"))]
-    batch = Treatment(corpus, training=False, raw=True)(pairs)
+    batch = Treatment(corpus, training=False, raw=True, test=True)(pairs)
     assert batch.raw == [("A b,\0 c.", "„x“ y"), ("", "z")] and batch.kept == [0, 1]
     assert batch.tokens[1] == ("", "z") and not batch.dropped
     batch = Treatment(corpus, training=True, raw=True)(pairs)
@@ -293,3 +293,19 @@ def test_binarized_as_by_fairseq(model, tmp_path, monkeypatch, count):
     for end in ("bin", "idx"):
         assert (tmp_path / f"b.{end}").read_bytes() == (tmp_path / f"a.{end}").read_bytes()
     assert len(data_utils.load_indexed_dataset(str(tmp_path / "b"), words)) == count
+
+
+def test_segments_of_other_ids_are_not_aligned(tmp_path):
+    for name, ids in (("a.sgm", (1, 2, 4)), ("b.sgm", (1, 3, 4))):
+        (tmp_path / name).write_text("".join(f'<seg id="{i}"> x </seg>\n' for i in ids))
+    with pytest.raises(UserError, match="line 2 of .*a.sgm is segment b'2', line 2 of .* b'3'"):
+        list(read_pairs(tmp_path / "a.sgm", tmp_path / "b.sgm", "segments"))
+
+
+@pytest.mark.parametrize("name", ["iwslt14_de_en", "wmt14_en_fr", "own"])
+def test_a_manifest_gives_the_treatment_back(name):
+    corpus = load_corpus(name)
+    entries = json.loads(json.dumps(asdict(corpus)))
+    for split in SPLITS:
+        entries.pop(split)
+    assert corpus_of(entries) == replace(corpus, **{split: () for split in SPLITS})

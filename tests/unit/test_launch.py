@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -16,7 +17,7 @@ sys.path.insert(0, str(SCRIPTS))  # the scripts are no package
 
 from launch import OWN_STORE, Hardware, Launch, update_freq, world_of  # noqa: E402
 from recipes import load_recipes  # noqa: E402
-from training import Training  # noqa: E402
+from training import ROOT, Training, quoted  # noqa: E402
 from worker import mend  # noqa: E402
 
 from fairseq_admin.errors import UserError  # noqa: E402
@@ -107,7 +108,7 @@ def test_a_mistake_is_one_line(message):
 def test_one_process_needs_no_launcher():
     python, worker, *arguments = launched(gpus=1).command()
     assert Path(python).name == "python" and worker == str(SCRIPTS / "worker.py")
-    assert f"checkpoint.save_dir={FOLDER}" in arguments
+    assert f"checkpoint.save_dir='{FOLDER}'" in arguments
 
 
 def test_torchrun_on_one_machine_and_on_several():
@@ -146,7 +147,7 @@ def test_one_slurm_job_a_run():
     )
     assert launcher["nodes"] == "2" and launcher["tasks_per_node"] == "2"
     assert launcher["gpus_per_node"] == "0" and launcher["timeout_min"] == "600"  # as given
-    assert launcher["name"] == FOLDER.name
+    assert launcher["name"] == f"'{FOLDER.name}'"
     (port,) = (w for w in words if w.startswith("distributed_training.distributed_port="))
     other = Launch(Training(launch.training.name, Path("/data"), Path("/b")), launch.hardware)
     assert port not in other.command()  # two jobs may share a machine
@@ -236,3 +237,33 @@ def test_mending_ahead_of_a_slurm_job(saved):
 def test_a_config_without_hardware_is_of_one_process():
     config = OmegaConf.create({"dataset": {"max_tokens": 4096}, "optimization": {}})
     assert update_freq(config, 1, 1024) == 4
+
+
+PATHS = [
+    "/runs/a",
+    "/home/j\u00fcrgen/x",
+    "a=b, (c)",
+    "it's",
+    "{x}[y]",
+    "a b",
+    "~/#&;!^",
+    "back\\slash\\",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths_come_through_hydra(path):
+    override = OverridesParser.create().parse_override(f"task.data={quoted(path)}")
+    assert override.value() == path and not override.is_sweep_override()
+
+
+def test_a_list_of_partitions_is_no_sweep():
+    command = launched(gpus=1, slurm=["timeout_min=60", "partition=a,b"]).command()
+    (word,) = (w for w in command if w.startswith("hydra.launcher.partition="))
+    assert OverridesParser.create().parse_override(word).value() == "a,b"
+
+
+def test_a_batch_that_is_not_the_recipes_is_told():
+    assert "not the recipe's" not in launched(gpus=1).batch()
+    other = Training("wmt14_en_de_admin_6l", ROOT, FOLDER, ["dataset.max_tokens=1000"])
+    assert Launch(other, Hardware()).batch().endswith("= 4,000 (not the recipe's 32,768)")
