@@ -8,7 +8,7 @@ from typing import Callable, List, Optional, Tuple
 
 from corpora.corpus import Corpus
 from corpora.reading import Line
-from fairseq_admin.moses import Tokenizer, normalize_punctuation, remove_non_printing
+from fairseq_admin.moses import Detokenizer, Tokenizer, normalize_punctuation, remove_non_printing
 
 LINE_ENDS = re.compile("[\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")  # to Python or to fairseq
 
@@ -53,12 +53,13 @@ class Treatment:
 
     Args:
         training: pairs may be left out.
-        raw: also give the raw text of the pairs that stay.
+        raw: also give the raw text of the pairs that stay, detokenized where it is tokens already.
         test: punctuation stays, since a published test set is not to be changed.
     """
 
     def __init__(self, corpus: Corpus, training: bool, raw: bool, test: bool = False) -> None:
         self.corpus, self.training, self.raw, self.test = corpus, training, raw, test
+        self.detokenize = [Detokenizer(lang) for lang in corpus.languages if corpus.tokenized]
         self.sides = [self.side(lang) for lang in corpus.languages]
 
     def side(self, lang: str) -> Callable[[str], str]:
@@ -105,5 +106,6 @@ class Treatment:
             batch.tokens.append(tokens)
             if self.raw:
                 raw = [" ".join(text.split()) for text in texts]
+                raw = [step(text) for step, text in zip(self.detokenize, raw)] or raw
                 batch.raw.append(tuple(map(str.lower, raw) if self.corpus.lowercase else raw))
         return batch

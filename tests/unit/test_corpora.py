@@ -222,6 +222,15 @@ def test_treatment_of_held_out_text():
     assert batch.dropped == {"length or ratio": 1, "empty": 1}
 
 
+def test_raw_text_of_tokens_is_detokenized():
+    """Else translations, which are, would be scored against tokens."""
+    corpus = replace(load_corpus("own"), languages=("de", "en"), tokenized=True)
+    pair = ((1, b"er sagte : &quot; ja . &quot;"), (1, b"it &apos;s fine , he said ."))
+    batch = Treatment(corpus, training=False, raw=True)([pair])
+    assert batch.raw == [('er sagte: "ja."', "it's fine, he said.")]
+    assert batch.tokens == [tuple(line.decode() for _, line in pair)]
+
+
 def test_steps_start_from_nothing(tmp_path):
     """What was made of something else is gone before, and after a failure."""
     folder = tmp_path / "tok"
