@@ -127,7 +127,7 @@ fi
 [[ -f $model ]] || die "$model is missing: average with --num-epoch-checkpoints instead"
 up_to average
 
-# What the checkpoint says of itself: its data folder, its target language, whether it has omegas.
+# What the checkpoint says of itself: its data folder, its languages, whether it has omegas.
 described=$(python -W ignore - "$model" "$data" <<'PYTHON'
 import os
 import sys
@@ -139,10 +139,10 @@ state = read_checkpoint(sys.argv[1])
 data = sys.argv[2] or state["cfg"]["task"]["data"]
 if not os.path.isdir(data):
     sys.exit(f"evaluate: error: no such data folder: {data}: give --data")
-print(data, languages(state, data)[1], "admin" if is_admin(state) else "plain", sep="\t")
+print(data, *languages(state, data), "admin" if is_admin(state) else "plain", sep="\t")
 PYTHON
 )
-IFS=$'\t' read -r data lang kind <<<"${described##*$'\n'}"
+IFS=$'\t' read -r data source lang kind <<<"${described##*$'\n'}"
 
 # decode NAME CHECKPOINT [PLUGIN...]: stdout and log of fairseq-generate, every sentence counted
 decode() {
@@ -150,8 +150,8 @@ decode() {
     shift 2
     say "translating $subset by $checkpoint"
     # shellcheck disable=SC2086  # the flags are words
-    into "$name" fairseq-generate "$data" "$@" --path "$checkpoint" --gen-subset "$subset" \
-        $decoding $every_sentence
+    into "$name" fairseq-generate "$data" "$@" -s "$source" -t "$lang" --path "$checkpoint" \
+        --gen-subset "$subset" $decoding $every_sentence
 }
 
 # with the plugin, which lets torch load the checkpoints of fairseq's own models too

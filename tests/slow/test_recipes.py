@@ -16,8 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))  # the scripts are no package
 
-from recipes import load_recipes  # noqa: E402
-from run import SMOKE_DEPTH  # noqa: E402
+from recipes import SMOKE_DEPTH, load_recipes  # noqa: E402
 from training import Training  # noqa: E402
 
 RECIPES = load_recipes()
@@ -73,7 +72,7 @@ def back_translation(out):
 
     def start(folder, model=model):
         command = [sys.executable, "-W", "ignore", ROOT / "scripts" / "back_translate.py", model]
-        command += ["--data", out / "data" / "wmt14_en_fr", "--corpus", "wmt14_en_fr", "--cpu"]
+        command += ["--data", out / "data" / "wmt14_en_fr", "--cpu"]
         command += ["--output", folder, "--shard-lines", str(SHARD_LINES), "--sample"]
         return subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True)
 
