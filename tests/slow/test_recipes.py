@@ -68,7 +68,9 @@ def test_a_recipe_comes_to_a_record(name, out):
 def back_translation(out):
     """What the smoke test translated, and the command that does it in another folder."""
     smoke(BACK_TRANSLATED, out)
-    model = out / "wmt14_fr_en_admin_6l_seed1" / "eval" / "mean.pt"
+    reverse = RECIPES[BACK_TRANSLATED]["reverse"]
+    seed = RECIPES[BACK_TRANSLATED]["seeds"][0]
+    model = out / f"{reverse}_seed{seed}" / "eval" / "mean.pt"
 
     def start(folder, model=model):
         command = [sys.executable, "-W", "ignore", ROOT / "scripts" / "back_translate.py", model]
