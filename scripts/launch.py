@@ -146,7 +146,7 @@ class Launch:
         kind = "processes" if self.hardware.cpu else "GPUs"
         total = self.world * self.max_tokens * self.freq
         told = f"{self.world} {kind} x {self.max_tokens} tokens x update-freq {self.freq}"
-        told += f" = {total:,}"
+        told += f" = {total:,} tokens an update"
         recipe = tokens_of(load_config(self.training.name))
         return told if total == recipe else f"{told} (not the recipe's {recipe:,})"
 

@@ -142,7 +142,7 @@ class Run:
         if self.training.trained():
             say(f"train: {self.folder} was trained already")
             return
-        say(f"train: {self.launch.batch()} tokens an update")
+        say(f"train: {self.launch.batch()}")
         machines = self.options.hardware.nodes if self.options.hardware.slurm is None else 1
         self.training.run(self.launch.command(), lambda told: say(f"train: {told}"), machines)
         if not self.training.trained():
@@ -161,7 +161,7 @@ class Run:
 
     def show(self, steps: Sequence[str]) -> None:
         """Print what *steps* would run, and with which configuration."""
-        print(f"# {self.folder.name}: {self.launch.batch()} tokens an update")
+        print(f"# {self.folder.name}: {self.launch.batch()}")
         for step in steps:
             for command in self.commands(step):
                 print(f"# {step}\n{shlex.join(command)}")

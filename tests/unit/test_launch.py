@@ -74,7 +74,7 @@ def test_less_memory_more_batches():
     launch = launched(max_tokens=2048)
     assert (launch.world, launch.max_tokens, launch.freq) == (4, 2048, 4)
     assert "dataset.max_tokens=2048" in launch.overrides()
-    assert launch.batch() == "4 GPUs x 2048 tokens x update-freq 4 = 32,768"
+    assert launch.batch() == "4 GPUs x 2048 tokens x update-freq 4 = 32,768 tokens an update"
     with pytest.raises(UserError, match=r"--max-tokens 8192 \(update-freq 1\)"):
         launched(max_tokens=3000)
 
@@ -266,4 +266,5 @@ def test_a_list_of_partitions_is_no_sweep():
 def test_a_batch_that_is_not_the_recipes_is_told():
     assert "not the recipe's" not in launched(gpus=1).batch()
     other = Training("wmt14_en_de_admin_6l", ROOT, FOLDER, ["dataset.max_tokens=1000"])
-    assert Launch(other, Hardware()).batch().endswith("= 4,000 (not the recipe's 32,768)")
+    told = Launch(other, Hardware()).batch()
+    assert told.endswith("= 4,000 tokens an update (not the recipe's 32,768)")
