@@ -17,7 +17,7 @@ from fairseq_admin.moses import Detokenizer, Tokenizer
 from fairseq_admin.served import SETTINGS, Settings
 from fairseq_admin.translate import WINDOWS, LineTranslator
 
-SECONDS = 60  # until a process that waits for input counts as hanging
+SECONDS = 180  # until a process that waits for input counts as hanging
 EVERY_SENTENCE = ["--required-batch-size-multiple", "1"]
 
 
