@@ -204,12 +204,20 @@ class Preparation:
         """A step of STEPS; what was made after it, and the manifest of all, go before it is made
         anew."""
         if made(self.out / name).get("digest") != digest:
-            with writing(self.out / "manifest.json"):
-                for path in self.out.glob("manifest.json*"):  # and what a killed process left of it
-                    path.unlink()
+            self.forget()
             for later in STEPS[STEPS.index(name) :]:
                 discard(self.out / later)
-        return run_step(self.out / name, digest, make)
+        try:
+            return run_step(self.out / name, digest, make)
+        except UserError:
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        """Remove the manifest, which says that all is finished."""
+        with writing(self.out / "manifest.json"):
+            for path in self.out.glob("manifest.json*"):  # and what a killed process left of it
+                path.unlink()
 
     def run(self, mirror: Optional[str] = None) -> Dict[str, Any]:
         """All steps; what each made.
