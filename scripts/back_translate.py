@@ -71,7 +71,10 @@ def main() -> None:
             f"--decoders {options.decoders}: there are {torch.cuda.device_count()} GPUs here; "
             "give fewer, or --cpu"
         )
-    corpus = corpus_of(json.loads((data / "manifest.json").read_text())["corpus"])
+    try:
+        corpus = corpus_of(json.loads((data / "manifest.json").read_text())["corpus"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{data} was not made by scripts/prepare.sh: give another --data") from None
     how = Options(
         options.shard_lines, options.decoders, options.decoding, options.cpu, options.processes
     )

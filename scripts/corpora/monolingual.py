@@ -55,15 +55,15 @@ class BackTranslation:
         def make(folder: Path) -> Dict[str, Any]:
             count = 0
             with ExitStack() as stack:
-                for count, pieces in enumerate(self.pieces(files)):
-                    if count % self.options.shard_lines == 0:
+                for count, pieces in enumerate(self.pieces(files), 1):
+                    if (count - 1) % self.options.shard_lines == 0:
                         stack.close()
-                        path = folder / f"{count // self.options.shard_lines:05}"
+                        path = folder / f"{(count - 1) // self.options.shard_lines:05}"
                         shard = stack.enter_context(open(path, "w", encoding="utf-8"))
                     shard.write(f"{pieces}\n")
             if not count:
                 raise UserError("no monolingual text that can be used")
-            return {"lines": count + 1}
+            return {"lines": count}
 
         return run_step(self.out / "mono", digest, make)
 

@@ -1,13 +1,22 @@
 """Which back-translations are kept."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))  # no package
 
-from corpora.monolingual import plausible, visible_devices  # noqa: E402
+from corpora.corpus import load_corpus  # noqa: E402
+from corpora.monolingual import (  # noqa: E402
+    BackTranslation,
+    Options,
+    plausible,
+    visible_devices,
+)
+
+from fairseq_admin.errors import UserError  # noqa: E402
 
 PAIRS = {
     "as long": ("a b c", "x y z", True),
@@ -35,3 +44,20 @@ def test_gpus_are_those_that_the_user_left(monkeypatch):
     assert visible_devices(2) == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
     assert visible_devices(2) == ["3", "5"]
+
+
+def test_shards_of_so_many_lines(tmp_path, monkeypatch):
+    """Down to a single line, and none is an error."""
+    (tmp_path / "spm").mkdir()
+    (tmp_path / "spm" / "spm.model").write_bytes(b"model")
+    corpus = replace(load_corpus("own"), languages=("de", "en"))
+    options = Options(shard_lines=2, decoders=1, decoding="", cpu=True, processes=1)
+    for lines, shards in ((1, [1]), (2, [2]), (5, [2, 2, 1])):
+        back = BackTranslation(corpus, tmp_path, tmp_path / str(lines), options)
+        monkeypatch.setattr(back, "pieces", lambda files, n=lines: iter(["a"] * n))
+        assert back.shards([])["lines"] == lines
+        written = sorted((tmp_path / str(lines) / "mono").glob("0*"))
+        assert [len(path.read_text().splitlines()) for path in written] == shards
+    monkeypatch.setattr(back, "pieces", lambda files: iter([]))
+    with pytest.raises(UserError, match="no monolingual text"):
+        BackTranslation.shards(back, [tmp_path / "spm" / "spm.model"])
