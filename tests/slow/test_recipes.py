@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # seconds
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))  # the scripts are no package
 
@@ -41,7 +42,6 @@ def smoke(name: str, out: Path):
     return out / f"{name}_seed1"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_comes_to_a_record(name, out):
     folder = smoke(name, out)
@@ -89,7 +89,6 @@ def times(folder: Path):
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-@pytest.mark.slow
 def test_back_translation_goes_on_after_a_kill_and_starts_anew_for_another_model(
     back_translation, tmp_path
 ):

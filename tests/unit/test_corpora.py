@@ -1,9 +1,12 @@
 """What decides which text becomes of a corpus: cleaning, formats, order, steps."""
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fairseq.data import Dictionary, data_utils
+from tqdm import tqdm
+from tqdm.std import TqdmDefaultWriteLock
 
 from fairseq_admin.errors import UserError
 
@@ -18,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from corpora import parallel, subwords  # noqa: E402
 from corpora.corpus import SPLITS, Clean, Text, corpus_of, known_corpora, load_corpus  # noqa: E402
-from corpora.parallel import AHEAD, batches, in_order  # noqa: E402
+from corpora.parallel import AHEAD, batches, in_order, progress  # noqa: E402
 from corpora.reading import read_pairs  # noqa: E402
 from corpora.steps import MADE, combined, run_step  # noqa: E402
 from corpora.text import Treatment  # noqa: E402
@@ -154,6 +159,33 @@ def test_errors_of_other_processes():
         list(in_order(fails, [1, 2], 1, nothing))
     with pytest.raises(UserError, match="a process was killed"):
         list(in_order(dies, range(9), 2, nothing))
+
+
+def hold_lock_of_progress(held):
+    with tqdm.get_lock():
+        held.set()
+        time.sleep(60)
+
+
+def test_progress_outlives_a_fork_killed_while_it_writes():
+    """tqdm's default lock is a semaphore that all forks share."""
+    tqdm.set_lock(TqdmDefaultWriteLock())
+    fork = multiprocessing.get_context("fork")
+    held = fork.Event()
+    process = fork.Process(target=hold_lock_of_progress, args=(held,))
+    process.start()
+    assert held.wait(30)
+    process.kill()
+    process.join()
+
+    def show():
+        with progress("x") as show:
+            show(1.0)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_batches(monkeypatch):
