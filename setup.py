@@ -3,7 +3,7 @@
 from setuptools import find_packages, setup
 
 PLOT = ["matplotlib"]
-ANALYSIS = ["compare-mt", "jinja2", "tensorboard", *PLOT]
+ANALYSIS = ["compare-mt", "six", "jinja2", "tensorboard", *PLOT]  # compare-mt imports six
 DEMO = ["Babel", "num2words", "sentencepiece", *ANALYSIS]
 SERVE = ["ctranslate2>=4.0", "sentencepiece"]
 SLURM = ["hydra-submitit-launcher"]

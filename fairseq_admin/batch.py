@@ -19,7 +19,7 @@ def check_not_empty(data: str, split: str, source: str, target: str) -> None:
         for lang in (source, target):
             path = os.path.join(folder, f"{split}.{pair}.{lang}.bin")
             if os.path.exists(path) and os.path.getsize(path) == 0:
-                raise UserError(f"nothing to profile: {path} holds no sentence")
+                raise UserError(f"nothing to measure: {path} holds no sentence")
 
 
 def draw_batch(dataset, budget: int, limits, seed: int) -> Dict[str, Any]:
@@ -39,14 +39,15 @@ def draw_batch(dataset, budget: int, limits, seed: int) -> Dict[str, Any]:
     if not 0 < budget < TOKEN_LIMIT:
         raise UserError(f"--profile-tokens {budget}: give 1 or more and fewer than {TOKEN_LIMIT}")
     if dataset.tgt is None or len(dataset) == 0:
-        raise UserError("nothing to profile: the training data has no sentence pair")
+        raise UserError("nothing to measure: the data has no sentence pair")
     allowed, _ = dataset.filter_indices_by_size(np.arange(len(dataset)), limits)
     sizes = np.stack([dataset.src_sizes, dataset.tgt_sizes], axis=1)  # (pairs, 2) in tokens
     chosen = choose(sizes, allowed, budget, np.random.default_rng(seed))
     if not chosen:
         raise UserError(
-            f"nothing to profile: of {len(dataset)} training pairs none has at most {budget} "
-            f"tokens a side (--profile-tokens) and fits the length limits {limits}"
+            f"nothing to measure: of {len(dataset)} pairs none has at most {budget} "
+            f"tokens a side (--profile-tokens, --tokens of an analysis) and fits the length limits "
+            f"{limits}"
         )
     return dataset.collater([dataset[i] for i in chosen])
 

@@ -125,6 +125,16 @@ def is_admin(state: Dict[str, Any]) -> bool:
     return any(key.endswith("_residual.omega") for key in state["model"])
 
 
+def method(state: Dict[str, Any]) -> str:
+    """The method of the checkpoint *state*: admin, post-ln, pre-ln, or encoder/decoder where they
+    differ."""
+    if is_admin(state):
+        return "admin"
+    norms = (f"{stack}_normalize_before" for stack in ("encoder", "decoder"))
+    kinds = ["pre-ln" if model_options(state).get(norm) else "post-ln" for norm in norms]
+    return kinds[0] if kinds[0] == kinds[1] else "/".join(kinds)
+
+
 def finite(tensor: Tensor) -> bool:
     """Whether no entry is NaN or infinite; makes no tensor as large as *tensor*."""
     return tensor.numel() == 0 or all(bool(x.isfinite()) for x in tensor.aminmax())

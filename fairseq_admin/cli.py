@@ -4,9 +4,19 @@ import argparse
 import logging
 from typing import List, Optional
 
-from fairseq_admin.commands import average, export, fold, profile, score, translate
+from fairseq_admin.commands import (
+    analyze,
+    average,
+    export,
+    fold,
+    profile,
+    report,
+    score,
+    translate,
+)
 
-COMMANDS = (profile, average, fold, score, export, translate)
+COMMANDS = (profile, average, fold, score, export, translate, analyze, report)
+WITH_REST = (profile, analyze)  # whose other arguments fairseq parses
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,8 +47,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # fairseq tells INFO, matplotlib DEBUG
     main_parser = parser()
     options, rest = main_parser.parse_known_args(argv)
-    if options.command is profile:  # whose other arguments fairseq parses
-        profile.run(options, rest)
+    if options.command in WITH_REST:
+        options.command.run(options, rest)
         return
     if rest:
         main_parser.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -7,12 +7,11 @@ from typing import Any, Dict, Tuple
 
 import torch
 from fairseq import models
-from fairseq.data import Dictionary
-from fairseq.data.language_pair_dataset import collate
 from torch import Tensor, nn
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.profiling import STACKS
+from fairseq_admin.random_text import dictionary, random_batch
 
 EXACT = 1e-10  # largest difference of logits in fp64 that is rounding
 # the same where the second model's weights were rounded to a dtype
@@ -55,7 +54,7 @@ def compare(
     Raises:
         UserError: where the models differ by more than rounding.
     """
-    batch = random_batch(*original)
+    batch = random_input(*original)
     expected = logits(build(*original), original[1], batch)
     second = build(*made)
     exact, rounded = (
@@ -75,10 +74,7 @@ def compare(
 
 def build(options: Options, weights: Weights) -> nn.Module:
     """The model of *options* in fp64, for vocabularies of the sizes that *weights* have."""
-    source, target = (dictionary(len(weights[f"{stack}.embed_tokens.weight"])) for stack in STACKS)
-    task = Namespace(source_dictionary=source, target_dictionary=target)
-    options = {**options, "encoder_embed_path": None, "decoder_embed_path": None}
-    model = models.build_model(Namespace(**options), task).double().eval()
+    model = build_model(options, weights).double().eval()
     for module in model.modules():
         if getattr(module, "encoder_decoder_attention", False):
             # static_kv takes a path whose softmax is always fp32, and serves incremental decoding
@@ -86,42 +82,30 @@ def build(options: Options, weights: Weights) -> nn.Module:
     return model
 
 
+def build_model(options: Options, weights: Weights) -> nn.Module:
+    """A new model of the flat *options* of a checkpoint, for the vocabularies of its *weights*."""
+    source, target = map(dictionary, types(weights))
+    task = Namespace(source_dictionary=source, target_dictionary=target)
+    options = {**options, "encoder_embed_path": None, "decoder_embed_path": None}
+    return models.build_model(Namespace(**options), task)
+
+
+def types(weights: Weights) -> Tuple[int, int]:
+    """Sizes of the source's and the target's vocabulary."""
+    source, target = (len(weights[f"{stack}.embed_tokens.weight"]) for stack in STACKS)
+    return source, target
+
+
 def without_static_kv(module: nn.Module, args: tuple, kwargs: Dict[str, Any]):
     """Forward pre-hook of cross-attention."""
     return args, {**kwargs, "static_kv": False}
 
 
-def dictionary(types: int) -> Dictionary:
-    """fairseq's symbols and as many others as make *types*."""
-    made = Dictionary()
-    for i in range(types - len(made)):
-        made.add_symbol(f"w{i}")
-    return made
-
-
-def random_batch(options: Options, weights: Weights) -> Dict[str, Tensor]:
-    """Model inputs of random sentences of LENGTHS, or what fits into the model's positions, padded
-    as fairseq pads them."""
-    generator = torch.Generator().manual_seed(1)
-    symbols = Dictionary()
-
-    def sentence(stack: str, side: str, length: int) -> Tensor:
-        types = len(weights[f"{stack}.embed_tokens.weight"])
-        length = min(length, options.get(f"max_{side}_positions") or length)
-        tokens = torch.randint(types, (length,), generator=generator)
-        tokens[tokens == symbols.pad()] = symbols.unk()
-        tokens[-1] = symbols.eos()
-        return tokens
-
-    samples = [
-        {
-            "id": i,
-            "source": sentence("encoder", "source", source),
-            "target": sentence("decoder", "target", target),
-        }
-        for i, (source, target) in enumerate(LENGTHS)
-    ]
-    return collate(samples, symbols.pad(), symbols.eos())["net_input"]
+def random_input(options: Options, weights: Weights) -> Dict[str, Tensor]:
+    """Model inputs of random sentences of LENGTHS, or what fits into the model's positions."""
+    limits = [options.get(f"max_{side}_positions") for side in ("source", "target")]
+    lengths = [tuple(min(n, limit or n) for n, limit in zip(pair, limits)) for pair in LENGTHS]
+    return random_batch(lengths, types(weights))["net_input"]
 
 
 def logits(model: nn.Module, weights: Weights, batch: Dict[str, Tensor]) -> Tensor:

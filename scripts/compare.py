@@ -114,14 +114,16 @@ def evaluate(conditions: List[Training], data: Path, options: List[str]) -> None
     )
 
 
-def draw(records: Dict[str, Dict[str, object]], out: Path) -> None:
-    """Training perplexity of the conditions, and the omegas of those that have some."""
-    from fairseq_admin.analysis.plotting import plot_curves, plot_omegas  # matplotlib logs at its import
+def draw(conditions: List[Training], records: Dict[str, Dict[str, object]], out: Path) -> None:
+    """Perplexity of the conditions, and the omegas of those that have some."""
+    from fairseq_admin.analysis import curves, plotting  # matplotlib logs at its import
 
-    plot_curves({m: r["train_ppl"] for m, r in records.items()}, "train", str(out / "curves.png"))
+    runs = [f"{c.method}={c.folder}" for c in conditions]
+    plotting.plot_curves(curves.measure(argparse.Namespace(runs=runs)), str(out / "curves.png"))
     for record in records.values():
         if record["profile"]:
-            plot_omegas(Profile.from_dict(record["profile"]), str(out / "omegas.png"))
+            profile = Profile.from_dict(record["profile"])
+            plotting.plot_omegas(profile, str(out / "omegas.png"))
 
 
 def show(conditions: List[Training], data: Path, n: int) -> None:
@@ -162,7 +164,7 @@ def main() -> None:
     records = {
         c.method: json.loads((c.folder / "eval" / "record.json").read_text()) for c in conditions
     }
-    draw(records, out)
+    draw(conditions, records, out)
     show(conditions, data, args.show)
     print()
     for method, record in records.items():

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The demo: the same 12-12 Transformer twice on generated German-English phrases, once as fairseq's
 # own Post-LN, once with Admin; then ten translations, the record and BLEU of both, both exported
-# for serving, and two figures.
+# for serving, two figures, and one page with all of it.
 #
 # Usage:   bash scripts/demo.sh
 # Inputs:  none; sets the environment up first (scripts/setup.sh).
-# Outputs: runs/demo/ (curves.png, omegas.png, data/, a folder a condition with eval/record.json and
-#          eval/serve/, which `fairseq-admin translate` takes).
+# Outputs: runs/demo/ (report.html, curves.png, omegas.png, data/, a folder a condition with
+#          eval/record.json and eval/serve/, which `fairseq-admin translate` takes).
 #
 # On two CPU cores about ten minutes beside the set-up. What is finished is not done again.
 set -euo pipefail
@@ -21,3 +21,4 @@ export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 # byt
 bash data/phrases/prepare.sh runs/demo/data
 python -W ignore scripts/compare.py runs/demo/data runs/demo demo_post_ln demo_admin \
     --num-update-checkpoints 3 --quantization int8
+fairseq-admin report runs/demo/demo_post_ln runs/demo/demo_admin --output runs/demo/report.html

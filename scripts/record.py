@@ -19,12 +19,13 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict
 
 import fairseq
 import torch
 
-from fairseq_admin.checkpoint import is_admin, model_options, read_checkpoint
+from fairseq_admin.analysis.logs import read_log
+from fairseq_admin.checkpoint import is_admin, method, model_options, read_checkpoint
 from fairseq_admin.files import whole_file
 from fairseq_admin.score import hypotheses
 
@@ -32,16 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = ("common", "task", "dataset", "optimization", "criterion", "optimizer", "lr_scheduler")
 SECTIONS += ("checkpoint", "ema", "distributed_training", "model")  # of the configuration
 DATA_SUFFIXES = (".bin", ".idx", ".txt")  # of what fairseq-preprocess writes, without its log
-NUMBER = r"([\d.]+(?:e[+-]?\d+)?|inf|nan)"
-TRAIN_LINE = re.compile(rf"train_inner.* ppl={NUMBER},.* num_updates=(\d+),")
-VALID_LINE = re.compile(rf"valid.*\| ppl {NUMBER} \|.*\| num_updates (\d+)")
 PACKAGES = ("fairseq_admin", "torch", "sacrebleu", "sacremoses", "numpy")
-
-
-def curve(log: Path, line: "re.Pattern[str]") -> List[Tuple[int, float]]:
-    """(update, perplexity) points of a training log; a resumed run's later line counts."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    return sorted({int(update): float(ppl) for ppl, update in line.findall(text)}.items())
 
 
 def git(*arguments: str) -> str:
@@ -71,15 +63,6 @@ def portable(config: Any) -> Any:
     return config if isinstance(config, (str, int, float, bool, type(None))) else str(config)
 
 
-def method(state: Dict[str, Any]) -> str:
-    """admin, post-ln, pre-ln, or encoder/decoder where they differ."""
-    if is_admin(state):
-        return "admin"
-    norms = (f"{stack}_normalize_before" for stack in ("encoder", "decoder"))
-    kinds = ["pre-ln" if state["cfg"]["model"].get(norm) else "post-ln" for norm in norms]
-    return kinds[0] if kinds[0] == kinds[1] else "/".join(kinds)
-
-
 def hardware(cfg: Dict[str, Any]) -> str:
     """The GPU that fairseq decodes on, or the processor."""
     if torch.cuda.is_available() and not cfg["common"].get("cpu"):
@@ -107,6 +90,7 @@ def make_record(
     state["cfg"] = cfg = {**state["cfg"], "model": model_options(state)}
     config = portable({name: cfg[name] for name in SECTIONS if name in cfg})
     score = json.loads((folder / "score.json").read_text())
+    curves = read_log(str(run / "train.log"))
     seconds = ended["extra_state"].get("previous_training_time")
     return {
         "name": run.name,
@@ -135,8 +119,8 @@ def make_record(
         "scores": score["scores"],
         "fold": fold_result(folder) if is_admin(state) else None,
         "profile": portable(state.get("task_state", {}).get("profile")),
-        "train_ppl": curve(run / "train.log", TRAIN_LINE),
-        "valid_ppl": curve(run / "train.log", VALID_LINE),
+        "train_ppl": curves.train,
+        "valid_ppl": curves.valid,
     }
 
 

@@ -6,7 +6,9 @@
 #            bash scripts/test.sh -m slow            lint and the tests that train for real
 #            bash scripts/test.sh tests/unit -x      lint and one folder, stop at the first failure
 # Inputs:  OMP_NUM_THREADS (default 1: the tests start several processes, which would otherwise
-#          fight for the cores).
+#          fight for the cores); CI=true makes the tests that need a browser fail without one.
+# Needs:   Chromium and its driver, else the tests of the report's page are skipped; as root on
+#          Debian they are installed.
 # Outputs: the exit code of the first step that fails, else pytest's; pytest's summary comes last.
 set -euo pipefail
 
@@ -24,6 +26,20 @@ elif ! git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
 else
     git ls-files -z --cached --others --exclude-standard -- '*.sh' .ci/run |
         xargs -0 "$bin/shellcheck"
+fi
+
+# install_browser: Debian's packages; Ubuntu's chromium is a snap, which needs more than apt
+install_browser() {
+    apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver
+}
+if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
+    if [[ $(id -u) != 0 ]] || ! grep -qsx 'ID=debian' /etc/os-release; then
+        echo "test: no chromium and chromedriver, the report's page is not opened in a browser"
+    elif DEBIAN_FRONTEND=noninteractive install_browser >.venv/browser.log 2>&1; then
+        echo "test: installed chromium and chromedriver for the tests of the report's page"
+    else
+        echo "test: chromium could not be installed, see .venv/browser.log: no browser tests"
+    fi
 fi
 
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

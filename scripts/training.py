@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO, Callable, Iterable, List, Optional, Sequence, Tuple
 
 from omegaconf import DictConfig, OmegaConf
-from record import DATA_SUFFIXES, TRAIN_LINE, curve
+from record import DATA_SUFFIXES
 
+from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,7 +130,7 @@ class Training:
 
     def progress(self) -> str:
         """Where the training stands."""
-        points = curve(self.log, TRAIN_LINE)
+        points = read_log(str(self.log)).train
         update, ppl = points[-1] if points else (0, float("nan"))
         total = self.config.optimization.get("max_update")
         return f"{self.method} update {update}{f'/{total}' if total else ''} ppl {ppl:.2f}"
@@ -143,7 +144,7 @@ class Training:
         if found and limits["max_epoch"]:
             epoch, position, length = map(int, found)
             shares.append((epoch - 1 + position / length) / limits["max_epoch"])
-        points = curve(self.log, TRAIN_LINE)
+        points = read_log(str(self.log)).train
         if points and limits["max_update"]:
             shares.append(points[-1][0] / limits["max_update"])
         return max(shares)

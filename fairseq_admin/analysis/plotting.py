@@ -1,6 +1,7 @@
 """Figures: one colour a method everywhere, axes with units, legend outside the data."""
 
-from typing import Dict, List, Sequence, Tuple
+import os
+from typing import Any, Dict, List, Sequence, Tuple
 
 import matplotlib
 
@@ -16,8 +17,10 @@ COLOURS = {"admin": "#0072B2", "post-ln": "#D55E00", "pre-ln": "#009E73"}
 OTHER = ("#CC79A7", "#E69F00", "#56B4E9", "#000000")  # methods without a colour of their own
 THEORY = {"color": "#666666", "linestyle": ":", "linewidth": 1}
 WIDTH = 8  # inches of a figure
+WIDEST = 10  # inches: 1200 pixels
 HEIGHT = 4.5  # inches of a row of panels
 DPI = 120  # 960 pixels wide
+FEW = 20  # points of a line below which each is marked
 
 
 def panels(rows: int, columns: int, height: float = HEIGHT) -> Tuple[Figure, List[List[Axes]]]:
@@ -63,15 +66,39 @@ def plot_omegas(profile: Profile, path: str) -> None:
     save(figure, path)
 
 
-def plot_curves(curves: Dict[str, List[Tuple[int, float]]], what: str, path: str) -> None:
-    """Perplexity over updates, a line a method.
+def plot_curves(result: Dict[str, Any], path: str) -> None:
+    """Train and valid perplexity over updates of what `curves.measure` gave, a line a run. A cross
+    is the last finite point of one that diverged."""
+    runs = result["runs"]
+    kinds = [kind for kind in ("train", "valid") if any(run[kind] for run in runs)] or ["train"]
+    figure, [row] = panels(1, len(kinds))
+    for axes, kind in zip(row, kinds):
+        for run, style in zip(runs, styles([(run["method"], run["label"]) for run in runs])):
+            updates, values = [point[0] for point in run[kind]], [point[1] for point in run[kind]]
+            if run["diverged"] is not None:
+                style["label"] += f", diverged at {run['diverged']}"
+                axes.plot(updates[-1:], values[-1:], "x", color=style["color"], markersize=9)
+            axes.plot(updates, values, ".-" if len(updates) < FEW else "-", **style)
+        axes.set(xlabel="update", ylabel=f"{kind} perplexity", yscale="log")
+    save(figure, path)
 
-    Args:
-        curves: (update, perplexity) points of each method, by the names of COLOURS.
-        what: what the perplexity is of, for the axis.
-    """
-    figure, [[axes]] = panels(1, 1)
-    for style, points in zip(styles([(m, m) for m in curves]), curves.values()):
-        axes.plot(*zip(*points), **style)
-    axes.set(xlabel="update", ylabel=f"{what} perplexity", yscale="log")
+
+def plot_errors(result: Dict[str, Any], path: str) -> None:
+    """BLEU by sentence length and F1 by word frequency of what `errors.measure` gave, bars a
+    system; below each bucket how many sentences or words are in it."""
+    figure, rows = panels(2, 1, height=3.5)
+    systems, counted = result["systems"], os.path.basename(result["counts_of"])
+    drawn = (
+        ("lengths", "bleu", "BLEU", "sentences", "words of the reference sentence"),
+        ("frequencies", "f1", "F1 of words", "words", f"occurrences of the word in {counted}"),
+    )
+    width = 0.8 / len(systems)  # of a bar, where buckets are 1 apart
+    for [axes], (table, value, measured, size, bucketed) in zip(rows, drawn):
+        for i, style in enumerate(styles([(s["label"], s["label"]) for s in systems])):
+            heights = [row[value] for row in systems[i][table]]
+            places = [x + (i - (len(systems) - 1) / 2) * width for x in range(len(heights))]
+            axes.bar(places, heights, width, **style)
+        names = [f"{row['bucket']}\n{row[size]}" for row in systems[0][table]]
+        axes.set_xticks(range(len(names)), names, fontsize="x-small")
+        axes.set(xlabel=f"{bucketed} (and {size} in the bucket)", ylabel=measured)
     save(figure, path)

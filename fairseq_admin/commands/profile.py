@@ -3,12 +3,11 @@
 import argparse
 import importlib.util
 import os
-import sys
-from typing import List, Optional
+from typing import List
 
 import numpy as np
 
-import fairseq_admin
+from fairseq_admin.arguments import training_config
 from fairseq_admin.errors import UserError
 from fairseq_admin.profiling import Profile
 
@@ -19,44 +18,22 @@ Give the arguments of `fairseq-train`: the data folder, --arch and whatever size
 that only training needs may stay or be left out; --task and --user-dir are filled in."""
 
 
-def given(arguments: List[str], option: str) -> Optional[str]:
-    """The value of *option* in *arguments*, `--option value` or `--option=value`."""
-    for i, argument in enumerate(arguments):
-        if argument == option:
-            return arguments[i + 1] if i + 1 < len(arguments) else None
-        if argument.startswith(f"{option}="):
-            return argument.split("=", 1)[1]
-    return None
-
-
 def build_profile(arguments: List[str]) -> Profile:
     """The profile that `fairseq-train` with *arguments* would set.
 
     Raises:
         UserError: for arguments that are no training of an Admin model.
     """
-    from fairseq import options, tasks, utils
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq import tasks, utils
 
-    if given(arguments, "--arch") is None and given(arguments, "-a") is None:
-        raise UserError("which model? give --arch, for example --arch transformer_admin")
-    if given(arguments, "--task") not in (None, "translation_admin"):
-        raise UserError("only --task translation_admin profiles; leave --task out")
-    arguments = [*arguments, "--task", "translation_admin"]
-    user_dir = given(arguments, "--user-dir")
-    if user_dir is None or os.path.basename(user_dir.rstrip("/")) == "fairseq_admin":
-        # imported already: by any other spelling fairseq would not know it again
-        arguments += ["--user-dir", fairseq_admin.__path__[0]]
-    sys.argv[1:] = arguments  # fairseq looks there for --user-dir, whatever it is given
-    args = options.parse_args_and_arch(options.get_training_parser())
-    cfg = convert_namespace_to_omegaconf(args)
+    cfg = training_config(arguments)
     np.random.seed(cfg.common.seed)  # as fairseq_cli/train.py, so that the weights are the same
     utils.set_torch_seed(cfg.common.seed)
     task = tasks.setup_task(cfg.task)
     task.build_model(cfg.model)
     if "profile" not in task.state.state_dict:
         raise UserError(
-            f"--arch {args.arch} has no omegas: give an architecture of transformer_admin"
+            f"--arch {cfg.model._name} has no omegas: give an architecture of transformer_admin"
         )
     return Profile.from_dict(task.state.state_dict["profile"])
 

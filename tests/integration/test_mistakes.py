@@ -12,7 +12,7 @@ CASES = {
     "no profile tokens": (["--profile-tokens", "0"], ["--profile-tokens 0", "1 or more"]),
     "no sentence short enough": (
         ["--profile-tokens", "2"],
-        ["300 training pairs", "--profile-tokens"],
+        ["300 pairs", "--profile-tokens"],
     ),
     "empty training set": (["DATA=EMPTY"], ["train.de-en", "holds no sentence", "EMPTY"]),
     "no data folder": (["DATA=NOWHERE"], ["no such data folder", "NOWHERE"]),

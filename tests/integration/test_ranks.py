@@ -109,5 +109,5 @@ def test_error_of_rank_0_ends_both_ranks_with_its_line(corpus, lab, two_ranks, t
     command = lab.train_command(corpus, tmp_path, "--profile-tokens", "2")
     for run in two_ranks(command, tmp_path):
         assert run.code not in (0, None)
-        assert run.last_line.startswith("fairseq_admin: nothing to profile: of 300 training pairs")
+        assert run.last_line.startswith("fairseq_admin: nothing to measure: of 300 pairs")
         assert "Traceback" not in run.output

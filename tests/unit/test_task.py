@@ -194,9 +194,9 @@ def test_budget_out_of_range_names_the_limit(corpus, tokens):
 
 
 def test_no_sentence_is_short_enough(corpus):
-    with pytest.raises(UserError, match="of 300 training pairs none has at most 2 tokens"):
+    with pytest.raises(UserError, match="of 300 pairs none has at most 2 tokens"):
         built(corpus, profile_tokens=2)
-    with pytest.raises(UserError, match="nothing to profile: of 300 training pairs"):
+    with pytest.raises(UserError, match="nothing to measure: of 300 pairs"):
         built(corpus, model={"max_source_positions": 3, "max_target_positions": 3})
 
 

@@ -1,0 +1,163 @@
+"""Where systems differ: BLEU by length of the sentence, accuracy by frequency of the word.
+
+Buckets, and precision, recall and F1 of the words in them, are of compare-mt (Neubig et al. 2019:
+FreqWordBucketer, LengthSentenceBucketer); BLEU of a bucket is sacreBLEU's. Words and lengths are in
+Moses tokens of raw text, not escaped, so that systems of any segmentation are compared.
+"""
+
+import argparse
+import os
+from collections import Counter
+from typing import Any, Dict, List, Optional, Tuple
+
+from sacrebleu.metrics import BLEU
+
+from fairseq_admin.analysis.labels import labelled
+from fairseq_admin.errors import UserError
+from fairseq_admin.outputs import check_targets, read_lines, read_output
+from fairseq_admin.score import detokenize, tokenize
+
+SUMMARY = "BLEU by sentence length and accuracy by word frequency, of one or several systems"
+REFERENCE = "reference"  # whose counts are taken without a training text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the analysis."""
+    parser.add_argument(
+        "systems",
+        nargs="+",
+        metavar="SYSTEM",
+        help="output of fairseq-generate, or plain text; LABEL=SYSTEM names it",
+    )
+    parser.add_argument(
+        "--reference", metavar="FILE", help="raw text, one line a sentence (default: T- lines)"
+    )
+    parser.add_argument(
+        "--train-text",
+        metavar="FILE",
+        help="raw text of the training's target side, to count words in (default: the reference)",
+    )
+    parser.add_argument(
+        "--moses",
+        action="store_true",
+        help="systems (T- lines too) are Moses-tokenized text; else they are raw",
+    )
+    parser.add_argument(
+        "--target-lang", metavar="LANG", default="en", help="for Moses (default: %(default)s)"
+    )
+
+
+def system_name(path: str) -> str:
+    """What a system without a label is called: as its file without the ending."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def read_systems(
+    systems: Dict[str, str], reference: Optional[str], moses: bool, target_lang: str
+) -> Tuple[List[str], List[List[str]]]:
+    """Raw references, and raw translations of each of the files *systems*; arguments as in
+    `score.score_files`, but that without *reference* the T- lines are those of the first file.
+
+    Raises:
+        UserError: for a file that cannot be read, or does not hold each sentence once.
+    """
+    references = read_lines(reference) if reference else None
+    texts = []
+    for path in systems.values():
+        lines, targets = read_output(path, references and len(references))
+        raw = [detokenize(x, target_lang) if moses else x for x in (lines, targets)]
+        texts.append(raw[0])
+        if references is None:
+            if not targets:
+                raise UserError(f"{path} has no T- lines to compare with: give --reference FILE")
+            references, reference = raw[1], f"T- lines of {path}"
+        elif targets:
+            check_targets(targets, references, path, reference)
+    return references, texts
+
+
+def by_length(
+    metric: BLEU, texts: List[str], references: List[str], lengths: List[int]
+) -> List[Dict[str, Any]]:
+    """Sentences and BLEU by bucket of *lengths*, in tokens of the references."""
+    bucketer = bucketers().LengthSentenceBucketer()
+    buckets = [bucketer.cutoff_into_bucket(length) for length in lengths]
+    found = []
+    for bucket, name in enumerate(bucketer.bucket_strs):
+        pairs = [pair for other, *pair in zip(buckets, texts, references) if other == bucket]
+        if pairs:
+            hypotheses, targets = zip(*pairs)
+            bleu = round(metric.corpus_score(hypotheses, [targets]).score, 2)
+            found.append({"bucket": name, "sentences": len(pairs), "bleu": bleu})
+    return found
+
+
+def by_frequency(
+    systems: List[List[List[str]]], references: List[List[str]], counts: Dict[str, int]
+) -> List[List[Dict[str, Any]]]:
+    """Accuracy of each of the tokenized *systems* by bucket of a word's *counts*. A word is right
+    as often in a sentence as the reference has it; buckets without its words are left out.
+
+    Returns:
+        words of the reference; F1, recall and precision from 0 to 1, precision None where the
+        system wrote no word of the bucket.
+    """
+    bucketer = bucketers().FreqWordBucketer(freq_counts=counts)
+    found = []
+    for statistics in bucketer.calc_statistics(references, systems)[0]:
+        rows = []
+        for name, (_, words, written, *measures) in zip(bucketer.bucket_strs, statistics):
+            recall, precision, f1 = (round(float(x), 4) for x in measures)
+            row = {"bucket": name, "words": int(words), "f1": f1, "recall": recall}
+            if words:
+                rows.append({**row, "precision": precision if written else None})
+        found.append(rows)
+    return found
+
+
+def bucketers() -> Any:
+    """compare-mt's module of that name; UserError where it is missing."""
+    try:
+        from compare_mt import bucketers as module
+    except ImportError as error:
+        raise UserError(
+            f"errors needs compare-mt ({error}): pip install 'fairseq_admin[analysis]'"
+        ) from None
+    return module
+
+
+def words_of(lines: List[str], lang: str) -> List[List[str]]:
+    """Moses tokens of raw lines."""
+    return [line.split() for line in tokenize(lines, lang)]
+
+
+def measure(options: argparse.Namespace) -> Dict[str, Any]:
+    """The two tables of each system in JSON's types; `plotting.plot_errors` draws them.
+
+    Raises:
+        UserError: as `read_systems`, or where compare-mt is missing.
+    """
+    bucketers()
+    systems = labelled(options.systems, system_name)
+    lang = options.target_lang
+    references, texts = read_systems(systems, options.reference, options.moses, lang)
+    train = read_lines(options.train_text) if options.train_text else None
+    words = words_of(references, lang)
+    counts = Counter(word for line in (words_of(train, lang) if train else words) for word in line)
+    frequencies = by_frequency([words_of(lines, lang) for lines in texts], words, counts)
+    lengths = list(map(len, words))
+    metric = BLEU()
+    found = [
+        {
+            "label": label,
+            "lengths": by_length(metric, lines, references, lengths),
+            "frequencies": rows,
+        }
+        for label, lines, rows in zip(systems, texts, frequencies)
+    ]
+    return {
+        "analysis": "errors",
+        "systems": found,
+        "signature": str(metric.get_signature()),
+        "counts_of": options.train_text or REFERENCE,
+    }

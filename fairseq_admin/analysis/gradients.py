@@ -1,0 +1,87 @@
+"""Gradient norms by sublayer and kind of parameter (Xiong et al. 2020, figure 3; Liu et al. 2020,
+section 3: gradients vanish in Post-LN decoders only)."""
+
+import argparse
+from argparse import Namespace
+from collections import defaultdict
+from typing import Any, Dict, List
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_admin.analysis.subjects import Batch, add_depths, subjects
+from fairseq_admin.analysis.subjects import add_arguments as add_model_arguments
+from fairseq_admin.analysis.sublayers import Passage, Sublayer, at_rest, attached
+
+SUMMARY = "gradient norm per sublayer and kind of parameter, and of the last FFN against depth"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the analysis."""
+    add_model_arguments(parser)
+    add_depths(parser)
+
+
+def mean_loss(model: nn.Module, batch: Batch, pad: int) -> Tensor:
+    """Cross-entropy a target token, in nats."""
+    logits = model(**batch["net_input"])[0]  # (batch, tgt_len, types)
+    target = batch["target"].flatten()
+    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), target, ignore_index=pad)
+
+
+def weight_gradients(
+    model: nn.Module, batch: Batch, pad: int, sublayers: List[Sublayer]
+) -> List[Dict[str, Tensor]]:
+    """The loss's gradient of each matrix of *sublayers*, which must be called within
+    :func:`at_rest`; the parameters' own ``grad`` stays what it was."""
+    weights = [weight for sublayer in sublayers for weight in sublayer.weights.values()]
+    with torch.enable_grad():
+        found = iter(torch.autograd.grad(mean_loss(model, batch, pad), weights))
+    return [{name: next(found) for name in sublayer.weights} for sublayer in sublayers]
+
+
+def gradient_norms(model: nn.Module, batch: Batch, pad: int) -> Dict[str, List[Dict[str, Any]]]:
+    """By stack, in order of execution: of each sublayer the norm of the loss's gradient of its
+    output (over all non-padding tokens), of all its matrices together, and of each."""
+    outputs: Dict[str, float] = defaultdict(float)
+
+    def observe(stack: str, passage: Passage) -> None:
+        name, valid = passage.sublayer.name, passage.valid
+
+        def record(gradient: Tensor) -> None:
+            outputs[name] = gradient[valid].float().norm().item()
+
+        passage.output.register_hook(record)
+
+    with at_rest(model), attached(model, batch["net_input"], pad, observe) as stacks:
+        every = [sublayer for sublayers in stacks.values() for sublayer in sublayers]
+        gradients = iter(weight_gradients(model, batch, pad, every))
+    return {
+        stack: [
+            {
+                "name": sublayer.name,
+                "kind": sublayer.kind,
+                "output": outputs[sublayer.name],
+                **norms_of(next(gradients)),
+            }
+            for sublayer in sublayers
+        ]
+        for stack, sublayers in stacks.items()
+    }
+
+
+def norms_of(gradients: Dict[str, Tensor]) -> Dict[str, Any]:
+    """Norms of a sublayer's gradients: of all together, and of each."""
+    norms = {name.replace(".weight", ""): g.float().norm().item() for name, g in gradients.items()}
+    return {"weights": sum(norm**2 for norm in norms.values()) ** 0.5, "parameters": norms}
+
+
+def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
+    """The gradients of every model, depth and seed."""
+    return {
+        "analysis": "gradients",
+        "models": [
+            {**subject.about(), "stacks": gradient_norms(subject.model, batch, subject.pad)}
+            for subject, batch in subjects(options, rest)
+        ],
+    }

@@ -1,0 +1,196 @@
+"""Perplexity curves of a training, from fairseq's logs or its TensorBoard files."""
+
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from glob import escape, glob
+from typing import Dict, List, Optional, Tuple
+
+from fairseq_admin.errors import UserError
+
+Points = List[Tuple[int, float]]  # (update, perplexity)
+
+DIVERGED = 2.0  # times the best train perplexity before; noise of a stuck run is below 1.5
+PATIENCE = 3  # last points above that: fewer may be noise
+
+# Lines of fairseq/logging/progress_bar.py (0.12.3), whatever a logger writes before them
+INNER = re.compile(r"epoch \d+: +\d+ / \d+ (.*)")
+SUMMARY = re.compile(r"epoch \d+ \| (?:valid on '(.+?)' subset \| )?(.*)")
+JSON = re.compile(r'\{"epoch": \d+, .*\}')
+CRASHES = {
+    "gradients are Nan/Inf": "gradients are nan or inf",
+    "Minimum loss scale reached": "loss scale at its minimum",
+}
+RANK = re.compile(r"rank +\d+ = -?(?:nan|inf)")  # of several GPUs, whose gradients are compared
+EVENTS = "events.out.tfevents.*"
+
+
+@dataclass
+class Curves:
+    """Train and valid perplexity over updates, finite points only.
+
+    A run diverged where its train perplexity rose above DIVERGED times its best before and stayed
+    there to the end: for PATIENCE points, or becoming nan or inf, or until fairseq gave up. It also
+    diverged where fairseq gave up for nan or inf gradients or for the loss scale, or where the last
+    valid perplexity is nan or inf. A run that never learned, or recovered, did not diverge.
+
+    Attributes:
+        diverged: the first update of the rise, else the last one logged; None if it did not.
+        reason: why it counts as diverged, in a few words.
+    """
+
+    train: Points
+    valid: Points
+    diverged: Optional[int] = None
+    reason: Optional[str] = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is known of the training."""
+        return bool(self.train or self.valid or self.reason)
+
+
+def line_stats(line: str) -> Tuple[str, Dict[str, str]]:
+    """What a line logs, train_inner, train or a valid subset, and its statistics by name."""
+    found = JSON.search(line)
+    if found:
+        try:
+            stats = json.loads(found.group())
+        except ValueError:
+            return "", {}
+        ends = (key[: -len("num_updates")] for key in stats if key.endswith("num_updates"))
+        prefix = next(ends, "")
+        named = {key[len(prefix) :]: str(x) for key, x in stats.items() if key.startswith(prefix)}
+        return prefix[:-1] or "train_inner", named
+    found = INNER.search(line)
+    if found:
+        return "train_inner", dict(part.partition("=")[::2] for part in found[1].split(", "))
+    found = SUMMARY.search(line)
+    if found:
+        parts = found[2].split(" | ")
+        return found[1] or "train", dict(part.partition(" ")[::2] for part in parts)
+    return "", {}
+
+
+def add(points: Points, update: int, ppl: float) -> None:
+    """Append a point. What a resumed run does again takes the place of what was there."""
+    while points and points[-1][0] >= update:
+        points.pop()
+    points.append((update, ppl))
+
+
+def parse(text: str) -> Curves:
+    """Curves of the text of a log, empty where it has none."""
+    curves: Dict[str, Points] = {}
+    crash = None
+    for line in text.splitlines():
+        name, stats = line_stats(line)
+        try:
+            update, ppl = int(stats["num_updates"]), float(stats["ppl"])
+        except (KeyError, ValueError):
+            reasons = (reason for told, reason in CRASHES.items() if told in line)
+            crash = next(reasons, CRASHES["gradients are Nan/Inf"] if RANK.search(line) else crash)
+        else:
+            add(curves.setdefault(name, []), update, ppl)
+            crash = None  # a later start went on
+    return assemble(curves, crash)
+
+
+def assemble(curves: Dict[str, Points], crash: Optional[str] = None) -> Curves:
+    """Curves of what was logged by name: train_inner else train, valid else the first subset."""
+    train = curves.get("train_inner") or curves.get("train", [])
+    subsets = [name for name in curves if name not in ("train_inner", "train")]
+    valid = curves["valid" if "valid" in subsets else subsets[0]] if subsets else []
+    diverged, reason = divergence(train, valid, crash)
+    finite = ([point for point in points if math.isfinite(point[1])] for points in (train, valid))
+    return Curves(*finite, diverged, reason)
+
+
+def divergence(
+    train: Points, valid: Points, crash: Optional[str]
+) -> Tuple[Optional[int], Optional[str]]:
+    """When and why a run diverged, as Curves says; *crash* is why fairseq gave up, if it did."""
+    best, high = math.inf, []
+    for update, ppl in train:
+        if math.isfinite(ppl) and ppl <= DIVERGED * best:
+            best, high = min(best, ppl), []
+        else:
+            high.append((update, ppl))
+    infinite = any(not math.isfinite(ppl) for _, ppl in high)
+    if high and (crash or infinite or len(high) >= PATIENCE):
+        rise = f"train perplexity rose above {DIVERGED:g} times its best"
+        return high[0][0], crash or ("train perplexity is nan or inf" if infinite else rise)
+    if crash:
+        return max((points[-1][0] for points in (train, valid) if points), default=0), crash
+    if valid and not math.isfinite(valid[-1][1]):
+        return valid[-1][0], "valid perplexity is nan or inf"
+    return None, None
+
+
+def read_log(path: str) -> Curves:
+    """Curves of a log file, empty where it has none or is not there; UserError if unreadable."""
+    if not os.path.exists(path):
+        return Curves([], [])
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return parse(f.read())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_events(folder: str) -> Curves:
+    """Curves of the TensorBoard files beneath *folder*, in fairseq's folder a name.
+
+    Raises:
+        UserError: where they are of several runs, or tensorboard is missing.
+    """
+    files = glob(os.path.join(escape(folder), "**", EVENTS), recursive=True)
+    folders = sorted({os.path.dirname(file) for file in files})
+    if not folders:
+        return Curves([], [])
+    runs = sorted({os.path.dirname(name) for name in folders})
+    if len(runs) > 1:
+        raise UserError(f"{folder} holds several runs, give one: {', '.join(runs[:3])}")
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError:
+        raise UserError(
+            "TensorBoard files need tensorboard: pip install 'fairseq_admin[analysis]'"
+        ) from None
+    curves: Dict[str, Points] = {}
+    for name in folders:
+        events = EventAccumulator(name, size_guidance={"scalars": 0})  # 0: all of them
+        events.Reload()
+        if "ppl" in events.Tags()["scalars"]:
+            points = curves.setdefault(os.path.basename(name), [])
+            for event in events.Scalars("ppl"):
+                add(points, event.step, float(f"{event.value:g}"))  # fp32, as exact as a log
+    return assemble(curves)
+
+
+def read_curves(path: str) -> Curves:
+    """Curves of a training.
+
+    Args:
+        path: a log of fairseq, in `--log-format` simple, json or tqdm, by fairseq-train or hydra;
+            the folder of a run: its train.log, else another *.log with curves, else TensorBoard
+            files beneath it; or a `--tensorboard-logdir`, whose files do not say why a run ended.
+
+    Raises:
+        UserError: where *path* is missing or holds no curve.
+    """
+    if os.path.isdir(path):
+        logs = sorted(glob(os.path.join(escape(path), "*.log")))
+        logs.sort(key=lambda log: os.path.basename(log) != "train.log")
+        found = next(filter(bool, map(read_log, logs)), None) or read_events(path)
+    elif os.path.exists(path):
+        found = read_log(path)
+    else:
+        raise UserError(f"no such log or folder: {path}")
+    if not found:
+        raise UserError(
+            f"{path} holds no perplexity: give the log of a training (--log-format simple or json),"
+            " the folder it is in, or a --tensorboard-logdir"
+        )
+    return found

@@ -1,0 +1,44 @@
+"""Hidden-state norm per layer, against the bounds of Xiong et al. 2020, lemma 2."""
+
+from argparse import Namespace
+from typing import Any, Dict, List
+
+import torch
+from torch import nn
+
+from fairseq_admin.analysis.subjects import Batch, add_arguments, subjects
+from fairseq_admin.analysis.sublayers import Passage, at_rest, attached, mean_square
+
+SUMMARY = "hidden-state norm per layer, against the bounds of Xiong et al."
+
+__all__ = ["SUMMARY", "add_arguments", "measure"]
+
+
+@torch.no_grad()
+def hidden_norms(model: nn.Module, batch: Batch, pad: int) -> Dict[str, List[Dict[str, Any]]]:
+    """E|x|^2 / embed_dim of the sum at each sublayer, over non-padding tokens, by stack: what a
+    Post-LN norm reads, what a Pre-LN stream carries. The first entry is the stack's input."""
+    stacks: Dict[str, List[Dict[str, Any]]] = {"encoder": [], "decoder": []}
+
+    def observe(stack: str, passage: Passage) -> None:
+        if not stacks[stack]:
+            norm2 = mean_square(passage.shortcut, passage.valid)
+            stacks[stack].append({"name": f"{stack} input", "kind": "input", "norm2": norm2})
+        sublayer = passage.sublayer
+        norm2 = mean_square(passage.total, passage.valid)
+        stacks[stack].append({"name": sublayer.name, "kind": sublayer.kind, "norm2": norm2})
+
+    with at_rest(model), attached(model, batch["net_input"], pad, observe):
+        model(**batch["net_input"])
+    return stacks
+
+
+def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
+    """The norms of every model and seed."""
+    return {
+        "analysis": "norms",
+        "models": [
+            {**subject.about(), "stacks": hidden_norms(subject.model, batch, subject.pad)}
+            for subject, batch in subjects(options, rest)
+        ],
+    }

@@ -1,0 +1,65 @@
+"""Omega by sublayer at initialization and along training: mean and spread over channels."""
+
+from argparse import Namespace
+from typing import Any, Dict, List
+
+from torch import nn
+
+from fairseq_admin.analysis.subjects import add_arguments, subjects
+from fairseq_admin.errors import UserError
+from fairseq_admin.profiling import STACKS, Profile, named_junctions
+
+SUMMARY = "omega per sublayer at initialization and along training, mean and spread over channels"
+
+__all__ = ["SUMMARY", "add_arguments", "measure"]
+
+
+def omegas(model: nn.Module) -> Dict[str, List[Dict[str, Any]]]:
+    """By stack, of each sublayer's omega: mean, standard deviation, least and greatest channel.
+
+    Raises:
+        UserError: for a model without omegas.
+    """
+    junctions = named_junctions(model)
+    if not any(junctions.values()):
+        raise UserError("no omega there: give models of transformer_admin, not folded ones")
+    return {
+        stack: [
+            {
+                "name": name,
+                "mean": junction.omega.mean().item(),
+                "std": junction.omega.std(unbiased=False).item(),
+                "min": junction.omega.min().item(),
+                "max": junction.omega.max().item(),
+            }
+            for name, junction in found.items()
+        ]
+        for stack, found in junctions.items()
+    }
+
+
+def at_initialization(profile: Profile) -> Dict[str, List[Dict[str, Any]]]:
+    """The same of a profile, whose omegas are one number a sublayer."""
+    return {
+        stack: [
+            {"name": s.name, "mean": s.omega, "std": 0.0, "min": s.omega, "max": s.omega}
+            for s in profile.stacks[stack].sublayers
+        ]
+        for stack in STACKS
+    }
+
+
+def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
+    """The omegas of every model; before the first checkpoint of a folder, of its profile."""
+    models, folders = [], set()
+    for subject, _ in subjects(options, rest):
+        about = subject.about()
+        found = omegas(subject.model)
+        if subject.profile and subject.folder not in folders:
+            folders.add(subject.folder)
+            first = at_initialization(Profile.from_dict(subject.profile))
+            models.append(
+                {**about, "label": f"{about['label']}: at 0", "updates": 0, "stacks": first}
+            )
+        models.append({**about, "stacks": found})
+    return {"analysis": "omega", "models": models}

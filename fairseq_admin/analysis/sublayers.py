@@ -1,0 +1,210 @@
+"""The named sublayers of a fairseq encoder-decoder, and the one way in which probes attach."""
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Callable, Dict, Iterator, List, Optional
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_admin.errors import UserError
+from fairseq_admin.profiling import STACKS, seeded
+from fairseq_admin.residual import AdminResidual
+
+# kind: name of its norm in a layer, and of the modules of its branch
+PARTS = {
+    "self_attn": ("self_attn_layer_norm", ("self_attn",)),
+    "encoder_attn": ("encoder_attn_layer_norm", ("encoder_attn",)),
+    "ffn": ("final_layer_norm", ("fc1", "fc2")),
+}
+
+
+@dataclass
+class Sublayer:
+    """One residual sublayer of a layer."""
+
+    name: str  # as in a profile, for example decoder.layers.0.encoder_attn
+    kind: str  # a key of PARTS
+    layer: nn.Module
+    norm: nn.Module
+    pre_ln: bool
+    junction: Optional[AdminResidual] = None
+    weights: Dict[str, nn.Parameter] = field(default_factory=dict)  # matrices of the branch
+
+    @property
+    def omega(self) -> Optional[Tensor]:
+        """What multiplies the shortcut, `(embed_dim,)`; None where nothing does."""
+        return None if self.junction is None else self.junction.omega
+
+
+@dataclass
+class Passage:
+    """What a batch is as it passes a sublayer, each `(seq_len, batch, embed_dim)`."""
+
+    sublayer: Sublayer
+    valid: Tensor  # true where a token stands, `(seq_len, batch)`
+    shortcut: Tensor  # x_{i-1}
+    total: Tensor  # shortcut * omega + branch: what a Post-LN norm reads, a Pre-LN stream carries
+    output: Tensor  # x_i: the norm's output in Post-LN, the total in Pre-LN
+
+    @property
+    def scaled_shortcut(self) -> Tensor:
+        """shortcut * omega"""
+        omega = self.sublayer.omega
+        return self.shortcut if omega is None else self.shortcut * omega
+
+    @property
+    def branch(self) -> Tensor:
+        """f_i(x_{i-1}), with dropout where the model is in training mode."""
+        return self.total - self.scaled_shortcut
+
+
+def named_sublayers(model: nn.Module) -> Dict[str, List[Sublayer]]:
+    """The model's sublayers by stack, in order of execution.
+
+    Raises:
+        UserError: for a model that is not made of attention and FFN sublayers with a norm each.
+    """
+    stacks = {}
+    for stack in STACKS:
+        layers = getattr(getattr(model, stack, None), "layers", None)
+        if layers is None or len(layers) == 0:
+            raise UserError(f"{type(model).__name__} has no {stack} layers to look at")
+        stacks[stack] = [
+            sublayer_of(layer, f"{stack}.layers.{i}", kind)
+            for i, layer in enumerate(layers)
+            for kind in PARTS
+            if getattr(layer, kind, None) is not None or kind == "ffn"
+        ]
+    return stacks
+
+
+def sublayer_of(layer: nn.Module, name: str, kind: str) -> Sublayer:
+    """The sublayer *kind* of *layer*, which is called *name*."""
+    norm, modules = PARTS[kind]
+    if not all(isinstance(getattr(layer, part, None), nn.Module) for part in (norm, *modules)):
+        raise UserError(
+            f"{name} ({type(layer).__name__}) has no sublayer {kind}: {norm} and its "
+            "branch are looked for, as fairseq's Transformer layers name them"
+        )
+    if getattr(layer, "w_resid", None) is not None:
+        raise UserError(f"{name} scales its shortcut by scale_resids, which no analysis knows")
+    weights = {
+        f"{part}.{parameter}" if kind == "ffn" else parameter: weight
+        for part in modules
+        for parameter, weight in getattr(layer, part).named_parameters()
+        if weight.dim() > 1
+    }
+    return Sublayer(
+        f"{name}.{kind}",
+        kind,
+        layer,
+        getattr(layer, norm),
+        bool(layer.normalize_before),
+        getattr(layer, f"{kind}_residual", None),
+        weights,
+    )
+
+
+@contextmanager
+def attached(
+    model: nn.Module,
+    net_input: Dict[str, Tensor],
+    pad: int,
+    observe: Callable[[str, Passage], None],
+) -> Iterator[Dict[str, List[Sublayer]]]:
+    """Within the block a forward pass of *net_input* calls `observe(stack, passage)` at each
+    sublayer, in order of execution; the hooks are gone after it, also after an exception.
+
+    Args:
+        pad: index of the padding symbol; padding is no part of a passage's ``valid``.
+    """
+    tokens = {"encoder": net_input["src_tokens"], "decoder": net_input["prev_output_tokens"]}
+    with ExitStack() as hooks:
+        stacks = named_sublayers(model)
+        for stack, sublayers in stacks.items():
+            watch = partial(_Stream, partial(observe, stack), tokens[stack].ne(pad).t())
+            streams = {id(s.layer): watch() for s in sublayers}
+            for sublayer in sublayers:
+                for handle in streams[id(sublayer.layer)].hooks(sublayer):
+                    hooks.callback(handle.remove)
+        yield stacks
+
+
+class _Stream:
+    """Follows the residual stream through one layer by what its norms read and write."""
+
+    def __init__(self, observe: Callable[[Passage], None], valid: Tensor) -> None:
+        self.observe, self.valid = observe, valid
+        self.x: Optional[Tensor] = None  # what the next sublayer's shortcut carries
+        self.open: Optional[Sublayer] = None  # a Pre-LN sublayer whose sum was not seen yet
+
+    def hooks(self, sublayer: Sublayer) -> list:
+        """Register what follows *sublayer*; the handles."""
+        handles = []
+        if sublayer.kind == "self_attn":  # the first of its layer
+            handles.append(sublayer.layer.register_forward_pre_hook(self.enter))
+            handles.append(sublayer.layer.register_forward_hook(self.leave))
+        if sublayer.pre_ln:
+            hook = partial(self.before, sublayer)
+            return [*handles, sublayer.norm.register_forward_pre_hook(hook)]
+        return [*handles, sublayer.norm.register_forward_hook(partial(self.after, sublayer))]
+
+    def enter(self, layer: nn.Module, inputs: tuple) -> None:
+        self.x, self.open = inputs[0], None
+
+    def after(self, sublayer: Sublayer, norm: nn.Module, inputs: tuple, output: Tensor) -> None:
+        """A Post-LN norm has read the sum."""
+        self.observe(Passage(sublayer, self.valid, self.x, inputs[0], output))
+        self.x = output
+
+    def before(self, sublayer: Sublayer, norm: nn.Module, inputs: tuple) -> None:
+        """A Pre-LN norm reads the sum of the sublayer before."""
+        self.close(inputs[0])
+        self.open = sublayer
+
+    def leave(self, layer: nn.Module, inputs: tuple, output) -> None:
+        self.close(output[0] if isinstance(output, tuple) else output)
+
+    def close(self, total: Tensor) -> None:
+        if self.open is not None:
+            self.observe(Passage(self.open, self.valid, self.x, total, total))
+            self.x, self.open = total, None
+
+
+@contextmanager
+def at_rest(model: nn.Module, seed: int = 1) -> Iterator[None]:
+    """Evaluation mode and seeded random numbers; modes and random states are as before after it.
+
+    fairseq 0.12.2 replaces its encoder layer's forward by a fused call in this mode, which no hook
+    sees: switched off meanwhile.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    fast = [m for m in model.modules() if getattr(m, "can_use_fastpath", False)]
+    model.eval()
+    for module in fast:
+        module.can_use_fastpath = False
+    try:
+        with seeded(seed):
+            yield
+    finally:
+        for module in fast:
+            module.can_use_fastpath = True
+        for module, mode in modes:
+            module.training = mode
+
+
+def mean_square(x: Tensor, valid: Tensor) -> float:
+    """Mean over tokens and channels of the squares of *x*, in fp32.
+
+    Args:
+        x: `(seq_len, batch, embed_dim)`.
+        valid: true where a token stands, `(seq_len, batch)`.
+    """
+    return x[valid].float().square().mean().item()
+
+
+def normalized(x: Tensor) -> Tensor:
+    """*x* of mean 0 and variance 1 over its channels: a layer norm without gain and bias, fp32."""
+    return torch.nn.functional.layer_norm(x.float(), x.shape[-1:])

@@ -1,0 +1,247 @@
+"""What a report says of one or several runs, as plain data: side by side, and where they differ."""
+
+import json
+import os
+from typing import Any, Dict, Iterable, List, Tuple
+
+from fairseq_admin.commands.score import COLUMNS as METRICS
+from fairseq_admin.errors import UserError
+from fairseq_admin.outputs import letters
+from fairseq_admin.profiling import Profile
+from fairseq_admin.run_folder import Run, known, read_run
+
+TRANSLATIONS = 10  # of a test set
+NOT_THERE = object()  # unlike every value of an option
+OWN = {"checkpoint.save_dir"}  # options that differ between any two runs
+METHODS = {"admin": "Admin", "post-ln": "Post-LN", "pre-ln": "Pre-LN"}
+FACTS = {
+    "method": "Method",
+    "layers": "Layers, encoder-decoder",
+    "width": "Width",
+    "seed": "Seed",
+    "updates": "Updates",
+    "wall_seconds": "Time of training",
+    "hardware": "Hardware of the evaluation",
+    "versions": "Versions",
+    "commit": "Commit",
+    "checkpoint": "Checkpoint",
+    "averaging": "Averaged by",
+    "decoding": "Decoded with",
+    "sentences": "Sentences translated",
+    "fold": "Folded into a plain transformer",
+    "same_translations": "Same translations after folding",
+}
+
+
+def read_runs(folders: List[str]) -> List[Run]:
+    """The runs in *folders*, each with a label of its own.
+
+    Raises:
+        UserError: for a folder given twice, and as `read_run`.
+    """
+    for i, folder in enumerate(folders):
+        if any(os.path.realpath(folder) == os.path.realpath(other) for other in folders[:i]):
+            raise UserError(f"{folder} is given twice")
+    runs = [read_run(folder) for folder in folders]
+    for run, label in zip(runs, labels([run.folder for run in runs])):
+        run.label = label
+    return runs
+
+
+def labels(folders: List[str]) -> List[str]:
+    """The last part of each path; where two have the same, as many parts as tell them apart."""
+    paths = [os.path.realpath(folder).strip(os.sep).split(os.sep) for folder in folders]
+    named = []
+    for path in paths:
+        others = [other for other in paths if other is not path]
+        count = 1
+        while count < len(path) and any(path[-count:] == other[-count:] for other in others):
+            count += 1
+        named.append("/".join(path[-count:]))
+    return named
+
+
+def fact_rows(runs: List[Run]) -> List[Tuple[str, List[str]]]:
+    """What was run: name of the fact, its text of each run; facts that no run has are left out."""
+    rows = []
+    for name, title in FACTS.items():
+        values = [run.facts.get(name) for run in runs]
+        if any(value is not None for value in values):
+            rows.append((title, [fact(name, value) for value in values]))
+    return rows
+
+
+def fact(name: str, value: Any) -> str:
+    """The *value* of the fact *name*, as people read it."""
+    if value is None:
+        return "–"
+    if name == "wall_seconds":
+        return duration(value)
+    if name == "method":
+        return "/".join(METHODS.get(part, part) for part in value.split("/"))
+    return f"{value:,}" if isinstance(value, int) and name != "seed" else str(value)
+
+
+def duration(seconds: float) -> str:
+    """*seconds* in the two largest units."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def differing(runs: List[Run]) -> Tuple[List[Tuple[str, list]], List[Tuple[str, list]]]:
+    """Options that differ between *runs* that have them all, and options that only some have, each
+    with its value in every run (NOT_THERE where it has none). What fairseq repeats in another
+    section is told once."""
+    known = [run for run in runs if run.config]
+    everywhere, somewhere = [], []
+    told: Dict[str, List[list]] = {}
+    for name in sorted({name for run in known for name in run.config} - OWN, key=model_last):
+        values = [run.config.get(name, NOT_THERE) for run in runs]
+        rows = told.setdefault(name.partition(".")[2], [])
+        if not name.endswith("._name") and any(repeats(values, row) for row in rows):
+            continue
+        rows.append(values)
+        own = [run.config.get(name, NOT_THERE) for run in known]
+        if any(value is NOT_THERE for value in own):
+            somewhere.append((name, values))
+        elif any(value != own[0] for value in own):
+            everywhere.append((name, values))
+    return everywhere, somewhere
+
+
+def model_last(name: str) -> Tuple[bool, bool, str]:
+    """Order of options: those of the task and the model, which repeat others, at the end."""
+    return name.startswith("model."), name.startswith("task."), name
+
+
+def repeats(values: list, row: list) -> bool:
+    """Whether *values* of an option say nothing that *row*, of one of the same name, does not."""
+    return all(value is NOT_THERE or value == other for value, other in zip(values, row))
+
+
+def missing(run: Run) -> List[Tuple[str, str]]:
+    """What *run* lacks, and the command that makes it; a command once."""
+    found: Dict[str, List[str]] = {}
+    for what, command in run.missing:
+        found.setdefault(command, []).append(what)
+    return [("; ".join(whats), command) for command, whats in found.items()]
+
+
+def option_rows(run: Run) -> List[Tuple[str, list]]:
+    """The whole configuration of *run*: option and its value."""
+    return [(name, [value]) for name, value in run.config.items()]
+
+
+def shown(value: Any) -> str:
+    """A cell's text: an option's value as JSON unless it is a word, a dash where a run has none."""
+    if value is NOT_THERE:
+        return "–"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def profile_rows(profile: Profile) -> List[Tuple[str, List[str]]]:
+    """Sublayer, its branch variance and omega; before each stack the variance of its input."""
+    rows = []
+    for name, stack in profile.stacks.items():
+        if stack.input_var is not None:
+            rows.append((f"{name} input", [f"{stack.input_var:.4f}", ""]))
+        for s in stack.sublayers:
+            var = "" if s.branch_var is None else f"{s.branch_var:.4f}"
+            rows.append((s.name, [var, f"{s.omega:.4f}"]))
+    return rows
+
+
+def score_rows(runs: List[Run]) -> List[Tuple[str, List[str]]]:
+    """Name of the metric and its score of each run."""
+    metrics = [m for m in METRICS if any(m in run.scores for run in runs)]
+    return [
+        (METRICS[m], [f"{run.scores[m][0]:.2f}" if m in run.scores else "–" for run in runs])
+        for m in metrics
+    ]
+
+
+def signatures(runs: List[Run]) -> List[Tuple[str, str, List[str]]]:
+    """(metric, signature, labels of its runs), a signature once."""
+    found = {}
+    for metric, title in METRICS.items():
+        for run in runs:
+            if metric in run.scores:
+                key = title, run.scores[metric][1]
+                found.setdefault(key, []).append(run.label)
+    return [(*key, names) for key, names in found.items()]
+
+
+def curves(runs: List[Run]) -> Dict[str, Any]:
+    """The curves of all runs that have some, as `analysis.curves.measure` gives them."""
+    told = [run for run in runs if known(run.curves)]
+    return {"analysis": "curves", "runs": [{"label": r.label, **r.curves} for r in told]}
+
+
+def same_sets(runs: List[Run]) -> List[List[Run]]:
+    """Runs that translated the same sentences, together; runs without translations are left out.
+
+    References are compared by their letters, and more than half must agree: vocabularies differ
+    in what they write as unknown.
+    """
+    sets: List[List[Run]] = []
+    for run in filter(lambda run: run.translations, runs):
+        for others in sets:
+            if same_sentences(others[0].translations, run.translations):
+                others.append(run)
+                break
+        else:
+            sets.append([run])
+    return sets
+
+
+def same_sentences(ours: Dict[int, tuple], theirs: Dict[int, tuple]) -> bool:
+    """Whether two dicts of translations are of one test set."""
+    common = spread(sorted(ours.keys() & theirs.keys()), 100)
+    same = sum(letters(ours[i][1]) == letters(theirs[i][1]) for i in common)
+    return ours.keys() == theirs.keys() and 2 * same > len(common)
+
+
+def spread(ids: List[int], count: int) -> List[int]:
+    """*count* of *ids*, or all if they are fewer, evenly spread."""
+    return [ids[i * len(ids) // count] for i in range(count)] if len(ids) > count else list(ids)
+
+
+def translations(runs: List[Run]) -> List[Dict[str, Any]]:
+    """Ten sentences of a test set, each with its source, reference and every run's hypothesis."""
+    first = runs[0].translations
+    return [
+        {
+            "id": i,
+            "source": first[i][0],
+            "reference": first[i][1],
+            "hypotheses": [(run.label, run.translations[i][2]) for run in runs],
+        }
+        for i in spread(sorted(first), TRANSLATIONS)
+    ]
+
+
+def collect(folders: List[str]) -> Dict[str, Any]:
+    """All that the page shows, but for its pictures; UserError as `read_runs`."""
+    runs = read_runs(folders)
+    everywhere, somewhere = differing(runs)
+    facts = fact_rows(runs)
+    same = [row for row in facts if len(set(row[1])) == 1]
+    return {
+        "runs": runs,
+        "facts": [row for row in facts if row not in same],
+        "same_facts": same,
+        "differing": everywhere,
+        "only_some": somewhere,
+        "scores": score_rows(runs),
+        "signatures": signatures(runs),
+        "curves": curves(runs),
+        "test_sets": [translations(group) for group in same_sets(runs)],
+    }
+
+
+def inputs(runs: Iterable[Run]) -> List[str]:
+    """Every file that was read."""
+    return [str(path) for run in runs for path in run.inputs]

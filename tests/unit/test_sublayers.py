@@ -1,0 +1,206 @@
+"""What probes see of a model, and that they leave it as it was."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fairseq_admin.analysis.dependency import dependencies
+from fairseq_admin.analysis.gradients import gradient_norms
+from fairseq_admin.analysis.norms import hidden_norms
+from fairseq_admin.analysis.output_change import output_changes
+from fairseq_admin.analysis.sublayers import at_rest, attached, named_sublayers
+from fairseq_admin.errors import UserError
+from fairseq_admin.profiling import profile_model
+from tests.helpers import LENGTHS, PAD, batched, build, randomized, sentences
+
+PRE_LN = {"encoder_normalize_before": True, "decoder_normalize_before": True}
+MODELS = {
+    "post-ln": lambda: build("transformer"),
+    "pre-ln": lambda: build("transformer", **PRE_LN),
+    "mixed": lambda: build("transformer", decoder_normalize_before=True),
+    "admin": lambda: randomized()[0],
+    "dropout": lambda: build("transformer", dropout=0.3, attention_dropout=0.3),
+}
+PROBES = {
+    "norms": hidden_norms,
+    "dependency": dependencies,
+    "gradients": gradient_norms,
+    "output-change": lambda model, batch, pad: output_changes(model, batch, pad, seed=1),
+}
+
+
+def passages(model, batch):
+    """What a probe is shown, by name of the sublayer."""
+    seen = {}
+
+    def observe(stack, passage):
+        assert passage.sublayer.name.startswith(stack)
+        seen[passage.sublayer.name] = passage
+
+    with torch.no_grad(), at_rest(model), attached(model, batch["net_input"], PAD, observe):
+        model(**batch["net_input"])
+    return seen
+
+
+def outputs_of(model, batch, modules):
+    """What each of *modules* gave in a forward pass."""
+    found = {}
+    handles = [
+        module.register_forward_hook(lambda m, i, output, name=name: found.update({name: output}))
+        for name, module in modules.items()
+    ]
+    with torch.no_grad(), at_rest(model):
+        model(**batch["net_input"])
+    for handle in handles:
+        handle.remove()
+    return {n: o[0] if isinstance(o, tuple) else o for n, o in found.items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_branches_are_what_the_modules_give(name):
+    model, batch = MODELS[name](), batched(sentences(LENGTHS))
+    seen = passages(model, batch)
+    layers = [("encoder", i) for i in range(2)] + [("decoder", i) for i in range(2)]
+    expected = []
+    for stack, i in layers:
+        kinds = ("self_attn", "ffn") if stack == "encoder" else ("self_attn", "encoder_attn", "ffn")
+        expected += [f"{stack}.layers.{i}.{kind}" for kind in kinds]
+    assert list(seen) == expected
+    modules = {
+        name: getattr(passage.sublayer.layer, passage.sublayer.kind.replace("ffn", "fc2"))
+        for name, passage in seen.items()
+    }
+    for name, output in outputs_of(model, batch, modules).items():
+        torch.testing.assert_close(seen[name].branch, output, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["post-ln", "pre-ln", "admin"])
+def test_stream_goes_from_sublayer_to_sublayer(name):
+    model, batch = MODELS[name](), batched(sentences(LENGTHS))
+    seen = list(passages(model, batch).values())
+    for stack, norm in (("encoder", model.encoder.layer_norm), ("decoder", None)):
+        found = [p for p in seen if p.sublayer.name.startswith(stack)]
+        for before, after in zip(found, found[1:]):
+            assert after.shortcut is before.output
+        for passage in found:
+            total = passage.scaled_shortcut + passage.branch
+            torch.testing.assert_close(total, passage.total)
+            if name != "pre-ln":
+                assert torch.equal(passage.output, passage.sublayer.norm(passage.total))
+        if norm is not None:
+            with torch.no_grad(), at_rest(model):
+                ends = model.encoder(batch["net_input"]["src_tokens"])["encoder_out"][0]
+            assert torch.equal(norm(found[-1].total), ends)
+
+
+def test_matrices_are_named():
+    stacks = named_sublayers(build("transformer_admin"))
+    attention = {f"{part}_proj.weight" for part in ("q", "k", "v", "out")}
+    for sublayers in stacks.values():
+        for sublayer in sublayers:
+            ffn = {"fc1.weight", "fc2.weight"}
+            assert set(sublayer.weights) == (ffn if sublayer.kind == "ffn" else attention)
+
+
+def state_of(model):
+    """All that a probe might change, bit for bit."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    return {
+        "weights": {k: v.clone() for k, v in model.state_dict().items()},
+        "gradients": {n: p.grad for n, p in model.named_parameters()},
+        "requires": {n: p.requires_grad for n, p in model.named_parameters()},
+        "places": {n: p.data_ptr() for n, p in model.named_parameters()},
+        "modes": {n: m.training for n, m in model.named_modules()},
+        "hooks": {n: [len(getattr(m, h)) for h in hooks] for n, m in model.named_modules()},
+        "random": (random.getstate(), torch.get_rng_state().tolist()),
+        "numpy": np.random.get_state()[1].tolist(),
+    }
+
+
+def assert_same(before, after):
+    weights = before.pop("weights"), after.pop("weights")
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert before == after
+
+
+@pytest.mark.parametrize("probe, name", [(p, n) for p in PROBES for n in MODELS])
+def test_a_probe_changes_nothing(probe, name):
+    model, batch = MODELS[name](), batched(sentences(LENGTHS))
+    model.train()
+    model.decoder.layers[0].eval()  # a mixture
+    model.encoder.layers[0].fc1.weight.requires_grad_(True)
+    before = state_of(model)
+    PROBES[probe](model, batch, PAD)
+    assert_same(before, state_of(model))
+
+
+def test_nor_does_one_that_fails():
+    model, batch = MODELS["admin"](), batched(sentences(LENGTHS))
+    before = state_of(model)
+
+    def observe(stack, passage):
+        raise KeyError(stack)
+
+    with pytest.raises(KeyError), at_rest(model), attached(model, batch["net_input"], PAD, observe):
+        model(**batch["net_input"])
+    assert_same(before, state_of(model))
+
+
+@pytest.mark.parametrize("name", ["post-ln", "pre-ln", "admin"])
+@pytest.mark.parametrize("probe", PROBES)
+def test_padding_is_no_part_of_any_number(probe, name):
+    model = MODELS[name]()
+    tight, wide = (batched(sentences(LENGTHS), **to) for to in ({}, {"source": 40, "target": 37}))
+    assert wide["net_input"]["src_tokens"].shape[1] == 40
+    numbers = [flat(PROBES[probe](model, batch, PAD)) for batch in (tight, wide)]
+    assert len(numbers[0]) > 10
+    exact = 1e-5 if probe == "dependency" else 0  # its covariances are differences about 0
+    assert numbers[1] == pytest.approx(numbers[0], rel=2e-2, abs=exact)
+
+
+def flat(found):
+    """All numbers in a result."""
+    if isinstance(found, dict):
+        return [x for value in found.values() for x in flat(value)]
+    if isinstance(found, (list, tuple)):
+        return [x for value in found for x in flat(value)]
+    return [found] if isinstance(found, float) else []
+
+
+def test_a_shut_fast_path_is_opened_again():
+    """fairseq 0.12.2's fused encoder layer runs in evaluation mode and calls no hook."""
+    model = build("transformer")
+    model.encoder.layers[0].can_use_fastpath = True
+    model.encoder.layers[1].can_use_fastpath = False
+    with at_rest(model):
+        assert not any(layer.can_use_fastpath for layer in model.encoder.layers)
+    assert [layer.can_use_fastpath for layer in model.encoder.layers] == [True, False]
+
+
+def test_models_of_other_parts():
+    with pytest.raises(UserError, match="Linear has no encoder layers"):
+        named_sublayers(nn.Linear(1, 1))
+    model = build("transformer")
+    del model.encoder.layers[1].self_attn_layer_norm
+    with pytest.raises(UserError, match=r"encoder.layers.1 .* has no sublayer self_attn"):
+        named_sublayers(model)
+    model = build("transformer")
+    model.decoder.layers[1].w_resid = nn.Parameter(torch.ones(16))
+    with pytest.raises(UserError, match=r"decoder.layers.1 .*scale_resids"):
+        named_sublayers(model)
+
+
+def test_profile_on_the_way():
+    """Omegas of a profile are what the probe multiplies shortcuts by."""
+    model, batch = build("transformer_admin"), batched(sentences(LENGTHS))
+    profile = profile_model(model, batch["net_input"], PAD, seed=1)
+    seen = passages(model, batch)
+    for sublayers in profile.stacks.values():
+        for sublayer in sublayers.sublayers:
+            passage = seen[sublayer.name]
+            scaled = passage.shortcut * sublayer.omega
+            torch.testing.assert_close(passage.scaled_shortcut, scaled)
