@@ -81,8 +81,9 @@ def expected_diagonal(input_var: float, branch_vars: List[float], pre_ln: bool, 
 def dependencies(model: nn.Module, batch: Batch, pad: int) -> Dict[str, Dict[str, Any]]:
     """By stack: a row a sublayer, with ``beta`` `(i + 1,)` for x_0 and branches 1 to i, each the
     root mean square over tokens and channels of that share of the normalized sum; squares,
-    ``bias`` squared and ``covariance`` (twice the shares' covariances) sum to 1. ``expected`` is
-    :func:`expected_diagonal` of the measured variances."""
+    ``bias`` squared and ``covariance`` (twice the shares' covariances) sum to 1; the ``variances``
+    of x_0 and of the branches; ``expected``, :func:`expected_diagonal` of these; the ``omegas``,
+    means over channels (1 where there are none)."""
     stacks = {"encoder": Shares(), "decoder": Shares()}
     with at_rest(model), attached(
         model, batch["net_input"], pad, lambda stack, passage: stacks[stack].add(passage)
@@ -91,6 +92,8 @@ def dependencies(model: nn.Module, batch: Batch, pad: int) -> Dict[str, Dict[str
     return {
         stack: {
             "rows": shares.rows,
+            "variances": [shares.variances[0], shares.variances[1:]],
+            "omegas": [1.0 if s.omega is None else s.omega.mean().item() for s in sublayers[stack]],
             "expected": expected_diagonal(
                 shares.variances[0],
                 shares.variances[1:],

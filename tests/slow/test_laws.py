@@ -1,0 +1,173 @@
+"""What theory predicts at initialization, as the analyses measure it; and wrong implementations,
+which must miss it."""
+
+import argparse
+
+import numpy as np
+import pytest
+
+from fairseq_admin import profiling
+from fairseq_admin.analysis import dependency, gradients, norms, output_change
+from fairseq_admin.analysis.figures import last_ffn
+from fairseq_admin.profiling import STACKS
+from fairseq_admin.residual import AdminResidual, next_omega, omegas_from_variances
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # seconds
+METHODS = ("post-ln", "pre-ln", "admin")
+SIZES = "--encoder-embed-dim 128 --encoder-ffn-embed-dim 512 --encoder-attention-heads 4 "
+SIZES += "--decoder-attention-heads 4 --share-all-embeddings --dropout 0"
+
+
+def measure(analysis, *arguments, sizes=SIZES):
+    """The models of an analysis' result, in this process."""
+    parser = argparse.ArgumentParser()
+    analysis.add_arguments(parser)
+    words = [*map(str, arguments), "--parameter-init", "paper", *sizes.split()]
+    return analysis.measure(*parser.parse_known_args(words))["models"]
+
+
+def layers(count):
+    return "--encoder-layers", count, "--decoder-layers", count
+
+
+def slope(x, y):
+    """Of log y against log x."""
+    return np.polyfit(np.log(x), np.log(y), 1)[0]
+
+
+# --- omega and dependency -------------------------------------------------------------------------
+def check_omegas():
+    """omega_i^2 = Var(x_0) + sum_{j<i} Var(f_j), the variances measured by the probe; hence
+    beta_ii^2 = Var(f_i) / omega_{i+1}^2 and about 1/i, as in Pre-LN."""
+    for model in measure(dependency, "admin", *layers(12)):
+        for stack in STACKS:
+            rows, found = model["stacks"][stack]["rows"], model["stacks"][stack]
+            expected = omegas_from_variances(*found["variances"])
+            np.testing.assert_allclose(found["omegas"], expected, rtol=2e-3)
+            check_diagonal(rows, found["expected"])
+
+
+def check_diagonal(rows, expected):
+    found = np.array([row["beta"][-1] ** 2 for row in rows])
+    error = np.abs(found / np.square(expected) - 1)
+    assert error.mean() < 0.08 and error.max() < 0.3
+    squares = [sum(np.square(row["beta"])) + row["bias"] ** 2 for row in rows]
+    np.testing.assert_allclose(squares, 1, atol=0.3)
+    assert abs(np.mean(squares) - 1) < 0.1
+
+
+def branch_scaled(self, shortcut, branch):
+    return shortcut + branch * self.omega
+
+
+def without_root(input_var, branch_vars):
+    return next_omega(input_var, branch_vars) ** 2
+
+
+def with_padding(x, valid):
+    return x.float().var(unbiased=False).item()
+
+
+MUTANTS = {
+    "omega on the branch": (AdminResidual, "forward", branch_scaled),
+    "no square root": (profiling, "next_omega", without_root),
+    "padding in the profile": (profiling, "masked_var", with_padding),
+    "padding in the probe": (dependency, "masked_var", with_padding),
+    "omega of all branches": (profiling, "next_omega", lambda x, f: next_omega(x, [*f, 0.4])),
+}
+
+
+def test_omegas():
+    check_omegas()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_wrong_omegas_are_noticed(mutant, monkeypatch):
+    monkeypatch.setattr(*MUTANTS[mutant])
+    with pytest.raises(AssertionError):
+        check_omegas()
+
+
+def test_dependency_of_the_others():
+    """Pre-LN as Admin; Post-LN keeps about Var(f) / (1 + Var(f)) of each branch at any depth."""
+    for model in measure(dependency, "post-ln", "pre-ln", *layers(18)):
+        for stack in STACKS:
+            found = model["stacks"][stack]
+            rows = found["rows"]
+            if model["method"] == "pre-ln":
+                check_diagonal(rows, found["expected"])
+            i = np.arange(1, len(rows) + 1)
+            squares = np.array([row["beta"][-1] ** 2 for row in rows])
+            steep = slope(i[5:], squares[5:])
+            assert (-1.4 < steep < -0.6) if model["method"] == "pre-ln" else abs(steep) < 0.4
+            ratio = np.mean(squares / np.square(found["expected"]))
+            assert ratio == pytest.approx(1, abs=0.15)
+
+
+# --- output change --------------------------------------------------------------------------------
+DEPTHS = (1, 4, 16, 48, 100)
+
+
+def check_output_change(method, seeds=5):
+    """O(N) of the encoder's sublayers in Post-LN, O(log N) in Pre-LN and Admin."""
+    models = measure(output_change, method, "--depths", *DEPTHS, "--seeds", seeds, "--tokens", 200)
+    x, mean, _ = output_change.against_depth(models, "encoder", "random")[method]
+    linear, logarithmic = (output_change.fit(n, mean)["r2"] for n in (x, np.log(x)))
+    growth = mean[-1] / mean[1]  # of 200 sublayers over 8: 25 in O(N), 2.5 in O(log N)
+    if method == "post-ln":
+        assert linear > logarithmic + 0.1 and linear > 0.8 and growth > 10
+    else:
+        assert logarithmic > linear + 0.05 and logarithmic > 0.9 and growth < 6
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_output_change(method):
+    check_output_change(method)
+
+
+@pytest.mark.parametrize("mutant", ["omega on the branch", "no square root"])
+def test_output_change_of_wrong_omegas(mutant, monkeypatch):
+    monkeypatch.setattr(*MUTANTS[mutant])
+    with pytest.raises(AssertionError):
+        check_output_change("admin", seeds=2)
+
+
+# --- gradients ------------------------------------------------------------------------------------
+def test_last_ffn_gradient():
+    """Of the decoder's last FFN: independent of L in Post-LN, 1/sqrt(L) in Pre-LN and Admin."""
+    models = measure(gradients, *METHODS, "--depths", 6, 12, 24, 48, "--seeds", 3)
+    for method, (x, found) in last_ffn(models, "decoder").items():
+        steep = slope(x, found)
+        assert abs(steep) < 0.15 if method == "post-ln" else -0.65 < steep < -0.35, (method, steep)
+
+
+def test_gradients_vanish_in_the_post_ln_decoder_only():
+    """... through cross-attention most, and not in the encoder, nor in Pre-LN and Admin."""
+    for model in measure(gradients, *METHODS, *layers(18), "--seeds", 3):
+        for stack in STACKS:
+            rows = model["stacks"][stack]
+            outputs = np.array([row["output"] for row in rows])
+            weights = np.array([row["weights"] for row in rows])
+            vanishes = (model["method"], stack) == ("post-ln", "decoder")
+            for norms in (outputs, weights):
+                ratio = norms[0] / norms[-1]  # near the input, of that near the output
+                assert ratio < 0.1 if vanishes else 0.3 < ratio < 6
+            if vanishes:
+                lost = np.log(outputs[:-1] / outputs[1:])  # on the way back through each sublayer
+                kinds = [row["kind"] for row in rows[1:]]
+                by_kind = {k: np.mean([x for x, y in zip(lost, kinds) if y == k]) for k in kinds}
+                assert min(by_kind, key=by_kind.get) == "encoder_attn"
+
+
+# --- norms ----------------------------------------------------------------------------------------
+def test_hidden_norms():
+    """Xiong et al., lemma 2, with an FFN as wide as the model, as it takes it."""
+    sizes = SIZES.replace("ffn-embed-dim 512", "ffn-embed-dim 128")
+    for model in measure(norms, *METHODS, *layers(18), "--seeds", 3, sizes=sizes):
+        for stack in STACKS:
+            rows = [row["norm2"] for row in model["stacks"][stack] if row["kind"] == "ffn"]
+            if model["method"] == "post-ln":
+                assert np.mean(rows) == pytest.approx(1.5, rel=0.1)
+            else:
+                for layer, found in enumerate(rows, 1):
+                    assert 1 + layer / 2 < found < 1 + 3 * layer / 2
