@@ -149,8 +149,8 @@ def test_gradients_vanish_in_the_post_ln_decoder_only():
             outputs = np.array([row["output"] for row in rows])
             weights = np.array([row["weights"] for row in rows])
             vanishes = (model["method"], stack) == ("post-ln", "decoder")
-            for norms in (outputs, weights):
-                ratio = norms[0] / norms[-1]  # near the input, of that near the output
+            for found in (outputs, weights):
+                ratio = found[0] / found[-1]  # near the input, of that near the output
                 assert ratio < 0.1 if vanishes else 0.3 < ratio < 6
             if vanishes:
                 lost = np.log(outputs[:-1] / outputs[1:])  # on the way back through each sublayer
