@@ -173,8 +173,8 @@ def of_architecture(
     if options.parameter_init and arch.startswith("transformer_admin"):
         arguments += ["--parameter-init", options.parameter_init]
     config = copy.deepcopy(config_of(tuple(arguments)).model)  # fairseq writes into it
-    for name, off in RECOMPUTE_NOTHING.items():
-        setattr(config, name, off)
+    for option, off in RECOMPUTE_NOTHING.items():
+        setattr(config, option, off)
     if options.data:
         task = data_task(options.data)
     else:

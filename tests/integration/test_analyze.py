@@ -1,0 +1,170 @@
+"""`fairseq-admin analyze`: real command lines on real checkpoints; mistakes in one line."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+
+from fairseq_admin import cli
+from fairseq_admin.errors import UserError
+
+PNG = b"\x89PNG"
+TINY = ["--encoder-layers", "2", "--decoder-layers", "3", "--encoder-embed-dim", "16"]
+TINY += ["--encoder-ffn-embed-dim", "32", "--encoder-attention-heads", "2"]
+TINY += ["--decoder-attention-heads", "2"]
+
+
+@pytest.fixture
+def analyze(tmp_path, monkeypatch, capsys):
+    """Run an analysis in this process; its result."""
+    monkeypatch.setattr(sys, "argv", ["fairseq-admin"])  # training_config writes there
+    monkeypatch.chdir(tmp_path)
+
+    def run(analysis, *arguments):
+        cli.main(["analyze", analysis, *map(str, arguments)])
+        assert capsys.readouterr().out == f"wrote {analysis}.json and {analysis}.png\n"
+        assert (tmp_path / f"{analysis}.png").read_bytes().startswith(PNG)
+        return json.loads((tmp_path / f"{analysis}.json").read_text())
+
+    return run
+
+
+def test_in_its_own_process(lab, admin, corpus, tmp_path):
+    """No word of warning, both files, beside the training's profile."""
+    checkpoints = [admin.checkpoints[n] for n in (20, 120)]
+    command = [lab.bin / "fairseq-admin", "analyze", "omega", *checkpoints, "--output", "o.x"]
+    run = lab.run(command, cwd=tmp_path).ok()
+    assert run.output.splitlines()[-1] == "wrote o.x.json and o.x.png"
+    assert "Warning" not in run.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.x.json", "o.x.png"]
+    first, *trained = json.loads((tmp_path / "o.x.json").read_text())["models"]
+    profile = lab.profile_of(lab.load(checkpoints[0]))
+    assert first["label"].endswith("at 0") and [m["updates"] for m in trained] == [20, 120]
+    for stack, found in profile.stacks.items():
+        means = [row["mean"] for row in first["stacks"][stack]]
+        assert means == pytest.approx([s.omega for s in found.sublayers], rel=1e-5)
+        assert any(row["std"] > 0 for row in trained[-1]["stacks"][stack])
+    omega = lab.load(checkpoints[1])["model"]["decoder.layers.2.ffn_residual.omega"]
+    row = trained[-1]["stacks"]["decoder"][-1]
+    assert row["mean"] == pytest.approx(omega.mean().item(), rel=1e-4)
+    assert row["std"] == pytest.approx(omega.std(unbiased=False).item(), rel=1e-4)
+
+
+def test_updates_between_checkpoints(analyze, admin, corpus, lab):
+    paths = [admin.checkpoints[n] for n in (20, 60, 120)]
+    models = analyze("updates", *paths, "--data", corpus, "--seeds", 2)["models"]
+    assert [model["updates"] for model in models] == [20, 20, 60, 60]
+    states = [lab.load(path)["model"] for path in paths]
+    for model, before, after in ((models[0], *states[:2]), (models[2], *states[1:])):
+        moved = {
+            name: (after[f"{layer}.{name.split('.')[-1]}.weight"] - before[key]).norm().item()
+            for name in model["norms"]["update"]
+            for layer in [name.rsplit(".", 1)[0].replace(".ffn", "")]
+            for key in [f"{layer}.{name.split('.')[-1]}.weight"]
+        }
+        largest = max(moved.values())
+        expected = {name: norm / largest for name, norm in moved.items()}
+        assert model["norms"]["update"] == pytest.approx(expected, rel=1e-4)
+        assert len(expected) == 3 * (4 + 2) + 3 * (4 + 4 + 2)
+        assert max(model["norms"]["gradient"].values()) == 1
+
+
+def test_checkpoints_beside_architectures(analyze, admin, transformer, corpus):
+    """Of one vocabulary; fairseq's own checkpoint, its architectures by name, and ours."""
+    models = [transformer, admin.folder / "checkpoint_last.pt", "pre-ln", "transformer_iwslt_de_en"]
+    found = analyze("norms", *models, "--data", corpus, "--split", "test", *TINY)["models"]
+    assert [m["method"] for m in found] == ["post-ln", "admin", "pre-ln", "post-ln"]
+    assert [m["layers"] for m in found] == ["3-3", "3-3", "2-3", "2-3"]
+    assert [m["updates"] for m in found] == [4, 120, None, None]
+    assert [len(m["stacks"]["decoder"]) for m in found] == [10] * 4
+
+
+def test_random_tokens_seeds_and_depths(analyze):
+    names = ["post-ln", "pre-ln", "admin"]
+    found = analyze(
+        "output-change", *names, "--depths", 1, 2, 3, "--seeds", 2, "--tokens", 60, *TINY
+    )
+    assert len(found["models"]) == 3 * 3 * 2
+    assert {model["seed"] for model in found["models"]} == {1, 2}
+    assert {(fit["stack"], fit["step"], fit["label"]) for fit in found["fits"]} == {
+        (stack, step, name)
+        for stack in ("encoder", "decoder")
+        for step in ("random", "gradient")
+        for name in names
+    }
+    again = analyze(
+        "output-change", *names, "--depths", 1, 2, 3, "--seeds", 2, "--tokens", 60, *TINY
+    )
+    assert again == found  # to the last digit
+
+
+def test_parameter_init(analyze):
+    """paper: FFN weights with larger branch variance than nn.Linear's default."""
+    norms = {}
+    for init in ("paper", "fairseq"):
+        for name in ("post-ln", "admin"):
+            models = analyze("norms", name, "--parameter-init", init, *TINY)["models"]
+            row = models[0]["stacks"]["encoder"]
+            norms[init, name] = row[2]["norm2"] - (1 if name == "post-ln" else row[1]["norm2"])
+    assert norms["paper", "post-ln"] > 1.5 * norms["fairseq", "post-ln"]
+    assert norms["paper", "admin"] > 1.5 * norms["fairseq", "admin"]
+
+
+@pytest.mark.parametrize("analysis", ["dependency", "gradients"])
+def test_the_other_probes(analyze, admin, corpus, analysis):
+    last = admin.folder / "checkpoint_last.pt"
+    found = analyze(analysis, "post-ln", "admin", last, "--data", corpus, *TINY)["models"]
+    assert [m["layers"] for m in found] == ["2-3", "2-3", "3-3"]
+
+
+@pytest.fixture(scope="module")
+def broken(admin, corpus, lab, tmp_path_factory):
+    """Checkpoints and data that cannot be looked at."""
+    folder = tmp_path_factory.mktemp("broken")
+    state = lab.load(admin.folder / "checkpoint_last.pt")
+    state["model"]["decoder.layers.1.fc1.weight"][0, 0] = float("nan")
+    torch.save(state, folder / "nan.pt")
+    shutil.copytree(corpus, folder / "empty")
+    for path in (folder / "empty").glob("valid.*.bin"):
+        path.write_bytes(b"")
+    shutil.copytree(corpus, folder / "other")
+    for path in (folder / "other").glob("dict.*.txt"):
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-3]))
+    return folder
+
+
+MISTAKES = {
+    "no such model": (["norms", "nosuch.pt"], "nosuch.pt is neither a checkpoint nor an arch"),
+    "no omega": (["omega", "{transformer}"], "no omega there: give models of transformer_admin"),
+    "no omega in an architecture": (["omega", "post-ln", *TINY], "no omega there"),
+    "other parts": (["dependency", "lstm"], "has no encoder layers to look at"),
+    "NaN": (["norms", "{broken}/nan.pt"], "NaN or infinite weights (decoder.layers.1.fc1.weight)"),
+    "empty split": (["norms", "{last}", "--data", "{broken}/empty"], "holds no sentence"),
+    "no split": (["norms", "{last}", "--data", "{corpus}", "--split", "x"], "no split x in"),
+    "no data": (["norms", "{last}", "--data", "nosuch"], "no such data folder"),
+    "other data": (["norms", "{last}", "--data", "{broken}/other"], "give the model's own data"),
+    "no seed": (["norms", "post-ln", "--seeds", "0"], "--seeds 0: give 1 or more"),
+    "no tokens": (["norms", "post-ln", "--tokens", "0", *TINY], "--tokens 0: give 1 or more"),
+    "many tokens": (["norms", "post-ln", "--tokens", "9000", *TINY], "fewer than 8192"),
+    "no depth": (["gradients", "post-ln", "--depths", "0"], "--depths: give 1 or more"),
+    "one checkpoint": (["updates", "{last}"], "give two or more checkpoints of one folder"),
+    "no checkpoint": (["updates", "admin", *TINY], "admin is no checkpoint"),
+    "backwards": (["updates", "{last}", "{first}"], "give checkpoints in the order"),
+    "options of a checkpoint": (["norms", "{last}", *TINY], "--encoder-layers is for arch"),
+    "no folder": (["norms", "{last}", "--output", "no/such/x"], "no such folder: no/such"),
+    "options of curves": (["curves", "{admin}", "--tokens", "3"], "unknown option: --tokens 3"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes(analyze, broken, admin, transformer, corpus, tmp_path, mistake):
+    arguments, told = MISTAKES[mistake]
+    places = {"transformer": transformer, "broken": broken, "corpus": corpus}
+    places.update(admin=admin.folder, last=admin.folder / "checkpoint_last.pt")
+    places["first"] = admin.checkpoints[20]
+    with pytest.raises(UserError) as error:
+        analyze(*(argument.format(**places) for argument in arguments))
+    assert told in error.value.message and "\n" not in error.value.message
+    assert list(tmp_path.iterdir()) == []
