@@ -27,11 +27,10 @@ import torch
 from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.checkpoint import is_admin, method, model_options, read_checkpoint
 from fairseq_admin.files import whole_file
+from fairseq_admin.run_folder import SECTIONS, portable
 from fairseq_admin.score import hypotheses
 
 ROOT = Path(__file__).resolve().parent.parent
-SECTIONS = ("common", "task", "dataset", "optimization", "criterion", "optimizer", "lr_scheduler")
-SECTIONS += ("checkpoint", "ema", "distributed_training", "model")  # of the configuration
 DATA_SUFFIXES = (".bin", ".idx", ".txt")  # of what fairseq-preprocess writes, without its log
 PACKAGES = ("fairseq_admin", "torch", "sacrebleu", "sacremoses", "numpy")
 
@@ -50,17 +49,6 @@ def data_sha256(folder: Path) -> str:
     for file in sorted(p for p in folder.iterdir() if p.suffix in DATA_SUFFIXES):
         digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-def portable(config: Any) -> Any:
-    """*config* in JSON's types, and with the names of files instead of a machine's paths."""
-    if isinstance(config, dict):
-        return {str(name): portable(value) for name, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return [portable(value) for value in config]
-    if isinstance(config, str) and os.path.isabs(config):
-        return os.path.basename(config)
-    return config if isinstance(config, (str, int, float, bool, type(None))) else str(config)
 
 
 def hardware(cfg: Dict[str, Any]) -> str:
