@@ -35,18 +35,20 @@ analyze() {
 
 # the longest by itself, on one core
 analyze output_change output-change "${methods[@]}" "${paper[@]}" --tokens 300 \
-    --encoder-embed-dim 128 --encoder-ffn-embed-dim 512 &
+    --encoder-embed-dim 96 --encoder-ffn-embed-dim 384 &
+longest=$!
+trap 'kill "$longest" 2>/dev/null || true' EXIT
 
 analyze dependency dependency "${methods[@]}" "${ends[@]}" "${like_demo[@]}"
-analyze gradients gradients "${methods[@]}" "${paper[@]}" --seeds 3 --depths 6 12 18 36 72 \
+analyze gradients gradients "${methods[@]}" "${paper[@]}" --seeds 2 --depths 6 12 24 48 \
     --encoder-embed-dim 64 --encoder-ffn-embed-dim 256
 analyze gradients_training gradients post-ln admin "${checkpoints[@]}" "${like_demo[@]}"
 analyze updates updates "${checkpoints[@]}" --data "$data/bin"
 analyze norms norms "${methods[@]}" "${paper[@]}" --seeds 3 --encoder-layers 18 \
     --decoder-layers 18 --encoder-embed-dim 128 --encoder-ffn-embed-dim 128 # lemma 2: FFN as wide
 analyze omega omega "${checkpoints[@]:3}"
-analyze curves curves Post-LN="$runs/demo_post_ln" Admin="$runs/demo_admin"
-analyze errors errors Post-LN="$runs/demo_post_ln/eval/generate.txt" \
-    Admin="$runs/demo_admin/eval/generate.txt" \
+analyze curves curves post-ln="$runs/demo_post_ln" admin="$runs/demo_admin"
+analyze errors errors post-ln="$runs/demo_post_ln/eval/generate.txt" \
+    admin="$runs/demo_admin/eval/generate.txt" \
     --reference "$data/raw/test.en" --train-text "$data/raw/train.en"
-wait $!
+wait "$longest"

@@ -157,6 +157,8 @@ def plot_last(panel: Axes, stack: str, models: Sequence[Model]) -> None:
         panel.plot(x, norms, marker=".", linewidth=1, **style)
         panel.plot(x, norms[-1] * np.sqrt(x[-1] / np.array(x)), label="1/sqrt(L)", **THEORY)
     panel.set(xscale="log", yscale="log", xlabel=f"L {stack} layers", ylabel="|dL/dW|, last FFN")
+    panel.set_xticks(x, x)
+    panel.minorticks_off()
 
 
 def plot_updates(result: Dict[str, Any], path: str) -> None:

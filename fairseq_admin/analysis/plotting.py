@@ -34,10 +34,10 @@ def panels(rows: int, columns: int, height: float = HEIGHT) -> Tuple[Figure, Lis
 def styles(lines: Sequence[Tuple[str, str]]) -> List[Dict[str, object]]:
     """How to draw each line of (method, label): a method's colour, lighter for its earlier ones
     where it has several (checkpoints of a training)."""
-    methods = [method for method, _ in lines]
+    methods = [method.lower() for method, _ in lines]
     others = [m for m in dict.fromkeys(methods) if m not in COLOURS]
     found = []
-    for i, (method, label) in enumerate(lines):
+    for i, (method, (_, label)) in enumerate(zip(methods, lines)):
         colour = COLOURS.get(method) or OTHER[others.index(method) % len(OTHER)]
         share = methods[: i + 1].count(method) / methods.count(method)
         found.append({"color": colour, "alpha": 0.3 + 0.7 * share, "label": label})

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
+from fairseq_admin.cli import main
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
@@ -128,6 +130,24 @@ def test_after_training(folder):
     assert json.loads((folder / "score.json").read_text())["sentences"] == 20
 
 
+def analysis_commands():
+    """The lines that analyze or report, as words."""
+    lines = block_with("fairseq-admin analyze").splitlines()
+    return [shlex.split(line)[1:] for line in lines]
+
+
+@pytest.mark.parametrize("words", analysis_commands(), ids=lambda words: " ".join(words[:2]))
+def test_analyses(folder, words, monkeypatch, capsys):
+    """After test_after_training, in this process."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["fairseq-admin"])
+    sized = "checkpoints/checkpoint1.pt" not in words and words[1] not in ("curves", "errors")
+    words = ["2" if word == "18" else word for word in words]
+    main([*words, *(FLAGS.split() if sized and words[0] == "analyze" else [])])
+    written = re.findall(r"\S+\.(?:json|png|html)", capsys.readouterr().out)
+    assert written and all((folder / name).exists() for name in written)
+
+
 def test_evaluate(folder):
     out = bash(tiny(block_with("scripts/evaluate.sh checkpoints")), folder)
     record = json.loads((folder / "checkpoints" / "eval" / "record.json").read_text())
@@ -144,15 +164,15 @@ def recipe_commands():
 @pytest.mark.parametrize("words", recipe_commands(), ids=" ".join)
 def test_recipes_are_understood(words, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    from run import main
+    from run import main as run
 
     monkeypatch.setattr(sys, "argv", ["run.sh", *words, "--dry-run"])
     if "--help" in words:
         with pytest.raises(SystemExit) as end:
-            main()
+            run()
         assert end.value.code == 0
         return
-    main()
+    run()
     out = capsys.readouterr().out
     assert "tokens an update" in out and "evaluate.sh" in out and "\ncheckpoint:\n" in out
 
@@ -175,7 +195,7 @@ def test_back_translation_is_understood(folder):
         bash(line.replace("scripts/", f"{ROOT}/scripts/"), folder)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/costs.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/costs.md", "results/figures/README.md"])
 def test_tables_are_those_of_the_records(page):
     command = [sys.executable, ROOT / "scripts" / "table.py", "--check", ROOT / page]
     run = subprocess.run(list(map(str, command)), stderr=subprocess.PIPE, text=True)
