@@ -1,4 +1,7 @@
-"""Hidden-state norm per layer, against the bounds of Xiong et al. 2020, lemma 2."""
+"""Hidden-state norm per layer, against the bounds of Xiong et al. 2020, lemma 2: E|x|^2 is 3d/2
+before the FFN's norm of Post-LN, between (1 + l/2) d and (1 + 3l/2) d after layer l
+of a Pre-LN encoder.
+"""
 
 from argparse import Namespace
 from typing import Any, Dict, List

@@ -2,12 +2,16 @@
 which must miss it."""
 
 import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fairseq_admin import profiling
-from fairseq_admin.analysis import dependency, gradients, norms, output_change
+from fairseq_admin.analysis import dependency, gradients, norms, output_change, updates
 from fairseq_admin.analysis.figures import last_ffn
 from fairseq_admin.profiling import STACKS
 from fairseq_admin.residual import AdminResidual, next_omega, omegas_from_variances
@@ -161,7 +165,8 @@ def test_gradients_vanish_in_the_post_ln_decoder_only():
 
 # --- norms ----------------------------------------------------------------------------------------
 def test_hidden_norms():
-    """Xiong et al., lemma 2, with an FFN as wide as the model, as it takes it."""
+    """Xiong et al., lemma 2, with an FFN as wide as the model, as it takes it: an FFN adds 1/2, an
+    attention at most 1, of which a decoder's layer has two."""
     sizes = SIZES.replace("ffn-embed-dim 512", "ffn-embed-dim 128")
     for model in measure(norms, *METHODS, *layers(18), "--seeds", 3, sizes=sizes):
         for stack in STACKS:
@@ -169,5 +174,69 @@ def test_hidden_norms():
             if model["method"] == "post-ln":
                 assert np.mean(rows) == pytest.approx(1.5, rel=0.1)
             else:
+                attentions = STACKS.index(stack) + 1
                 for layer, found in enumerate(rows, 1):
-                    assert 1 + layer / 2 < found < 1 + 3 * layer / 2
+                    assert 1 + layer / 2 < found < 1 + layer * (attentions + 1 / 2)
+
+
+# --- updates --------------------------------------------------------------------------------------
+def test_adam_evens_updates_out(corpus, tmp_path):
+    """Relative gradient norms of deep Post-LN spread over orders of magnitude, updates do not."""
+    command = [Path(sys.executable).with_name("fairseq-train"), corpus, "--arch", "transformer"]
+    command += [*map(str, layers(18)), *SIZES.replace("128", "32").replace("512", "64").split()]
+    command += ["--optimizer", "adam", "--lr", "1e-3", "--max-tokens", "500", "--cpu"]
+    command += ["--max-update", "40", "--save-interval-updates", "20", "--disable-validation"]
+    run = subprocess.run([*command, "--save-dir", tmp_path], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    saved = [next(tmp_path.glob("checkpoint_*_20.pt")), tmp_path / "checkpoint_last.pt"]
+    (model,) = measure(updates, *saved, "--data", corpus, sizes="")
+    assert model["spread"]["gradient"] > 2 * model["spread"]["update"]
+    assert model["spread"]["gradient"] > 0.5  # of an order of magnitude
+
+
+# --- cost -----------------------------------------------------------------------------------------
+STEP = """
+import resource, sys, torch
+from types import SimpleNamespace
+from fairseq_admin.analysis.gradients import mean_loss
+from fairseq_admin.analysis.subjects import of_architecture
+subject, batch = of_architecture("admin", 100, 1, SimpleNamespace(**{options}), {rest})
+{work}
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+WORK = {
+    "train": """
+optimizer = torch.optim.Adam(subject.model.parameters())
+mean_loss(subject.model.train(), batch, subject.pad).backward()
+optimizer.step()
+""",
+    **{
+        name: f"""
+from fairseq_admin.analysis.{module} import {function}
+{function}(subject.model, batch, subject.pad{more})
+"""
+        for name, module, function, more in (
+            ("norms", "norms", "hidden_norms", ""),
+            ("dependency", "dependency", "dependencies", ""),
+            ("gradients", "gradients", "gradient_norms", ""),
+            ("output change", "output_change", "output_changes", ", 1"),
+        )
+    },
+}
+
+
+def test_no_probe_of_100_layers_needs_more_memory_than_a_training_step(capsys):
+    """100-100 layers of width 512, peak memory of processes of their own."""
+    if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") < 20e9:
+        pytest.skip("a training step of 100-100 layers takes 15 GB")
+    options = {"data": None, "split": "valid", "tokens": 500, "parameter_init": None}
+    rest = ["--share-all-embeddings", "--encoder-embed-dim", "512", "--dropout", "0"]
+    peaks = {}
+    for name, work in WORK.items():
+        code = STEP.format(options=options, rest=rest, work=work)
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr[-2000:]
+        peaks[name] = int(run.stdout.split()[-1]) / 2**20  # GiB
+    with capsys.disabled():
+        print({name: f"{peak:.1f} GiB" for name, peak in peaks.items()})
+    assert all(peak <= peaks["train"] for peak in peaks.values()), peaks
