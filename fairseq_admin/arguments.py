@@ -22,7 +22,8 @@ def training_config(arguments: List[str]):
     """The configuration of `fairseq-train` with *arguments*; --task and --user-dir are filled in.
 
     Raises:
-        UserError: for arguments without an architecture, and for another task.
+        UserError: for arguments without an architecture, for another task, and for what
+            fairseq-train does not take.
     """
     from fairseq import options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -30,13 +31,18 @@ def training_config(arguments: List[str]):
     if given(arguments, "--arch") is None and given(arguments, "-a") is None:
         raise UserError("which model? give --arch, for example --arch transformer_admin")
     if given(arguments, "--task") not in (None, "translation_admin"):
-        raise UserError("only --task translation_admin profiles; leave --task out")
+        raise UserError("leave --task out: it is translation_admin here")
     arguments = [*arguments, "--task", "translation_admin"]
     user_dir = given(arguments, "--user-dir")
     if user_dir is None or os.path.basename(user_dir.rstrip("/")) == "fairseq_admin":
         # imported already: by any other spelling fairseq would not know it again
         arguments += ["--user-dir", fairseq_admin.__path__[0]]
     sys.argv[1:] = arguments  # fairseq looks there for --user-dir, whatever it is given
-    return convert_namespace_to_omegaconf(
-        options.parse_args_and_arch(options.get_training_parser())
-    )
+    parser = options.get_training_parser()
+    parser.error = refuse  # its own prints the usage of all of fairseq-train
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser))
+
+
+def refuse(message: str) -> None:
+    """Raise UserError with what a parser of fairseq's found wrong."""
+    raise UserError(f"{message} (of the options of fairseq-train)")

@@ -4,6 +4,7 @@ import json
 import os
 from typing import Any, Dict, Iterable, List, Tuple
 
+from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.commands.score import COLUMNS as METRICS
 from fairseq_admin.errors import UserError
 from fairseq_admin.outputs import letters
@@ -43,22 +44,9 @@ def read_runs(folders: List[str]) -> List[Run]:
         if any(os.path.realpath(folder) == os.path.realpath(other) for other in folders[:i]):
             raise UserError(f"{folder} is given twice")
     runs = [read_run(folder) for folder in folders]
-    for run, label in zip(runs, labels([run.folder for run in runs])):
+    for run, label in zip(runs, shortest([run.folder for run in runs])):
         run.label = label
     return runs
-
-
-def labels(folders: List[str]) -> List[str]:
-    """The last part of each path; where two have the same, as many parts as tell them apart."""
-    paths = [os.path.realpath(folder).strip(os.sep).split(os.sep) for folder in folders]
-    named = []
-    for path in paths:
-        others = [other for other in paths if other is not path]
-        count = 1
-        while count < len(path) and any(path[-count:] == other[-count:] for other in others):
-            count += 1
-        named.append("/".join(path[-count:]))
-    return named
 
 
 def fact_rows(runs: List[Run]) -> List[Tuple[str, List[str]]]:

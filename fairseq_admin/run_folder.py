@@ -50,7 +50,10 @@ def read_run(folder: str) -> Run:
         UserError: where there is no such folder, no run in it, or one of its files is damaged.
     """
     if not os.path.isdir(folder):
-        raise UserError(f"no such folder: {folder}")
+        is_file = os.path.isfile(folder)
+        raise UserError(
+            f"{folder} is a file: give its folder" if is_file else f"no such folder: {folder}"
+        )
     run = Run(os.path.normpath(folder))
     read_record(run)
     read_state(run)

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from fairseq_admin.analysis.subjects import Batch, add_arguments, subjects
 from fairseq_admin.analysis.sublayers import Passage, at_rest, attached
+from fairseq_admin.errors import UserError
 from fairseq_admin.residual import masked_var, omegas_from_variances
 
 SUMMARY = "residual dependency of each sublayer on each branch (Liu et al.), as heat maps"
 EPS = 1e-5  # of fairseq's layer norms
+UNEXPLAINED = 1e-2  # largest error of a sum, relative to its largest entry, that is rounding
 
 __all__ = ["SUMMARY", "add_arguments", "measure"]
 
@@ -44,15 +46,17 @@ class Shares:
         std = (total.var(-1, unbiased=False, keepdim=True) + EPS).sqrt()  # `(tokens, 1)`
         beta = [self.normal(part, std).square().mean().sqrt().item() for part in self.parts]
         bias = self.normal(self.bias.expand_as(total), std).square().mean().sqrt().item()
-        error = sum(self.parts) + self.bias - total
+        error = (sum(self.parts) + self.bias - total).abs().max() / total.abs().max()
+        if error > UNEXPLAINED:
+            raise UserError(f"{passage.sublayer.name}: its sum is not what its branches give")
         self.rows.append(
             {
                 "name": passage.sublayer.name,
                 "kind": passage.sublayer.kind,
                 "beta": beta,  # of x_0 and of each branch so far
                 "bias": bias,  # of the norms' biases
-                "covariance": 1 - sum(b * b for b in beta) - bias * bias,
-                "unexplained": error.abs().max().item(),
+                "remainder": 1 - sum(b * b for b in beta) - bias * bias,
+                "unexplained": error.item(),
             }
         )
         if not passage.sublayer.pre_ln:
@@ -66,11 +70,11 @@ class Shares:
         return (part - part.mean(-1, keepdim=True)) / std
 
 
-def expected_diagonal(input_var: float, branch_vars: List[float], pre_ln: bool, admin: bool):
+def expected_diagonal(input_var: float, branch_vars: List[float], post_ln: bool) -> List[float]:
     """beta_ii that follows from the variances at initialization, where branches are independent:
     of Pre-LN and Admin beta_ii^2 = Var(f_i) / (Var(x_0) + sum_{j<=i} Var(f_j)), of Post-LN
     Var(f_i) / (1 + Var(f_i)), its first shortcut being x_0 instead."""
-    if pre_ln or admin:
+    if not post_ln:
         after = omegas_from_variances(input_var, [*branch_vars, 0.0])[1:]  # omega_{i+1}
         return [var**0.5 / omega for var, omega in zip(branch_vars, after)]
     shortcuts = [input_var] + [1.0] * (len(branch_vars) - 1)
@@ -81,7 +85,7 @@ def expected_diagonal(input_var: float, branch_vars: List[float], pre_ln: bool, 
 def dependencies(model: nn.Module, batch: Batch, pad: int) -> Dict[str, Dict[str, Any]]:
     """By stack: a row a sublayer, with ``beta`` `(i + 1,)` for x_0 and branches 1 to i, each the
     root mean square over tokens and channels of that share of the normalized sum; squares,
-    ``bias`` squared and ``covariance`` (twice the shares' covariances) sum to 1; the ``variances``
+    ``bias`` squared and ``remainder``, twice the shares' covariances, sum to 1; the ``variances``
     of x_0 and of the branches; ``expected``, :func:`expected_diagonal` of these; the ``omegas``,
     means over channels (1 where there are none)."""
     stacks = {"encoder": Shares(), "decoder": Shares()}
@@ -97,8 +101,7 @@ def dependencies(model: nn.Module, batch: Batch, pad: int) -> Dict[str, Dict[str
             "expected": expected_diagonal(
                 shares.variances[0],
                 shares.variances[1:],
-                sublayers[stack][0].pre_ln,
-                sublayers[stack][0].junction is not None,
+                not sublayers[stack][0].pre_ln and sublayers[stack][0].junction is None,
             ),
         }
         for stack, shares in stacks.items()

@@ -71,11 +71,11 @@ def plot_dependency(result: Dict[str, Any], path: str) -> None:
     axes = maps.subplots(len(STACKS), len(groups), squeeze=False)
     for column, (label, models) in enumerate(groups.items()):
         for panel, stack in zip(axes[:, column], STACKS):
-            rows = models[0]["stacks"][stack]["rows"]
-            square = np.full((len(rows), len(rows) + 1), np.nan)
-            for i, found in enumerate(rows):
-                square[i, : i + 2] = found["beta"]
-            extent = (-0.5, len(rows) + 0.5, len(rows) + 0.5, 0.5)
+            rows = [model["stacks"][stack]["rows"] for model in models]
+            square = np.full((len(rows[0]), len(rows[0]) + 1), np.nan)
+            for i, of_seeds in enumerate(zip(*rows)):
+                square[i, : i + 2] = np.mean([row["beta"] for row in of_seeds], axis=0)
+            extent = (-0.5, len(square) + 0.5, len(square) + 0.5, 0.5)
             image = panel.imshow(square, vmin=0, vmax=1, aspect="auto", extent=extent)
         axes[0, column].set_title(label.replace(" at ", "\nat "), fontsize=9)
     for panel, stack in zip(axes[:, 0], STACKS):
@@ -100,12 +100,17 @@ def plot_diagonal(panel: Axes, stack: str, groups: Dict[str, List[Model]]) -> No
     panel.set(xscale="log", yscale="log", xlabel="i", ylabel="beta_ii²", title=stack)
 
 
+def deepest(models: List[Model]) -> List[Model]:
+    """Those of the most sublayers."""
+    depths = [sum(map(len, model["stacks"].values())) for model in models]
+    return [model for model, depth in zip(models, depths) if depth == max(depths)]
+
+
 def plot_gradients(result: Dict[str, Any], path: str) -> None:
     """Gradient norms along the sublayers, by kind of parameter, and against depth."""
-    deepest = max(int(model["layers"].split("-")[0]) for model in result["models"])
-    groups = by_label([m for m in result["models"] if int(m["layers"].split("-")[0]) == deepest])
-    depths = {model["layers"] for model in result["models"]}
-    figure, axes = panels(3 + (len(depths) > 1), len(STACKS), LOW)
+    groups = {label: deepest(models) for label, models in by_label(result["models"]).items()}
+    several = len({model["layers"] for model in result["models"]}) > 1
+    figure, axes = panels(3 + several, len(STACKS), LOW)
     for column, stack in enumerate(STACKS):
         weights, outputs, kinds = (axes[row][column] for row in range(3))
         for style, models in zip(model_styles(groups), groups.values()):
@@ -123,7 +128,7 @@ def plot_gradients(result: Dict[str, Any], path: str) -> None:
         outputs.set_ylabel("|dL/dx| of its output")
         kinds.set(yscale="log", ylabel="|dL/dW|, mean")
         kinds.tick_params(axis="x", labelrotation=90, labelsize=7)
-        if len(depths) > 1:
+        if several:
             plot_last(axes[3][column], stack, result["models"])
     save(figure, path)
 
@@ -152,12 +157,15 @@ def last_ffn(models: Sequence[Model], stack: str) -> Dict[str, Tuple[List[int], 
 
 
 def plot_last(panel: Axes, stack: str, models: Sequence[Model]) -> None:
-    """The last FFN's gradient norm against depth, with lines of 1/sqrt(L)."""
-    for style, (x, norms) in zip(model_styles(by_label(models)), last_ffn(models, stack).values()):
+    """The last FFN's gradient norm against depth, with lines of 1/sqrt(L) but for Post-LN."""
+    groups, ticks = by_label(models), set()
+    for style, (label, (x, norms)) in zip(model_styles(groups), last_ffn(models, stack).items()):
+        ticks.update(x)
         panel.plot(x, norms, marker=".", linewidth=1, **style)
-        panel.plot(x, norms[-1] * np.sqrt(x[-1] / np.array(x)), label="1/sqrt(L)", **THEORY)
+        if len(x) > 1 and groups[label][0]["method"] != "post-ln":
+            panel.plot(x, norms[-1] * np.sqrt(x[-1] / np.array(x)), label="1/sqrt(L)", **THEORY)
     panel.set(xscale="log", yscale="log", xlabel=f"L {stack} layers", ylabel="|dL/dW|, last FFN")
-    panel.set_xticks(x, x)
+    panel.set_xticks(sorted(ticks), sorted(ticks))
     panel.minorticks_off()
 
 

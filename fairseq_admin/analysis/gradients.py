@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fairseq_admin.analysis.subjects import Batch, add_depths, subjects
 from fairseq_admin.analysis.subjects import add_arguments as add_model_arguments
 from fairseq_admin.analysis.sublayers import Passage, Sublayer, at_rest, attached
+from fairseq_admin.errors import UserError
 
 SUMMARY = "gradient norm per sublayer and kind of parameter, and of the last FFN against depth"
 
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def mean_loss(model: nn.Module, batch: Batch, pad: int) -> Tensor:
-    """Cross-entropy a target token, in nats."""
+    """Cross-entropy a target token, in nats; UserError for a model with an adaptive softmax."""
+    if getattr(model.decoder, "adaptive_softmax", None) is not None:
+        raise UserError("gradients are not known here of a model with an adaptive softmax")
     logits = model(**batch["net_input"])[0]  # (batch, tgt_len, types)
     target = batch["target"].flatten()
     return nn.functional.cross_entropy(logits.flatten(0, 1).float(), target, ignore_index=pad)
@@ -36,7 +39,10 @@ def weight_gradients(
     :func:`at_rest`; the parameters' own ``grad`` stays what it was."""
     weights = [weight for sublayer in sublayers for weight in sublayer.weights.values()]
     with torch.enable_grad():
-        found = iter(torch.autograd.grad(mean_loss(model, batch, pad), weights))
+        loss = mean_loss(model, batch, pad)
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    # none where the loss does not depend on it: an encoder whose output nobody reads
+    found = iter(torch.zeros_like(w) if g is None else g for w, g in zip(weights, gradients))
     return [{name: next(found) for name in sublayer.weights} for sublayer in sublayers]
 
 

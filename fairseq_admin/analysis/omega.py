@@ -1,11 +1,12 @@
 """Omega by sublayer at initialization and along training: mean and spread over channels."""
 
+import os
 from argparse import Namespace
 from typing import Any, Dict, List
 
 from torch import nn
 
-from fairseq_admin.analysis.subjects import add_arguments, subjects
+from fairseq_admin.analysis.subjects import Subject, add_arguments, subjects
 from fairseq_admin.errors import UserError
 from fairseq_admin.profiling import STACKS, Profile, named_junctions
 
@@ -38,8 +39,12 @@ def omegas(model: nn.Module) -> Dict[str, List[Dict[str, Any]]]:
     }
 
 
-def at_initialization(profile: Profile) -> Dict[str, List[Dict[str, Any]]]:
-    """The same of a profile, whose omegas are one number a sublayer."""
+def at_initialization(subject: Subject) -> Dict[str, List[Dict[str, Any]]]:
+    """The same of the profile that a checkpoint keeps, whose omegas are one number a sublayer."""
+    try:
+        profile = Profile.from_dict(subject.profile)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"the profile that {subject.label} keeps is damaged") from None
     return {
         stack: [
             {"name": s.name, "mean": s.omega, "std": 0.0, "min": s.omega, "max": s.omega}
@@ -57,9 +62,14 @@ def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
         found = omegas(subject.model)
         if subject.profile and subject.folder not in folders:
             folders.add(subject.folder)
-            first = at_initialization(Profile.from_dict(subject.profile))
+            first = at_initialization(subject)
             models.append(
-                {**about, "label": f"{about['label']}: at 0", "updates": 0, "stacks": first}
+                {
+                    **about,
+                    "label": f"{os.path.basename(subject.folder)} at 0",
+                    "updates": 0,
+                    "stacks": first,
+                }
             )
         models.append({**about, "stacks": found})
     return {"analysis": "omega", "models": models}

@@ -1,6 +1,6 @@
 """How far a stack's output moves when its parameters do: E|F(x,W) - F(x,W*)|^2 against depth.
 
-Liu et al. 2020, theorem 1 and figure 4: O(N) of N sublayers in Post-LN, O(log N) in Pre-LN and
+Liu et al. 2020, section 4: O(N) of N sublayers in Post-LN, O(log N) in Pre-LN and
 Admin, where it is the sum of beta_ii^2.
 """
 
@@ -64,7 +64,7 @@ def gradient_steps(weights: List[nn.Parameter], gradients: List[Tensor]) -> Iter
     length = STEP * sum(weight.norm() for weight in weights) / len(weights)
     norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
     for gradient in gradients:
-        yield gradient * (-length / norm)
+        yield gradient * (-length / norm if norm else 0)
 
 
 @torch.no_grad()

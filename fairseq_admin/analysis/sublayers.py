@@ -73,7 +73,7 @@ def named_sublayers(model: nn.Module) -> Dict[str, List[Sublayer]]:
             raise UserError(f"{type(model).__name__} has no {stack} layers to look at")
         stacks[stack] = [
             sublayer_of(layer, f"{stack}.layers.{i}", kind)
-            for i, layer in enumerate(layers)
+            for i, layer in enumerate(layers._modules.values())  # LayerDrop's iterator drops some
             for kind in PARTS
             if getattr(layer, kind, None) is not None or kind == "ffn"
         ]

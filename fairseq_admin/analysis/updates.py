@@ -64,9 +64,11 @@ def pairs(options: Namespace, rest: List[str]) -> Iterator[Tuple[Tuple, Tuple]]:
         subject = now[0]
         if subject.folder is None:
             raise UserError(f"{subject.label} is no checkpoint: updates lie between two of them")
+        if not subject.updates:
+            raise UserError(f"{subject.label} does not say after how many updates it is")
         before = earlier.get((subject.folder, subject.seed))
         if before:
-            if (before[0].updates or 0) >= (subject.updates or 0):
+            if before[0].updates >= subject.updates:
                 raise UserError(
                     f"{subject.label} is not after {before[0].label}: give checkpoints in the "
                     "order of their updates"
@@ -80,13 +82,16 @@ def pairs(options: Namespace, rest: List[str]) -> Iterator[Tuple[Tuple, Tuple]]:
 
 def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
     """Of each pair of checkpoints the norms of the earlier one's gradients and of the way to the
-    later one, by matrix, relative to the largest, and how far they spread."""
+    later one, by matrix, relative to the largest, and how far they spread. Files in fp16 or bf16
+    hold rounded weights: small updates are steps of rounding there."""
     models = []
     for (before, batch), (after, _) in pairs(options, rest):
         start, end = matrices(before), matrices(after)
         if start.keys() != end.keys() or any(start[n].shape != end[n].shape for n in start):
             raise UserError(f"{before.label} and {after.label} are models of other sizes")
         moved = {name: (end[name] - start[name]).norm().item() for name in start}
+        if not any(moved.values()):
+            raise UserError(f"nothing moved between {before.label} and {after.label}")
         found = {"gradient": relative(gradients(before, batch)), "update": relative(moved)}
         models.append(
             {

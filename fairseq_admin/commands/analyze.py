@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import io
 import json
 import os
 import warnings
@@ -27,8 +28,8 @@ ANALYSES = {  # name: its module in fairseq_admin.analysis, and whether it takes
 }
 
 
-def draw(result: dict, path: str) -> None:
-    """The figure of a result, by the function that is called as the analysis."""
+def draw(result: dict, path: Any) -> None:
+    """The figure of a result to a path or file, by the function that is called as the analysis."""
     from fairseq_admin.analysis import figures, plotting
 
     name = f"plot_{result['analysis'].replace('-', '_')}"
@@ -65,10 +66,12 @@ def run(options: argparse.Namespace, rest: List[str]) -> None:
             "NaN or infinite numbers came out: the model's activations or gradients overflow; "
             "take an earlier checkpoint or fewer layers"
         ) from None
+    picture = io.BytesIO()
+    draw(result, picture)  # before anything is written: both files or none
     with whole_file(f"{base}.json") as f:
         f.write(f"{text}\n")
     with whole_file(f"{base}.png", "wb") as f:
-        draw(result, f)
+        f.write(picture.getvalue())
     print(f"wrote {base}.json and {base}.png")
 
 

@@ -84,7 +84,7 @@ def test_checkpoints_beside_architectures(analyze, admin, transformer, corpus):
 def test_random_tokens_seeds_and_depths(analyze):
     names = ["post-ln", "pre-ln", "admin"]
     found = analyze(
-        "output-change", *names, "--depths", 1, 2, 3, "--seeds", 2, "--tokens", 60, *TINY
+        "output-change", *names, "--depths", 1, 2, 3, "--seeds", 2, "--tokens", 60, *TINY[4:]
     )
     assert len(found["models"]) == 3 * 3 * 2
     assert {model["seed"] for model in found["models"]} == {1, 2}
@@ -95,9 +95,39 @@ def test_random_tokens_seeds_and_depths(analyze):
         for name in names
     }
     again = analyze(
-        "output-change", *names, "--depths", 1, 2, 3, "--seeds", 2, "--tokens", 60, *TINY
+        "output-change", *names, "--depths", 1, 2, 3, "--seeds", 2, "--tokens", 60, *TINY[4:]
     )
     assert again == found  # to the last digit
+
+
+def test_models_of_one_folder_name_have_labels_of_their_own(analyze, transformer, admin, tmp_path):
+    """Else a figure would take them for seeds of one model."""
+    paths = [tmp_path / name / "checkpoints" / "checkpoint_last.pt" for name in "ab"]
+    for path, source in zip(paths, (transformer, admin.folder / "checkpoint_last.pt")):
+        path.parent.mkdir(parents=True)
+        shutil.copy(source, path)
+    found = analyze("norms", *paths)["models"]
+    assert [(m["label"], m["method"]) for m in found] == [
+        ("a/checkpoints/checkpoint_last", "post-ln"),
+        ("b/checkpoints/checkpoint_last", "admin"),
+    ]
+
+
+def test_sizes_instead_of_the_default_depths(analyze):
+    found = analyze("output-change", "post-ln", "--seeds", 1, "--tokens", 60, *TINY)["models"]
+    assert [m["layers"] for m in found] == ["2-3"]
+
+
+def test_the_direction_of_the_model(analyze, admin, corpus, lab, tmp_path):
+    """A model of en-de reads the English side of de-en data."""
+    state = lab.load(admin.folder / "checkpoint_last.pt")
+    norms = {}
+    for source, target in (("de", "en"), ("en", "de")):
+        state["cfg"]["task"].update(source_lang=source, target_lang=target)
+        torch.save(state, tmp_path / "model.pt")
+        rows = analyze("norms", "model.pt", "--data", corpus)["models"][0]["stacks"]["encoder"]
+        norms[source] = [row["norm2"] for row in rows]
+    assert norms["de"] != norms["en"]
 
 
 def test_parameter_init(analyze):
@@ -126,6 +156,11 @@ def broken(admin, corpus, lab, tmp_path_factory):
     state = lab.load(admin.folder / "checkpoint_last.pt")
     state["model"]["decoder.layers.1.fc1.weight"][0, 0] = float("nan")
     torch.save(state, folder / "nan.pt")
+    state = lab.load(admin.folder / "checkpoint_last.pt")
+    torch.save({**state, "task_state": {"profile": {"a": 1}}}, folder / "profile.pt")
+    torch.save({**state, "optimizer_history": []}, folder / "old.pt")
+    del state["model"]["decoder.layers.1.fc1.weight"]
+    torch.save(state, folder / "cut.pt")
     shutil.copytree(corpus, folder / "empty")
     for path in (folder / "empty").glob("valid.*.bin"):
         path.write_bytes(b"")
@@ -136,7 +171,28 @@ def broken(admin, corpus, lab, tmp_path_factory):
 
 
 MISTAKES = {
-    "no such model": (["norms", "nosuch.pt"], "nosuch.pt is neither a checkpoint nor an arch"),
+    "no such model": (["norms", "nosuch.pt"], "no such checkpoint: nosuch.pt"),
+    "no such architecture": (["norms", "postln"], "give post-ln, pre-ln, admin or a name"),
+    "a folder": (["norms", "{admin}"], "is a folder: give a checkpoint in it"),
+    "a model after an option": (["norms", "admin", *TINY, "pre-ln"], "unrecognized arguments"),
+    "no such option": (["norms", "admin", "--encoder-layer", "2"], "arguments: --encoder-layer"),
+    "no number": (["norms", "admin", "--encoder-layers", "x"], "invalid"),
+    "sizes that do not fit": (["norms", "post-ln", *TINY[:-1], "3"], "can be built here (Asser"),
+    "an arch beside a name": (["norms", "admin", "--arch", "transformer"], "instead of --arch"),
+    "norms beside a name": (["norms", "post-ln", "--encoder-normalize-before"], "post-ln says wh"),
+    "depths twice": (["gradients", "admin", "--depths", "1", "2", *TINY], "give either --depths"),
+    "no effect": (["norms", "admin", "--omega-file", "x", *TINY], "--omega-file has no effect"),
+    "split of nothing": (["norms", "admin", "--split", "test"], "--split test is of --data"),
+    "twice": (["norms", "{last}", "{last}"], "a model is given twice"),
+    "other inputs": (["norms", "levenshtein_transformer", *TINY], "reads no source and target"),
+    "no encoder-decoder": (
+        ["norms", "transformer_lm"],
+        "is no encoder-decoder that can be built here",
+    ),
+    "cut short": (["norms", "{broken}/cut.pt"], "holds no encoder-decoder that fairseq can"),
+    "foreign profile": (["omega", "{broken}/profile.pt"], "the profile that profile keeps is dam"),
+    "depths of a checkpoint": (["gradients", "{last}", "--depths", "2"], "--depths is for arch"),
+    "no updates": (["updates", "{broken}/old.pt", "{last}"], "old does not say after how many"),
     "no omega": (["omega", "{transformer}"], "no omega there: give models of transformer_admin"),
     "no omega in an architecture": (["omega", "post-ln", *TINY], "no omega there"),
     "other parts": (["dependency", "lstm"], "has no encoder layers to look at"),

@@ -88,11 +88,10 @@ def test_dependency_by_hand(batch):
 def test_expected_diagonal_by_hand():
     """With all variances 1: 1/(i+1) of Pre-LN and Admin, 1/2 of Post-LN."""
     thirds = [math.sqrt(1 / 2), math.sqrt(1 / 3), math.sqrt(1 / 4)]
-    assert expected_diagonal(1.0, [1.0] * 3, pre_ln=True, admin=False) == pytest.approx(thirds)
-    assert expected_diagonal(1.0, [1.0] * 3, pre_ln=False, admin=True) == pytest.approx(thirds)
+    assert expected_diagonal(1.0, [1.0] * 3, post_ln=False) == pytest.approx(thirds)
     halves = [math.sqrt(1 / 2)] * 3
-    assert expected_diagonal(1.0, [1.0] * 3, pre_ln=False, admin=False) == pytest.approx(halves)
-    assert expected_diagonal(3.0, [1.0], pre_ln=False, admin=False) == [0.5]
+    assert expected_diagonal(1.0, [1.0] * 3, post_ln=True) == pytest.approx(halves)
+    assert expected_diagonal(3.0, [1.0], post_ln=True) == [0.5]
 
 
 def test_gradients_are_those_of_a_backward_pass(batch):
@@ -197,6 +196,20 @@ def test_omegas_of_channels():
     assert [len(rows) for rows in found.values()] == [4, 6]
     with pytest.raises(UserError, match="no omega"):
         omegas(build("transformer"))
+
+
+def test_an_encoder_that_nobody_reads(batch):
+    """Without cross-attention its gradient is 0, and a step down it no step."""
+    model = build("transformer", no_cross_attention=True)
+    assert {row["weights"] for row in gradient_norms(model, batch, PAD)["encoder"]} == {0.0}
+    changes = output_changes(model, batch, PAD, seed=1)
+    assert max(changes["encoder"]["gradient"]) == 0 < min(changes["encoder"]["random"])
+
+
+def test_no_gradient_of_an_adaptive_softmax(batch):
+    model = build("transformer", adaptive_softmax_cutoff="10,20")
+    with pytest.raises(UserError, match="adaptive softmax"):
+        gradient_norms(model, batch, PAD)
 
 
 def test_relative_norms_and_their_spread():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fairseq_admin import report
+from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.cli import main
 from fairseq_admin.errors import UserError
 from fairseq_admin.profiling import Profile, Stack, Sublayer
@@ -224,7 +225,7 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, monkeypatch):
 
 def test_labels_are_as_short_as_they_tell_runs_apart(tmp_path):
     paths = [str(tmp_path / name) for name in ("a/checkpoints", "b/checkpoints", "c")]
-    assert report.labels(paths) == ["a/checkpoints", "b/checkpoints", "c"]
+    assert shortest(paths) == ["a/checkpoints", "b/checkpoints", "c"]
 
 
 def with_config(**options):

@@ -22,6 +22,7 @@ MODELS = {
     "pre-ln": lambda: build("transformer", **PRE_LN),
     "mixed": lambda: build("transformer", decoder_normalize_before=True),
     "admin": lambda: randomized()[0],
+    "layerdrop": lambda: build("transformer_admin", encoder_layerdrop=0.9, decoder_layerdrop=0.9),
     "dropout": lambda: build("transformer", dropout=0.3, attention_dropout=0.3),
 }
 PROBES = {
@@ -75,6 +76,13 @@ def test_branches_are_what_the_modules_give(name):
     }
     for name, output in outputs_of(model, batch, modules).items():
         torch.testing.assert_close(seen[name].branch, output, atol=1e-4, rtol=1e-4)
+
+
+def test_no_layer_is_dropped_in_training_mode():
+    model = MODELS["layerdrop"]().train()
+    before = torch.get_rng_state()
+    names = [s.name for sublayers in named_sublayers(model).values() for s in sublayers]
+    assert len(names) == 2 * 2 + 2 * 3 and torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("name", ["post-ln", "pre-ln", "admin"])
@@ -132,7 +140,6 @@ def test_a_probe_changes_nothing(probe, name):
     model, batch = MODELS[name](), batched(sentences(LENGTHS))
     model.train()
     model.decoder.layers[0].eval()  # a mixture
-    model.encoder.layers[0].fc1.weight.requires_grad_(True)
     before = state_of(model)
     PROBES[probe](model, batch, PAD)
     assert_same(before, state_of(model))
@@ -158,7 +165,7 @@ def test_padding_is_no_part_of_any_number(probe, name):
     assert wide["net_input"]["src_tokens"].shape[1] == 40
     numbers = [flat(PROBES[probe](model, batch, PAD)) for batch in (tight, wide)]
     assert len(numbers[0]) > 10
-    exact = 1e-5 if probe == "dependency" else 0  # its covariances are differences about 0
+    exact = 1e-5 if probe == "dependency" else 0  # its remainders are differences about 0
     assert numbers[1] == pytest.approx(numbers[0], rel=2e-2, abs=exact)
 
 

@@ -1,0 +1,75 @@
+"""The sentences that a model reads while it is looked at: of a data set, or random ones."""
+
+import inspect
+import random
+from argparse import Namespace
+from typing import Any, Dict, List, Tuple
+
+from fairseq_admin.analysis.building import Built, data_task
+from fairseq_admin.batch import TOKEN_LIMIT, check_not_empty, draw_batch
+from fairseq_admin.errors import UserError
+from fairseq_admin.random_text import random_batch
+
+LENGTHS = (5, 30)  # tokens of a random sentence
+Batch = Dict[str, Any]
+
+
+def random_lengths(
+    budget: int, longest: Tuple[int, int], rng: random.Random
+) -> List[Tuple[int, int]]:
+    """Source and target tokens of sentences, together at most *budget* on either side; one at
+    least."""
+    lengths: List[Tuple[int, int]] = []
+    totals = [0, 0]
+    while True:
+        pair = tuple(min(rng.randint(*LENGTHS), limit, budget) for limit in longest)
+        totals = [total + length for total, length in zip(totals, pair)]
+        if lengths and max(totals) > budget:
+            return lengths
+        lengths.append((pair[0], pair[1]))
+
+
+def batch_of(label: str, built: Built, options: Namespace, seed: int) -> Batch:
+    """Sentences of the data's split, or random ones, that the model can read.
+
+    Args:
+        label: what the model is called in messages.
+        built: the model.
+        options: with ``data``, ``split`` and ``tokens``.
+        seed: of the draw.
+
+    Raises:
+        UserError: for data that is empty or of another model, and for a model of other inputs.
+    """
+    if not 0 < options.tokens < TOKEN_LIMIT:
+        raise UserError(f"--tokens {options.tokens}: give 1 or more and fewer than {TOKEN_LIMIT}")
+    limits = built.model.max_positions()
+    longest = limits[0] or LENGTHS[1], limits[1] or LENGTHS[1]
+    if options.data is None:
+        lengths = random_lengths(options.tokens, longest, random.Random(seed))
+        batch = random_batch(lengths, built.types, seed)
+    else:
+        batch = drawn(label, built, options, longest, seed)
+    try:
+        inspect.signature(built.model.forward).bind(**batch["net_input"])
+    except TypeError as error:
+        raise UserError(f"{label} reads no source and target: {error}") from None
+    return batch
+
+
+def drawn(label: str, built: Built, options: Namespace, longest, seed: int) -> Batch:
+    """Sentences of the data's split."""
+    task = data_task(options.data, built.source_lang, built.target_lang)
+    found = len(task.source_dictionary), len(task.target_dictionary)
+    if found != built.types:
+        raise UserError(
+            f"{label} has vocabularies of {built.types[0]} and {built.types[1]} types, "
+            f"{options.data} of {found[0]} and {found[1]}: give the model's own data"
+        )
+    split = options.split or "valid"
+    check_not_empty(options.data, split, task.cfg.source_lang, task.cfg.target_lang)
+    try:
+        task.load_dataset(split)
+    except FileNotFoundError as error:
+        raise UserError(f"no split {split} in {options.data}: {error}") from None
+    return draw_batch(task.dataset(split), options.tokens, longest, seed)
