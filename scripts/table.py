@@ -9,9 +9,9 @@ Inputs:  between the lines
              <!-- end of table -->
 
          stands a table with a row for each record (scripts/evaluate.sh; scripts/bench.py;
-         scripts/costs.py) that the patterns match, paths relative to the file; FILE#LIST names a
-         list in the file. Runs that differ in nothing but the seed are one row, with mean and
-         standard deviation. No row is there without its record.
+         scripts/costs.py; fairseq-admin analyze) that the patterns match, paths relative to the
+         file; FILE#LIST names a list in the file. Runs that differ in nothing but the seed are one
+         row, with mean and standard deviation. No row is there without its record.
 """
 
 import argparse
@@ -81,6 +81,12 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "engine": ("engine", lambda r: r["engine"], ""),
     "speed": ("tokens/s", lambda r: r["tokens_per_s"], ",d"),
     "same": ("the same", lambda r: f"{100 * r['same']:.1f} %", ""),
+    # of fairseq-admin analyze output-change
+    "fit_stack": ("stack", lambda r: r["stack"], ""),
+    "fit_step": ("step", lambda r: r["step"], ""),
+    "fit_label": ("model", lambda r: r["label"], ""),
+    "r2_n": ("R² of N", lambda r: r["N"]["r2"], ".2f"),
+    "r2_log": ("R² of log N", lambda r: r["log N"]["r2"], ".2f"),
     # of scripts/costs.py
     "recipe": ("recipe", lambda r: r["recipe"], ""),
     "parameters": ("parameters, M", lambda r: r["parameters"] / 1e6, ".1f"),

@@ -3,13 +3,13 @@
 Liu et al. 2020, section 4: x_i = sum_j beta_ij * a_j with a_j the normalized branch outputs.
 """
 
-from argparse import Namespace
+from functools import partial
 from typing import Any, Dict, List
 
 import torch
 from torch import Tensor, nn
 
-from fairseq_admin.analysis.subjects import Batch, add_arguments, subjects
+from fairseq_admin.analysis.subjects import Batch, add_arguments, measure_models
 from fairseq_admin.analysis.sublayers import Passage, at_rest, attached
 from fairseq_admin.errors import UserError
 from fairseq_admin.residual import masked_var, omegas_from_variances
@@ -108,12 +108,4 @@ def dependencies(model: nn.Module, batch: Batch, pad: int) -> Dict[str, Dict[str
     }
 
 
-def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
-    """The dependencies of every model and seed."""
-    return {
-        "analysis": "dependency",
-        "models": [
-            {**subject.about(), "stacks": dependencies(subject.model, batch, subject.pad)}
-            for subject, batch in subjects(options, rest)
-        ],
-    }
+measure = partial(measure_models, "dependency", dependencies)

@@ -2,14 +2,14 @@
 section 3: gradients vanish in Post-LN decoders only)."""
 
 import argparse
-from argparse import Namespace
 from collections import defaultdict
+from functools import partial
 from typing import Any, Dict, List
 
 import torch
 from torch import Tensor, nn
 
-from fairseq_admin.analysis.subjects import Batch, add_depths, subjects
+from fairseq_admin.analysis.subjects import Batch, add_depths, measure_models
 from fairseq_admin.analysis.subjects import add_arguments as add_model_arguments
 from fairseq_admin.analysis.sublayers import Passage, Sublayer, at_rest, attached
 from fairseq_admin.errors import UserError
@@ -82,12 +82,4 @@ def norms_of(gradients: Dict[str, Tensor]) -> Dict[str, Any]:
     return {"weights": sum(norm**2 for norm in norms.values()) ** 0.5, "parameters": norms}
 
 
-def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
-    """The gradients of every model, depth and seed."""
-    return {
-        "analysis": "gradients",
-        "models": [
-            {**subject.about(), "stacks": gradient_norms(subject.model, batch, subject.pad)}
-            for subject, batch in subjects(options, rest)
-        ],
-    }
+measure = partial(measure_models, "gradients", gradient_norms)

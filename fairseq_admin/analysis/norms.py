@@ -3,13 +3,13 @@ before the FFN's norm of Post-LN, between (1 + l/2) d and (1 + 3l/2) d after lay
 of a Pre-LN encoder.
 """
 
-from argparse import Namespace
+from functools import partial
 from typing import Any, Dict, List
 
 import torch
 from torch import nn
 
-from fairseq_admin.analysis.subjects import Batch, add_arguments, subjects
+from fairseq_admin.analysis.subjects import Batch, add_arguments, measure_models
 from fairseq_admin.analysis.sublayers import Passage, at_rest, attached, mean_square
 
 SUMMARY = "hidden-state norm per layer, against the bounds of Xiong et al."
@@ -36,12 +36,4 @@ def hidden_norms(model: nn.Module, batch: Batch, pad: int) -> Dict[str, List[Dic
     return stacks
 
 
-def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
-    """The norms of every model and seed."""
-    return {
-        "analysis": "norms",
-        "models": [
-            {**subject.about(), "stacks": hidden_norms(subject.model, batch, subject.pad)}
-            for subject, batch in subjects(options, rest)
-        ],
-    }
+measure = partial(measure_models, "norms", hidden_norms)

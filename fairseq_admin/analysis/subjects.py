@@ -3,9 +3,10 @@
 import argparse
 import os
 from argparse import Namespace
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from fairseq.utils import import_user_module
+from torch import nn
 
 from fairseq_admin.analysis.building import (
     SHORT,
@@ -171,3 +172,18 @@ def new_subjects(
             if any(named_junctions(built.model).values()):
                 profile_model(built.model, batch["net_input"], built.pad, seed)
             yield Subject(name, seed, **vars(built)), batch
+
+
+def measure_models(
+    analysis: str,
+    probe: Callable[[nn.Module, Batch, int], Dict[str, Any]],
+    options: Namespace,
+    rest: List[str],
+) -> Dict[str, Any]:
+    """The result of an *analysis* that runs *probe*, on model, batch and padding index, for every
+    model, depth and seed."""
+    models = [
+        {**subject.about(), "stacks": probe(subject.model, batch, subject.pad)}
+        for subject, batch in subjects(options, rest)
+    ]
+    return {"analysis": analysis, "models": models}
