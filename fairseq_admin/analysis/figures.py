@@ -166,7 +166,7 @@ def plot_last(panel: Axes, stack: str, models: Sequence[Model]) -> None:
             panel.plot(x, norms[-1] * np.sqrt(x[-1] / np.array(x)), label="1/sqrt(L)", **THEORY)
     panel.set(xscale="log", yscale="log", xlabel=f"L {stack} layers", ylabel="|dL/dW|, last FFN")
     panel.set_xticks(sorted(ticks), sorted(ticks))
-    panel.minorticks_off()
+    panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
 
 
 def plot_updates(result: Dict[str, Any], path: str) -> None:
