@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-PLOT = ["matplotlib"]
+PLOT = ["matplotlib>=3.7"]  # legends outside of the axes
 ANALYSIS = ["compare-mt", "six", "jinja2", "tensorboard", *PLOT]  # compare-mt imports six
 DEMO = ["Babel", "num2words", "sentencepiece", *ANALYSIS]
 SERVE = ["ctranslate2>=4.0", "sentencepiece"]

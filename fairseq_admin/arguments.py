@@ -31,7 +31,7 @@ def training_config(arguments: List[str]):
     if given(arguments, "--arch") is None and given(arguments, "-a") is None:
         raise UserError("which model? give --arch, for example --arch transformer_admin")
     if given(arguments, "--task") not in (None, "translation_admin"):
-        raise UserError("leave --task out: it is translation_admin here")
+        raise UserError("--task translation_admin is the only one here: leave --task out")
     arguments = [*arguments, "--task", "translation_admin"]
     user_dir = given(arguments, "--user-dir")
     if user_dir is None or os.path.basename(user_dir.rstrip("/")) == "fairseq_admin":

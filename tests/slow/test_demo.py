@@ -45,6 +45,7 @@ def test_both_trained_alike(records):
 def test_figures_are_there(records):
     for name in ("curves.png", "omegas.png"):
         assert (DEMO / name).read_bytes().startswith(b"\x89PNG")
+    assert "demo_post_ln" in (DEMO / "report.html").read_text()
 
 
 def test_unfolded_folded_and_exported_translate_the_same(records, tmp_path):
