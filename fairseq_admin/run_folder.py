@@ -1,6 +1,5 @@
 """What the folder of a training holds, as data: its record, or what its newest checkpoint says."""
 
-import argparse
 import json
 import os
 import shlex
@@ -10,12 +9,11 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq_admin.analysis.logs import assemble, read_curves
 from fairseq_admin.checkpoint import is_admin, method, model_options, read_checkpoint
+from fairseq_admin.configuration import SECTIONS, flat, portable
 from fairseq_admin.errors import UserError
 from fairseq_admin.outputs import read_lines, split_blocks, undo_pieces
 from fairseq_admin.profiling import Profile
 
-SECTIONS = ("common", "task", "dataset", "optimization", "criterion", "optimizer", "lr_scheduler")
-SECTIONS += ("checkpoint", "ema", "distributed_training", "model")  # of the configuration
 PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"  # how such a file begins and ends
 FIGURES_IN = (".", "figures", "eval")  # of the run's folder
 BROKEN = (KeyError, TypeError, ValueError, AttributeError)  # what data of another shape raises
@@ -192,25 +190,6 @@ def read_state(run: Run) -> None:
         raise UserError(f"{path} holds a profile that is none of ours") from None
     if is_admin(state) and not profile:
         run.missing.append(("the profile: its checkpoint was handed weights alone", ""))
-
-
-def portable(config: Any) -> Any:
-    """*config* in JSON's types, and with the names of files instead of a machine's paths."""
-    if isinstance(config, argparse.Namespace):
-        config = vars(config)
-    if isinstance(config, dict):
-        return {str(name): portable(value) for name, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return [portable(value) for value in config]
-    if isinstance(config, str) and os.path.isabs(config):
-        return os.path.basename(config)
-    return config if isinstance(config, (str, int, float, bool, type(None))) else str(config)
-
-
-def flat(config: Dict[str, Any]) -> Dict[str, Any]:
-    """Value by "section.option"."""
-    sections = {name: options for name, options in config.items() if isinstance(options, dict)}
-    return {f"{name}.{option}": x for name in sections for option, x in sections[name].items()}
 
 
 def read_curve(run: Run) -> None:

@@ -26,8 +26,8 @@ import torch
 
 from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.checkpoint import is_admin, method, model_options, read_checkpoint
+from fairseq_admin.configuration import SECTIONS, portable
 from fairseq_admin.files import whole_file
-from fairseq_admin.run_folder import SECTIONS, portable
 from fairseq_admin.score import hypotheses
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from sacrebleu.metrics import BLEU
 
 from fairseq_admin.analysis.labels import labelled
+from fairseq_admin.commands.score import add_reading_arguments
 from fairseq_admin.errors import UserError
 from fairseq_admin.outputs import check_targets, read_lines, read_output
 from fairseq_admin.score import detokenize, tokenize
@@ -29,21 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SYSTEM",
         help="output of fairseq-generate, or plain text; LABEL=SYSTEM names it",
     )
-    parser.add_argument(
-        "--reference", metavar="FILE", help="raw text, one line a sentence (default: T- lines)"
-    )
+    add_reading_arguments(parser)
     parser.add_argument(
         "--train-text",
         metavar="FILE",
         help="raw text of the training's target side, to count words in (default: the reference)",
-    )
-    parser.add_argument(
-        "--moses",
-        action="store_true",
-        help="systems (T- lines too) are Moses-tokenized text; else they are raw",
-    )
-    parser.add_argument(
-        "--target-lang", metavar="LANG", default="en", help="for Moses (default: %(default)s)"
     )
 
 

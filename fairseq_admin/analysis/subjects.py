@@ -99,10 +99,12 @@ def add_depths(parser: argparse.ArgumentParser, default: Tuple[int, ...] = ()) -
 
 def check_options(options: Namespace, rest: List[str]) -> None:
     """Raise UserError for what contradicts itself or would have no effect."""
-    depths = getattr(options, "depths", None) or [1]
+    depths = getattr(options, "depths", None)
+    if options.user_dir and not os.path.isdir(options.user_dir):
+        raise UserError(f"no such folder: {options.user_dir} (--user-dir)")
     if options.seeds < 1:
         raise UserError(f"--seeds {options.seeds}: give 1 or more")
-    if min(depths) < 1:
+    if depths and min(depths) < 1:
         raise UserError("--depths: give 1 or more layers")
     if options.split and not options.data:
         raise UserError(f"--split {options.split} is of --data: give that too")
@@ -111,12 +113,12 @@ def check_options(options: Namespace, rest: List[str]) -> None:
             raise UserError(f"{option} has no effect here: see --seeds and --tokens")
     if given(rest, "--arch") or given(rest, "-a"):
         raise UserError("give architectures by name, as MODEL, instead of --arch")
-    if len(depths) > 1 and any(given(rest, option) for option in LAYERS):
+    if depths and any(given(rest, option) for option in LAYERS):
         raise UserError("give either --depths or --encoder-layers and --decoder-layers")
     if all(map(os.path.isfile, options.models)):
         for option, value in (
             (rest[0] if rest else "", rest),
-            ("--depths", getattr(options, "depths", None)),
+            ("--depths", depths),
             ("--parameter-init", options.parameter_init),
         ):
             if value:

@@ -67,22 +67,27 @@ def run(options: argparse.Namespace) -> None:
     print(markdown(record) if options.markdown else text)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.add_argument(
-        "system", metavar="SYSTEM", help="output of fairseq-generate, or plain text"
-    )
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say how translations and references are read."""
     parser.add_argument(
         "--reference", metavar="FILE", help="raw text, one line a sentence (default: T- lines)"
     )
     parser.add_argument(
         "--moses",
         action="store_true",
-        help="SYSTEM (T- lines too) is Moses-tokenized text; else it is raw",
+        help="what is given (T- lines too) is Moses-tokenized text; else raw",
     )
     parser.add_argument(
         "--target-lang", metavar="LANG", default="en", help="for Moses (default: %(default)s)"
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument(
+        "system", metavar="SYSTEM", help="output of fairseq-generate, or plain text"
+    )
+    add_reading_arguments(parser)
     parser.add_argument(
         "--baseline", metavar="SYSTEM", help="another system: is BLEU different by chance?"
     )

@@ -130,6 +130,21 @@ def test_the_direction_of_the_model(analyze, admin, corpus, lab, tmp_path):
     assert norms["de"] != norms["en"]
 
 
+def test_an_architecture_of_your_own(analyze, tmp_path):
+    (tmp_path / "analyze_plugin").mkdir()
+    (tmp_path / "analyze_plugin" / "__init__.py").write_text(
+        "from fairseq.models import register_model_architecture\n"
+        "@register_model_architecture('transformer', 'transformer_of_analyze_plugin')\n"
+        "def sizes(args):\n"
+        "    from fairseq.models.transformer import base_architecture\n"
+        "    args.encoder_layers = args.decoder_layers = 1\n"
+        "    base_architecture(args)\n"
+    )
+    options = ["--user-dir", tmp_path / "analyze_plugin", *TINY[4:]]
+    (found,) = analyze("norms", "transformer_of_analyze_plugin", *options)["models"]
+    assert (found["method"], found["layers"]) == ("post-ln", "1-1")
+
+
 def test_parameter_init(analyze):
     """paper: FFN weights with larger branch variance than nn.Linear's default."""
     norms = {}
@@ -180,8 +195,9 @@ MISTAKES = {
     "sizes that do not fit": (["norms", "post-ln", *TINY[:-1], "3"], "can be built here (Asser"),
     "an arch beside a name": (["norms", "admin", "--arch", "transformer"], "instead of --arch"),
     "norms beside a name": (["norms", "post-ln", "--encoder-normalize-before"], "post-ln says wh"),
-    "depths twice": (["gradients", "admin", "--depths", "1", "2", *TINY], "give either --depths"),
+    "depths twice": (["gradients", "admin", "--depths", "2", *TINY], "give either --depths"),
     "no effect": (["norms", "admin", "--omega-file", "x", *TINY], "--omega-file has no effect"),
+    "no plugin": (["norms", "admin", "--user-dir", "nosuch"], "no such folder: nosuch"),
     "split of nothing": (["norms", "admin", "--split", "test"], "--split test is of --data"),
     "twice": (["norms", "{last}", "{last}"], "a model is given twice"),
     "other inputs": (["norms", "levenshtein_transformer", *TINY], "reads no source and target"),
