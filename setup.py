@@ -16,7 +16,7 @@ setup(
     description="Deep Post-LN translation Transformers that train: Admin for fairseq",
     license="MIT",
     packages=find_packages(include=["fairseq_admin", "fairseq_admin.*"]),
-    package_data={"fairseq_admin": ["*.html"]},
+    package_data={"fairseq_admin.reporting": ["*.html"]},
     python_requires=">=3.8",
     install_requires=[
         # Official fairseq does not import on Python 3.11 and later; fairseq-fixed is the same

@@ -21,7 +21,7 @@ from torch import nn
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.layers import AdminDecoderLayer, AdminEncoderLayer
-from fairseq_admin.profiling import STACKS
+from fairseq_admin.omega_file import STACKS
 
 logger = logging.getLogger(__name__)
 

@@ -1,20 +1,102 @@
-"""Saved profiles: our JSON, and the files of Transformer-Clinic and deepnmt."""
+"""Profiles, and the files that hold one: our JSON, those of Transformer-Clinic and deepnmt."""
 
 import json
 import os
-from typing import Dict, List
-
-from torch import nn
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, List, Optional
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.profiling import STACKS, Profile, Stack, Sublayer, named_junctions
+from fairseq_admin.files import whole_file
 
 LARGEST = 1e4  # far above any omega (11 at 100-100 layers), and a number in fp16 too
 
 
-def read_profile(path: str, model: nn.Module) -> Profile:
-    """A saved profile for *model*: our JSON, a Transformer-Clinic file ("index omega" a line,
-    encoder then decoder) or a deepnmt file (one omega a line, in the same order).
+FORMAT = "fairseq_admin profile 1"
+STACKS = ("encoder", "decoder")
+
+
+@dataclass
+class SublayerProfile:
+    """One residual junction; ``branch_var`` is None where only the omega is known."""
+
+    name: str
+    omega: float
+    branch_var: Optional[float] = None
+
+
+@dataclass
+class StackProfile:
+    """The sublayers of one stack in order of execution; ``input_var`` is ``Var(x_0)``."""
+
+    input_var: Optional[float] = None
+    sublayers: List[SublayerProfile] = field(default_factory=list)
+
+
+@dataclass
+class Profile:
+    """Omegas of a model by stack and sublayer, and how they were made."""
+
+    stacks: Dict[str, StackProfile]
+    meta: Dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def omegas(self) -> List[float]:
+        """All omegas: encoder, then decoder, each in order of execution."""
+        return [s.omega for stack in STACKS for s in self.stacks[stack].sublayers]
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain containers, for JSON and for checkpoints."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Dict[str, Any]) -> "Profile":
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: for other data.
+        """
+        if data["format"] != FORMAT:
+            raise ValueError(f"format {data['format']!r} instead of {FORMAT!r}")
+        stacks = {}
+        for name in STACKS:
+            stack = data["stacks"][name]
+            sublayers = [
+                SublayerProfile(str(s["name"]), float(s["omega"]), optional_float(s["branch_var"]))
+                for s in stack["sublayers"]
+            ]
+            stacks[name] = StackProfile(optional_float(stack["input_var"]), sublayers)
+        return cls(stacks, dict(data["meta"]))
+
+    def save(self, path: str) -> None:
+        """Write the JSON file *path*, whole or not at all."""
+        with whole_file(path) as f:
+            json.dump(self.to_dict(), f, indent=1)
+            f.write("\n")
+
+    def table(self) -> str:
+        """A text table: sublayer, branch variance, omega."""
+        lines = [f"{'sublayer':<34} {'branch variance':>15} {'omega':>8}"]
+        for name in STACKS:
+            stack = self.stacks[name]
+            if stack.input_var is not None:
+                lines.append(f"{name + ' input':<34} {stack.input_var:15.4f}")
+            for s in stack.sublayers:
+                var = "" if s.branch_var is None else f"{s.branch_var:.4f}"
+                lines.append(f"{s.name:<34} {var:>15} {s.omega:8.4f}")
+        return "\n".join(lines)
+
+
+def optional_float(value: Any) -> Optional[float]:
+    """*value* as a float; None stays None."""
+    return None if value is None else float(value)
+
+
+def read_profile(path: str, names: Dict[str, List[str]]) -> Profile:
+    """A saved profile of a model's sublayers: our JSON, a Transformer-Clinic file ("index omega" a
+    line, encoder then decoder) or a deepnmt file (one omega a line, in the same order).
+
+    Args:
+        names: of the model's sublayers, by stack.
 
     Raises:
         UserError: for a file that is none of these, or has other sublayers than the model.
@@ -25,7 +107,6 @@ def read_profile(path: str, model: nn.Module) -> Profile:
             text = f.read()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the omega file {path}: {error}") from error
-    names = {stack: list(junctions) for stack, junctions in named_junctions(model).items()}
     if text.lstrip().startswith("{"):
         profile = parse_json(text, path)
     else:
@@ -85,7 +166,7 @@ def split_omegas(omegas: List[float], names: Dict[str, List[str]], path: str) ->
         raise UserError(f"{path} has {len(omegas)} sublayers, the model has {count(names)}")
     rest = iter(omegas)
     stacks = {
-        stack: Stack(None, [Sublayer(name, next(rest)) for name in names[stack]])
+        stack: StackProfile(None, [SublayerProfile(name, next(rest)) for name in names[stack]])
         for stack in STACKS
     }
     return Profile(stacks)

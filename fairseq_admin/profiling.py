@@ -1,99 +1,18 @@
 """The profile: what one forward pass measures, and the omegas that follow."""
 
-import json
 import math
 import random
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Dict, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import whole_file
+from fairseq_admin.omega_file import STACKS, Profile, StackProfile, SublayerProfile
 from fairseq_admin.residual import AdminResidual, masked_var, next_omega
-
-FORMAT = "fairseq_admin profile 1"
-STACKS = ("encoder", "decoder")
-
-
-@dataclass
-class Sublayer:
-    """One residual junction; ``branch_var`` is None where only the omega is known."""
-
-    name: str
-    omega: float
-    branch_var: Optional[float] = None
-
-
-@dataclass
-class Stack:
-    """The sublayers of one stack in order of execution; ``input_var`` is ``Var(x_0)``."""
-
-    input_var: Optional[float] = None
-    sublayers: List[Sublayer] = field(default_factory=list)
-
-
-@dataclass
-class Profile:
-    """Omegas of a model by stack and sublayer, and how they were made."""
-
-    stacks: Dict[str, Stack]
-    meta: Dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def omegas(self) -> List[float]:
-        """All omegas: encoder, then decoder, each in order of execution."""
-        return [s.omega for stack in STACKS for s in self.stacks[stack].sublayers]
-
-    def to_dict(self) -> Dict[str, Any]:
-        """Plain containers, for JSON and for checkpoints."""
-        return {"format": FORMAT, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, data: Dict[str, Any]) -> "Profile":
-        """The inverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError, KeyError, TypeError, AttributeError: for other data.
-        """
-        if data["format"] != FORMAT:
-            raise ValueError(f"format {data['format']!r} instead of {FORMAT!r}")
-        stacks = {}
-        for name in STACKS:
-            stack = data["stacks"][name]
-            sublayers = [
-                Sublayer(str(s["name"]), float(s["omega"]), optional_float(s["branch_var"]))
-                for s in stack["sublayers"]
-            ]
-            stacks[name] = Stack(optional_float(stack["input_var"]), sublayers)
-        return cls(stacks, dict(data["meta"]))
-
-    def save(self, path: str) -> None:
-        """Write the JSON file *path*, whole or not at all."""
-        with whole_file(path) as f:
-            json.dump(self.to_dict(), f, indent=1)
-            f.write("\n")
-
-    def table(self) -> str:
-        """A text table: sublayer, branch variance, omega."""
-        lines = [f"{'sublayer':<34} {'branch variance':>15} {'omega':>8}"]
-        for name in STACKS:
-            stack = self.stacks[name]
-            if stack.input_var is not None:
-                lines.append(f"{name + ' input':<34} {stack.input_var:15.4f}")
-            for s in stack.sublayers:
-                var = "" if s.branch_var is None else f"{s.branch_var:.4f}"
-                lines.append(f"{s.name:<34} {var:>15} {s.omega:8.4f}")
-        return "\n".join(lines)
-
-
-def optional_float(value: Any) -> Optional[float]:
-    """*value* as a float; None stays None."""
-    return None if value is None else float(value)
 
 
 def named_junctions(model: nn.Module) -> Dict[str, Dict[str, AdminResidual]]:
@@ -146,7 +65,7 @@ def all_layers_training(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def measure(stack: Stack, name: str, valid: Tensor, junction: AdminResidual, inputs) -> None:
+def measure(stack: StackProfile, name: str, valid: Tensor, junction: AdminResidual, inputs) -> None:
     """Forward pre-hook of a junction: measure its branch, then set its omega before it sums.
 
     So the next branch is measured on the network that starts to train.
@@ -157,7 +76,7 @@ def measure(stack: Stack, name: str, valid: Tensor, junction: AdminResidual, inp
     omega = next_omega(stack.input_var, [s.branch_var for s in stack.sublayers])
     var = checked(masked_var(branch, valid), f"the branch of {name}")
     junction.fill(omega)
-    stack.sublayers.append(Sublayer(name, omega, var))
+    stack.sublayers.append(SublayerProfile(name, omega, var))
 
 
 def checked(var: float, what: str) -> float:
@@ -185,7 +104,7 @@ def profile_model(model: nn.Module, net_input: Dict[str, Tensor], pad: int, seed
         UserError: where a variance is 0, infinite or NaN.
     """
     tokens = {"encoder": net_input["src_tokens"], "decoder": net_input["prev_output_tokens"]}
-    stacks = {name: Stack() for name in STACKS}
+    stacks = {name: StackProfile() for name in STACKS}
     handles = [
         junction.register_forward_pre_hook(
             partial(measure, stacks[stack], name, tokens[stack].ne(pad).t())

@@ -17,8 +17,8 @@ from omegaconf import II, OmegaConf
 
 from fairseq_admin.batch import TOKEN_LIMIT, check_not_empty, draw_batch
 from fairseq_admin.errors import UserError
-from fairseq_admin.omega_file import read_profile
-from fairseq_admin.profiling import Profile, apply_profile, named_junctions, profile_model
+from fairseq_admin.omega_file import Profile, read_profile
+from fairseq_admin.profiling import apply_profile, named_junctions, profile_model
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,8 @@ class TranslationAdminTask(TranslationTask):
         values = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
         options = {name: values[name] for name in PROFILED_OPTIONS}
         if self.cfg.omega_file:
-            profile = read_profile(self.cfg.omega_file, model)
+            names = {stack: list(found) for stack, found in named_junctions(model).items()}
+            profile = read_profile(self.cfg.omega_file, names)
             warn_of_differences(profile, options)
             if not model.cfg.learn_first_omega:
                 keep_first_at_1(profile)

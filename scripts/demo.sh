@@ -19,6 +19,6 @@ export PATH="$root/.venv/bin:$PATH"
 export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 # bytes
 
 bash data/phrases/prepare.sh runs/demo/data
-python -W ignore scripts/compare.py runs/demo/data runs/demo demo_post_ln demo_admin \
+python -W ignore scripts recipes.compare runs/demo/data runs/demo demo_post_ln demo_admin \
     --num-update-checkpoints 3 --quantization int8
 fairseq-admin report runs/demo/demo_post_ln runs/demo/demo_admin --output runs/demo/report.html

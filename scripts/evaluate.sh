@@ -105,7 +105,7 @@ inputs() {
     stat -c '%n %s %Y' "$reference" "$sentencepiece" "$data"/*.bin 2>/dev/null || true
     printf '%s\n' "$data" "$subset" "${average[*]}" "$reference" "${scoring[*]}" "$decoding" \
         "$sentencepiece" "$quantization"
-    cat "$here"/evaluate.sh "$here"/record.py | sha256sum
+    cat "$here"/evaluate.sh "$here"/records/record.py | sha256sum
 }
 inputs >"$out/inputs.partial"
 if ! cmp -s "$out/inputs.partial" "$out/inputs"; then
@@ -132,8 +132,8 @@ described=$(python -W ignore - "$model" "$data" <<'PYTHON'
 import os
 import sys
 
-from fairseq_admin.checkpoint import is_admin, read_checkpoint
-from fairseq_admin.export import languages
+from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
+from fairseq_admin.serving.export import languages
 
 state = read_checkpoint(sys.argv[1])
 data = sys.argv[2] or state["cfg"]["task"]["data"]
@@ -174,7 +174,7 @@ if [[ -n $sentencepiece ]] && ! done_already serve; then
     into export.txt fairseq-admin export "$plain" --data "$data" --sentencepiece "$sentencepiece" \
         ${quantization:+--quantization "$quantization"} --output "$out/serve"
 fi
-into summary.txt python -W ignore "$here/record.py" "$run" "$out" "$model" "$data" \
+into summary.txt python -W ignore "$here" records.record "$run" "$out" "$model" "$data" \
     "${average[*]}" "--gen-subset $subset $decoding $every_sentence"
 cat "$out/summary.txt"
 say "wrote $out/record.json"

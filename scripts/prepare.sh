@@ -14,4 +14,4 @@ python -c 'import babel, num2words, sentencepiece' 2>/dev/null || {
     echo "prepare.sh: packages are missing: pip install 'fairseq_admin[demo]', or scripts/setup.sh" >&2
     exit 1
 }
-exec python -W ignore "$root/scripts/prepare.py" "$@"
+exec python -W ignore "$root/scripts" corpora.prepare "$@"

@@ -10,4 +10,4 @@ command -v fairseq-hydra-train >/dev/null || {
     echo "$(basename "$0"): no fairseq here: run bash scripts/setup.sh first" >&2
     exit 1
 }
-exec python -W ignore "$root/scripts/run.py" "$@"
+exec python -W ignore "$root/scripts" recipes.run "$@"

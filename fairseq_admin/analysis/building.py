@@ -11,12 +11,12 @@ from torch import nn
 
 from fairseq_admin.analysis.sublayers import named_sublayers
 from fairseq_admin.arguments import training_config
-from fairseq_admin.checkpoint import finite, model_options, read_checkpoint
-from fairseq_admin.equivalence import build_model, types
+from fairseq_admin.checkpoints.checkpoint import finite, model_options, read_checkpoint
+from fairseq_admin.checkpoints.equivalence import build_model, types
+from fairseq_admin.checkpoints.random_text import dictionary
 from fairseq_admin.errors import UserError
 from fairseq_admin.layers import init_feed_forward_
 from fairseq_admin.profiling import seeded
-from fairseq_admin.random_text import dictionary
 
 SHORT = {  # what stands for an architecture and its options
     "post-ln": ["transformer"],

@@ -6,7 +6,7 @@ from typing import Any, Dict
 
 from fairseq_admin.analysis.labels import labelled
 from fairseq_admin.analysis.logs import read_curves
-from fairseq_admin.checkpoint import method, read_checkpoint
+from fairseq_admin.checkpoints.checkpoint import method, read_checkpoint
 from fairseq_admin.errors import UserError
 
 SUMMARY = "train and valid perplexity of runs over updates, from their logs"

@@ -13,10 +13,14 @@ from typing import Any, Dict, List, Optional, Tuple
 from sacrebleu.metrics import BLEU
 
 from fairseq_admin.analysis.labels import labelled
-from fairseq_admin.commands.score import add_reading_arguments
 from fairseq_admin.errors import UserError
-from fairseq_admin.outputs import check_targets, read_lines, read_output
-from fairseq_admin.score import detokenize, tokenize
+from fairseq_admin.scoring.outputs import (
+    add_reading_arguments,
+    check_targets,
+    read_lines,
+    read_output,
+)
+from fairseq_admin.scoring.score import detokenize, tokenize
 
 SUMMARY = "BLEU by sentence length and accuracy by word frequency, of one or several systems"
 REFERENCE = "reference"  # whose counts are taken without a training text

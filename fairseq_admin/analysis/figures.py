@@ -7,7 +7,7 @@ import numpy as np
 from fairseq_admin.analysis.output_change import KINDS, against_depth
 from fairseq_admin.analysis.plotting import THEORY, WIDEST, Axes, panels, plt, save, styles
 from fairseq_admin.analysis.sublayers import PARTS
-from fairseq_admin.profiling import STACKS
+from fairseq_admin.omega_file import STACKS
 
 Model = Dict[str, Any]
 KIND_LINES = dict(zip(PARTS, ("-", "--", ":")))

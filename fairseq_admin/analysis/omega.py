@@ -8,7 +8,8 @@ from torch import nn
 
 from fairseq_admin.analysis.subjects import Subject, add_arguments, subjects
 from fairseq_admin.errors import UserError
-from fairseq_admin.profiling import STACKS, Profile, named_junctions
+from fairseq_admin.omega_file import STACKS, Profile
+from fairseq_admin.profiling import named_junctions
 
 SUMMARY = "omega per sublayer at initialization and along training, mean and spread over channels"
 

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from fairseq_admin.profiling import STACKS, Profile  # noqa: E402
+from fairseq_admin.omega_file import STACKS, Profile  # noqa: E402
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart
 COLOURS = {"admin": "#0072B2", "post-ln": "#D55E00", "pre-ln": "#009E73"}

@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Tuple
 
 from fairseq_admin.analysis.building import Built, data_task
 from fairseq_admin.batch import TOKEN_LIMIT, check_not_empty, draw_batch
+from fairseq_admin.checkpoints.random_text import random_batch
 from fairseq_admin.errors import UserError
-from fairseq_admin.random_text import random_batch
 
 LENGTHS = (5, 30)  # tokens of a random sentence
 Batch = Dict[str, Any]

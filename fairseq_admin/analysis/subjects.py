@@ -20,6 +20,7 @@ from fairseq_admin.analysis.sentences import Batch, batch_of
 from fairseq_admin.analysis.sublayers import named_sublayers
 from fairseq_admin.arguments import given
 from fairseq_admin.errors import UserError
+from fairseq_admin.methods import method_of
 from fairseq_admin.profiling import named_junctions, profile_model
 
 LAYERS = ("--encoder-layers", "--decoder-layers")
@@ -37,14 +38,11 @@ class Subject(Built):
     def about(self) -> Dict[str, Any]:
         """What a figure tells of it."""
         stacks = named_sublayers(self.model)
-        kinds = ["pre-ln" if sublayers[0].pre_ln else "post-ln" for sublayers in stacks.values()]
-        method = "/".join(dict.fromkeys(kinds))
-        if any(named_junctions(self.model).values()):
-            method = "admin"
+        omegas = any(named_junctions(self.model).values())
         layers = [len(getattr(self.model, stack).layers._modules) for stack in stacks]
         return {
             "label": self.label,
-            "method": method,
+            "method": method_of(omegas, [found[0].pre_ln for found in stacks.values()]),
             "layers": "-".join(map(str, layers)),
             "seed": self.seed,
             "updates": self.updates,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.profiling import STACKS, seeded
+from fairseq_admin.omega_file import STACKS
+from fairseq_admin.profiling import seeded
 from fairseq_admin.residual import AdminResidual
 
 # kind: name of its norm in a layer, and of the modules of its branch

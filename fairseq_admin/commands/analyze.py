@@ -11,7 +11,6 @@ from typing import Any, List
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
 
-SUMMARY = "the papers' figures: why a deep Transformer trains or does not"
 HELP = """\
 Measure and draw what the papers behind Admin show, for checkpoints of any Transformer of fairseq or
 for architectures at initialization. Each analysis writes NAME.json and NAME.png."""

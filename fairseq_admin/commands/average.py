@@ -3,12 +3,11 @@
 import argparse
 import os
 
-from fairseq_admin.average import average, last_checkpoints
-from fairseq_admin.checkpoint import write_checkpoint
+from fairseq_admin.checkpoints.average import average, last_checkpoints
+from fairseq_admin.checkpoints.checkpoint import write_checkpoint
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import check_no_input
 
-SUMMARY = "the mean of checkpoints"
 HELP = """\
 Write the mean of checkpoints, summed in fp32 whatever precision they hold: of files, or of the last
 ones in a folder that fairseq-train wrote. Options are those of fairseq's average_checkpoints.py."""

@@ -4,12 +4,11 @@ import argparse
 import os
 import tempfile
 
-from fairseq_admin.checkpoint import is_admin, read_checkpoint
-from fairseq_admin.export import check_output, export_model
-from fairseq_admin.fold import fold_checkpoint
-from fairseq_admin.served import MOSES
+from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
+from fairseq_admin.checkpoints.fold import fold_checkpoint
+from fairseq_admin.serving.export import check_output, export_model
+from fairseq_admin.serving.served import MOSES
 
-SUMMARY = "make a folder to serve: a CTranslate2 model and what segments its text"
 HELP = """\
 Make one folder of a checkpoint that `fairseq-admin translate` serves, on another machine too: a
 CTranslate2 model with the SentencePiece models and dictionaries. An Admin checkpoint is folded

@@ -2,9 +2,8 @@
 
 import argparse
 
-from fairseq_admin.fold import fold_checkpoint
+from fairseq_admin.checkpoints.fold import fold_checkpoint
 
-SUMMARY = "make a plain fairseq transformer of an Admin checkpoint"
 HELP = """\
 Fold the omegas of a checkpoint into its other weights. What comes out is a checkpoint of fairseq's
 own Post-LN `transformer` that gives the same translations and needs no plugin. Before it is written

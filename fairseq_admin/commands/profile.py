@@ -9,9 +9,8 @@ import numpy as np
 
 from fairseq_admin.arguments import training_config
 from fairseq_admin.errors import UserError
-from fairseq_admin.profiling import Profile
+from fairseq_admin.omega_file import Profile
 
-SUMMARY = "measure a new model's branch variances and show its omegas"
 HELP = """\
 Profile a model as `fairseq-train` would before it trains, and write the result; nothing is trained.
 Give the arguments of `fairseq-train`: the data folder, --arch and whatever sizes the model. Those

@@ -6,32 +6,26 @@ import os
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import check_no_input, whole_file
+from fairseq_admin.scoring.outputs import add_reading_arguments
+from fairseq_admin.scoring.score import METRICS, score_files
 
-SUMMARY = "score translations: BLEU as papers report it, chrF, TER"
 HELP = """\
 Score translations: detokenized BLEU, chrF and TER, tokenized and compound-split BLEU, all by
 sacreBLEU, as one JSON record. SYSTEM is what `fairseq-generate` printed, or a plain file with one
 translation a line."""
-COLUMNS = {
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "ter": "TER",
-    "tokenized_bleu": "tokenized BLEU",
-    "compound_split_bleu": "compound-split BLEU",
-}
 
 
 def markdown(record: dict) -> str:
     """A table of one row of *record*, and below it the signatures."""
     scores = record["scores"]
     name = record["system"].replace("|", r"\|")
-    row = [name, *(f"{scores[key]['score']:.2f}" for key in COLUMNS)]
+    row = [name, *(f"{scores[key]['score']:.2f}" for key in METRICS)]
     lines = [
-        f"| system | {' | '.join(COLUMNS.values())} |",
+        f"| system | {' | '.join(METRICS.values())} |",
         f"|{' --- |' * len(row)}",
         f"| {' | '.join(row)} |",
         "",
-        *(f"- {title}: `{scores[key]['signature']}`" for key, title in COLUMNS.items()),
+        *(f"- {title}: `{scores[key]['signature']}`" for key, title in METRICS.items()),
     ]
     if "significance" in record:
         test = record["significance"]
@@ -47,8 +41,6 @@ def markdown(record: dict) -> str:
 
 def run(options: argparse.Namespace) -> None:
     """Score, write the file, print."""
-    from fairseq_admin.score import score_files
-
     if options.output and not os.path.isdir(os.path.dirname(options.output) or "."):
         raise UserError(f"no such folder: {os.path.dirname(options.output)}")
     check_no_input(options.output, (options.system, options.reference, options.baseline))
@@ -65,21 +57,6 @@ def run(options: argparse.Namespace) -> None:
         with whole_file(options.output) as f:
             f.write(f"{text}\n")
     print(markdown(record) if options.markdown else text)
-
-
-def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say how translations and references are read."""
-    parser.add_argument(
-        "--reference", metavar="FILE", help="raw text, one line a sentence (default: T- lines)"
-    )
-    parser.add_argument(
-        "--moses",
-        action="store_true",
-        help="what is given (T- lines too) is Moses-tokenized text; else raw",
-    )
-    parser.add_argument(
-        "--target-lang", metavar="LANG", default="en", help="for Moses (default: %(default)s)"
-    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,9 +5,8 @@ import os
 import sys
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.translate import LineTranslator, Progress, read_lines
+from fairseq_admin.serving.translate import LineTranslator, Progress, read_lines
 
-SUMMARY = "translate standard input with an exported folder"
 HELP = """\
 Translate standard input to standard output with a folder of `fairseq-admin export`: UTF-8 text, one
 line for each line, in order. Input of any length takes the same memory; where it pauses, what has

@@ -18,7 +18,7 @@ from corpora.reading import Lines
 from corpora.steps import combined, made, run_step, sha256
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
-from fairseq_admin.outputs import read_lines, split_blocks
+from fairseq_admin.scoring.outputs import read_lines, split_blocks
 
 BIN = Path(sys.executable).parent  # of the console commands of this environment
 CLEAN = Clean((1, 250), 1.5)  # subwords, as fairseq's extract_bt_data.py is used

@@ -11,6 +11,7 @@ from corpora.writing import writing
 from fairseq_admin.errors import UserError
 
 MADE = "made.json"  # in each folder: what it was made from, its files and their checksums
+BINARIZED = (".bin", ".idx", ".txt")  # endings of what fairseq-preprocess writes, but its log
 
 
 def sha256(path: Path) -> str:

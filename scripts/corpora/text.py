@@ -8,7 +8,12 @@ from typing import Callable, List, Optional, Tuple
 
 from corpora.corpus import Corpus
 from corpora.reading import Line
-from fairseq_admin.moses import Detokenizer, Tokenizer, normalize_punctuation, remove_non_printing
+from fairseq_admin.scoring.moses import (
+    Detokenizer,
+    Tokenizer,
+    normalize_punctuation,
+    remove_non_printing,
+)
 
 LINE_ENDS = re.compile("[\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")  # to Python or to fairseq
 

@@ -22,7 +22,8 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
 
 import fairseq_admin
-from fairseq_admin.profiling import Profile, named_junctions
+from fairseq_admin.omega_file import Profile
+from fairseq_admin.profiling import named_junctions
 
 BIN = Path(sys.executable).parent
 PLUGIN = Path(fairseq_admin.__file__).parent

@@ -6,22 +6,17 @@ import os
 import re
 import resource
 import signal
-import sys
 import threading
 import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
+from corpora import address
+from corpora import fetch as fetching
+from corpora.fetch import Source, fetch
 from fairseq_admin.errors import UserError
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-from corpora import address  # noqa: E402
-from corpora import fetch as fetching  # noqa: E402
-from corpora.fetch import Source, fetch  # noqa: E402
 
 BODY = bytes(range(256)) * 4000  # about 1 MB
 OTHER = BODY[::-1]

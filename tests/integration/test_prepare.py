@@ -1,10 +1,9 @@
-"""scripts/prepare.py from a real server to binarized data: right, or one line and nothing that
+"""scripts/prepare.sh from a real server to binarized data: right, or one line and nothing that
 looks finished."""
 
 import functools
 import gzip
 import hashlib
-import importlib.util
 import io
 import json
 import multiprocessing
@@ -27,12 +26,11 @@ import pytest
 from fairseq.data import Dictionary, data_utils
 from omegaconf import OmegaConf
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+from corpora import fetch, parallel, preparation, subwords, text
+from corpora.corpus import DATA, load_corpus
+from corpora.preparation import STEPS, Preparation
 
-from corpora import fetch, parallel, preparation, subwords, text  # noqa: E402
-from corpora.corpus import DATA, load_corpus  # noqa: E402
-from corpora.preparation import STEPS, Preparation  # noqa: E402
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 FORK = multiprocessing.get_context("fork")  # a fresh process takes seconds to import fairseq
 HANGS = 100  # seconds; a run takes one to three
@@ -42,17 +40,6 @@ TESTS = ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst20
 HEAD = "<url>http://x/{0}</url>\n<keywords>a, b</keywords>\n<speaker>x</speaker>\n"
 HEAD += "<talkid>{0}</talkid>\n<title>title {0}</title>\n<description>about {0}</description>\n"
 WORDS = ["haus", "baum", "straße", "größe", "wasser", "licht", "zeit", "don't", "e-mail", "u.s."]
-
-
-def load_command():
-    """scripts/prepare.py as a module."""
-    spec = importlib.util.spec_from_file_location("prepare_command", SCRIPTS / "prepare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-COMMAND = load_command()
 
 
 def lines(count, seed=1):
@@ -123,11 +110,11 @@ def child(log, arguments, data, before):
     os.dup2(file, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     sys.argv = ["prepare.py", *map(str, arguments)]
-    COMMAND.load_corpus = functools.partial(load_corpus, data=data)
+    prepare.load_corpus = functools.partial(load_corpus, data=data)
     code = 0
     try:
         before()
-        COMMAND.main()
+        prepare.main()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
         print(error.code)
@@ -397,7 +384,7 @@ def test_disk_full_in_each_step(site):
                 return call
 
             Preparation.step = limited(Preparation.step)
-            COMMAND.write_manifest = limited(COMMAND.write_manifest)
+            prepare.write_manifest = limited(prepare.write_manifest)
             preparation.extract = limited(preparation.extract)
             preparation.fetch = limited(preparation.fetch)
 

@@ -164,7 +164,7 @@ def recipe_commands():
 @pytest.mark.parametrize("words", recipe_commands(), ids=" ".join)
 def test_recipes_are_understood(words, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    from run import main as run
+    from recipes.run import main as run
 
     monkeypatch.setattr(sys, "argv", ["run.sh", *words, "--dry-run"])
     if "--help" in words:

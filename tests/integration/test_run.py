@@ -1,4 +1,4 @@
-"""scripts/run.py: what is refused, what is shown, and a run that is killed at every turn."""
+"""scripts/run.sh: what is refused, what is shown, and a run that is killed at every turn."""
 
 import json
 import os
@@ -15,11 +15,10 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))  # the scripts are no package
+from recipes import recipes
+from recipes import run as script
 
-import recipes  # noqa: E402
-import run as script  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 RECIPES = script.load_recipes()
 RECIPE = "iwslt14_de_en_admin_6l"

@@ -12,10 +12,10 @@ import sentencepiece
 import torch
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.export import export_model
-from fairseq_admin.moses import Detokenizer, Tokenizer
-from fairseq_admin.served import SETTINGS, Settings
-from fairseq_admin.translate import WINDOWS, LineTranslator
+from fairseq_admin.scoring.moses import Detokenizer, Tokenizer
+from fairseq_admin.serving.export import export_model
+from fairseq_admin.serving.served import SETTINGS, Settings
+from fairseq_admin.serving.translate import WINDOWS, LineTranslator
 
 SECONDS = 180  # until a process that waits for input counts as hanging
 EVERY_SENTENCE = ["--required-batch-size-multiple", "1"]

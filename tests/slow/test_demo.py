@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from sacrebleu.metrics import BLEU
 
-from fairseq_admin.export import export_model
-from fairseq_admin.outputs import read_lines
-from fairseq_admin.score import hypotheses
+from fairseq_admin.scoring.outputs import read_lines
+from fairseq_admin.scoring.score import hypotheses
+from fairseq_admin.serving.export import export_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # seconds
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from fairseq_admin import profiling
 from fairseq_admin.analysis import dependency, gradients, norms, output_change, updates
 from fairseq_admin.analysis.figures import last_ffn
 from fairseq_admin.errors import UserError
-from fairseq_admin.profiling import STACKS
+from fairseq_admin.omega_file import STACKS
 from fairseq_admin.residual import AdminResidual, next_omega, omegas_from_variances
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # seconds

@@ -13,17 +13,17 @@ from types import SimpleNamespace
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # seconds
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))  # the scripts are no package
+from recipes.recipes import SMOKE_DEPTH, load_recipes
+from recipes.training import Training
 
-from recipes import SMOKE_DEPTH, load_recipes  # noqa: E402
-from training import Training  # noqa: E402
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # seconds
+
+ROOT = Path(__file__).resolve().parents[2]
 
 RECIPES = load_recipes()
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 BACK_TRANSLATED = "wmt14_en_fr_bt_admin_36l_12l"
-SHARD_LINES = 40  # as scripts/run.py has it for a smoke test
+SHARD_LINES = 40  # as recipes.recipes has it for a smoke test
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,15 @@ import os
 import random
 import resource
 import stat
-import sys
 import tarfile
 import time
 import zipfile
-from pathlib import Path
 
 import pytest
 
+from corpora.archive import extract
+from corpora.writing import locked
 from fairseq_admin.errors import UserError
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-from corpora.archive import extract  # noqa: E402
-from corpora.writing import locked  # noqa: E402
 
 GERMAN, ENGLISH = (bytes(random.Random(i).choices(range(256), k=200_000)) for i in (1, 2))
 FILES = {"de-en/train.de": GERMAN, "de-en/train.en": ENGLISH, "de-en/README": b"read me\n"}

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 import torch
 
-from fairseq_admin.average import average, last_checkpoints
+from fairseq_admin.checkpoints.average import average, last_checkpoints
 from fairseq_admin.errors import UserError
 from tests.helpers import checkpoint_of, randomized
 
@@ -157,7 +157,7 @@ def test_memory_of_two_checkpoints(tmp_path):
     it needs for five small ones."""
     script = textwrap.dedent("""
         import re, sys
-        from fairseq_admin.average import average
+        from fairseq_admin.checkpoints.average import average
         average(sys.argv[1:])
         status = open("/proc/self/status").read()
         print(re.search(r"VmHWM:\\s*(\\d+) kB", status).group(1))

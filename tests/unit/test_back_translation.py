@@ -1,22 +1,17 @@
 """Which back-translations are kept."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))  # no package
-
-from corpora.corpus import load_corpus  # noqa: E402
-from corpora.monolingual import (  # noqa: E402
+from corpora.corpus import load_corpus
+from corpora.monolingual import (
     BackTranslation,
     Options,
     plausible,
     visible_devices,
 )
-
-from fairseq_admin.errors import UserError  # noqa: E402
+from fairseq_admin.errors import UserError
 
 PAIRS = {
     "as long": ("a b c", "x y z", True),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from fairseq_admin.checkpoint import read_checkpoint, write_checkpoint
+from fairseq_admin.checkpoints.checkpoint import read_checkpoint, write_checkpoint
 from fairseq_admin.errors import UserError
 from tests.helpers import checkpoint_of, randomized
 

@@ -4,12 +4,10 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from dataclasses import asdict, replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,16 +15,13 @@ from fairseq.data import Dictionary, data_utils
 from tqdm import tqdm
 from tqdm.std import TqdmDefaultWriteLock
 
+from corpora import parallel, subwords
+from corpora.corpus import SPLITS, Clean, Text, corpus_of, known_corpora, load_corpus
+from corpora.parallel import AHEAD, batches, in_order, progress
+from corpora.reading import read_pairs
+from corpora.steps import MADE, combined, run_step
+from corpora.text import Treatment
 from fairseq_admin.errors import UserError
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-from corpora import parallel, subwords  # noqa: E402
-from corpora.corpus import SPLITS, Clean, Text, corpus_of, known_corpora, load_corpus  # noqa: E402
-from corpora.parallel import AHEAD, batches, in_order, progress  # noqa: E402
-from corpora.reading import read_pairs  # noqa: E402
-from corpora.steps import MADE, combined, run_step  # noqa: E402
-from corpora.text import Treatment  # noqa: E402
 
 
 def moses_keeps(source, target, low, high, ratio):

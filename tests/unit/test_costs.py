@@ -13,14 +13,11 @@ from fairseq import models
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
+from recipes.recipes import load_costs, load_recipes
+from records import costs, counting
 from tests.helpers import TYPES, dictionary, model_config
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import costs  # noqa: E402
-import counting  # noqa: E402
-from recipes import load_recipes  # noqa: E402
 
 SIZES = {
     "encoder_layers": 3,
@@ -134,20 +131,20 @@ def test_the_bench_is_counted_as_committed(committed):
 @pytest.mark.parametrize("name", ["iwslt14_de_en_admin_6l", "wmt14_en_fr_pre_ln_6l"])
 def test_a_recipe_is_counted_as_committed(name, committed):
     recipe = costs.Costs(name, load_recipes()[name])
-    row = costs.load_costs()[name]
+    row = load_costs()[name]
     row["memory_gb"] = pytest.approx(row["memory_gb"], rel=0.05)  # differs by the torch release
     assert recipe.row(committed["speeds"]) == row
 
 
 def test_updates_end_with_what_comes_first():
-    rows = costs.load_costs()
+    rows = load_costs()
     assert rows["iwslt14_de_en_admin_6l"]["updates"] == 100_000  # max_update
     epoch = 4_500_000 * 28 / 0.85 / 32_768  # 4523.7 updates
     assert rows["wmt14_en_de_admin_18l"]["updates"] == 100 * (int(epoch) + 1)  # max_epoch
 
 
 def test_every_recipe_has_its_row_and_what_was_published_for_it():
-    rows, recipes = costs.load_costs(), load_recipes()
+    rows, recipes = load_costs(), load_recipes()
     assert list(rows) == list(recipes)
     for name, facts in recipes.items():
         assert rows[name]["published"] == (facts["published"] or "diverged")

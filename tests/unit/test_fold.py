@@ -9,10 +9,10 @@ import torch
 from fairseq import models
 from omegaconf import OmegaConf
 
-from fairseq_admin.checkpoint import read_checkpoint
-from fairseq_admin.equivalence import EXACT
+from fairseq_admin.checkpoints.checkpoint import read_checkpoint
+from fairseq_admin.checkpoints.equivalence import EXACT
+from fairseq_admin.checkpoints.fold import fold, fold_checkpoint, fold_weights
 from fairseq_admin.errors import UserError
-from fairseq_admin.fold import fold, fold_checkpoint, fold_weights
 from tests.helpers import TINY, build, checkpoint_of, make_task, model_config, net_input, randomized
 
 LEARN = {"learn_first_omega": True}
@@ -163,7 +163,7 @@ def test_the_difference_is_measured_on_the_folded_weights(monkeypatch):
         "encoder_attn": (("encoder_attn.q_proj",), "encoder_attn_layer_norm"),
         "ffn": (("fc1",), "final_layer_norm"),
     }
-    monkeypatch.setattr("fairseq_admin.fold.SUBLAYERS", wrong)
+    monkeypatch.setattr("fairseq_admin.checkpoints.fold.SUBLAYERS", wrong)
     with pytest.raises(UserError, match="cannot be folded exactly"):
         fold(checkpoint_of(model, cfg))
 

@@ -1,9 +1,8 @@
-"""scripts/launch.py and scripts/worker.py: the effective batch, the command line, a torn file."""
+"""recipes.launch and recipes.worker: the effective batch, the command line, a torn file."""
 
 import re
 import shlex
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,15 +11,13 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from fairseq_admin.errors import UserError
+from recipes.launch import OWN_STORE, Hardware, Launch, update_freq, world_of
+from recipes.recipes import load_recipes
+from recipes.training import ROOT, Training, quoted
+from recipes.worker import mend
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))  # the scripts are no package
-
-from launch import OWN_STORE, Hardware, Launch, update_freq, world_of  # noqa: E402
-from recipes import load_recipes  # noqa: E402
-from training import ROOT, Training, quoted  # noqa: E402
-from worker import mend  # noqa: E402
-
-from fairseq_admin.errors import UserError  # noqa: E402
 
 RECIPES = list(load_recipes())
 FOLDER = Path("/runs/a folder")
@@ -107,7 +104,7 @@ def test_a_mistake_is_one_line(message):
 
 def test_one_process_needs_no_launcher():
     python, worker, *arguments = launched(gpus=1).command()
-    assert Path(python).name == "python" and worker == str(SCRIPTS / "worker.py")
+    assert Path(python).name == "python" and worker == str(SCRIPTS / "recipes" / "worker.py")
     assert f"checkpoint.save_dir='{FOLDER}'" in arguments
 
 

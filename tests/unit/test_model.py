@@ -13,7 +13,8 @@ from fairseq.models.transformer import TransformerConfig
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.model import nested_config
-from fairseq_admin.profiling import STACKS, named_junctions, profile_model
+from fairseq_admin.omega_file import STACKS
+from fairseq_admin.profiling import named_junctions, profile_model
 from tests.helpers import (
     LENGTHS,
     PAD,

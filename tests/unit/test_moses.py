@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.moses import Tokenizer, normalize_punctuation, remove_non_printing
+from fairseq_admin.scoring.moses import Tokenizer, normalize_punctuation, remove_non_printing
 
 TOKENS = {
     "en": [

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.omega_file import read_profile
-from fairseq_admin.profiling import STACKS, Profile, named_junctions, profile_model
+from fairseq_admin.omega_file import STACKS, Profile, read_profile
+from fairseq_admin.profiling import named_junctions, profile_model
 from tests.helpers import PAD, TINY, build, make_task, model_config, net_input
 
 CLINIC = Path(__file__).resolve().parents[3] / "shared/data/profiles/clinic_100l_100l.init"
@@ -32,6 +32,11 @@ def lines(omegas) -> str:
 
 def omegas_of(model):
     return [j.omega[0].item() for js in named_junctions(model).values() for j in js.values()]
+
+
+def names_of(model):
+    """The sublayers of *model* by stack."""
+    return {stack: list(junctions) for stack, junctions in named_junctions(model).items()}
 
 
 def our_json(omegas=tuple(OMEGAS), **meta):
@@ -65,7 +70,7 @@ def test_json_round_trip(tmp_path):
     path = tmp_path / "profile.json"
     profile.save(str(path))
     assert list(tmp_path.iterdir()) == [path]  # no temporary file is left
-    got = read_profile(str(path), build())
+    got = read_profile(str(path), names_of(build()))
     assert got.stacks == profile.stacks
     assert got.meta == {**profile.meta, "omega_file": str(path)}
     assert Profile.from_dict(json.loads(path.read_text())) == profile
@@ -77,7 +82,7 @@ def test_published_100l_100l_profile():
         pytest.skip(f"the published profile is not at {CLINIC}")
     deep = {"encoder_layers": 100, "decoder_layers": 100, "encoder_embed_dim": 8}
     model = build(**{**deep, "encoder_ffn_embed_dim": 8})
-    profile = read_profile(str(CLINIC), model)
+    profile = read_profile(str(CLINIC), names_of(model))
     encoder, decoder = ([s.omega for s in profile.stacks[stack].sublayers] for stack in STACKS)
     assert (len(encoder), len(decoder)) == (200, 300)
     assert [encoder[0], encoder[1], encoder[199]] == pytest.approx([1, 1.3190, 8.836], abs=1e-3)
@@ -117,7 +122,7 @@ def test_line_formats_encoder_first(tmp_path, text):
 @pytest.mark.parametrize("count", [0, 9, 11, 500])
 def test_wrong_count_says_both(tmp_path, count):
     with pytest.raises(UserError) as error:
-        read_profile(omega_file(tmp_path, lines([1.0] * count)), build())
+        read_profile(omega_file(tmp_path, lines([1.0] * count)), names_of(build()))
     assert re.search(
         rf" has {count} sublayers, the model has 10 sublayers \(4 encoder \+ 6 decoder\)$",
         str(error.value),
@@ -127,7 +132,7 @@ def test_wrong_count_says_both(tmp_path, count):
 def test_json_of_another_split_of_the_same_count_is_refused(tmp_path):
     profile = profile_model(build(encoder_layers=2, decoder_layers=4), net_input(), PAD, 1)
     with pytest.raises(UserError) as error:
-        read_profile(omega_file(tmp_path, profile.to_dict()), build(encoder_layers=5))
+        read_profile(omega_file(tmp_path, profile.to_dict()), names_of(build(encoder_layers=5)))
     assert "16 sublayers (4 encoder + 12 decoder)" in str(error.value)
     assert "16 sublayers (10 encoder + 6 decoder)" in str(error.value)
 
@@ -174,13 +179,13 @@ def test_bad_file_is_one_line(tmp_path, what):
 
 def test_a_word_is_shown_with_its_line(tmp_path):
     with pytest.raises(UserError, match="line 8 holds no omega: 'wide'"):
-        read_profile(omega_file(tmp_path, BAD["a word"]), build())
+        read_profile(omega_file(tmp_path, BAD["a word"]), names_of(build()))
 
 
 @pytest.mark.parametrize("make", [lambda p: p / "none", lambda p: p], ids=["missing", "a folder"])
 def test_file_that_cannot_be_read(tmp_path, make):
     with pytest.raises(UserError, match="cannot read the omega file") as error:
-        read_profile(str(make(tmp_path)), build())
+        read_profile(str(make(tmp_path)), names_of(build()))
     assert "\n" not in str(error.value)
 
 

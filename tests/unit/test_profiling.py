@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.profiling import STACKS, named_junctions, profile_model
+from fairseq_admin.omega_file import STACKS
+from fairseq_admin.profiling import named_junctions, profile_model
 from tests.helpers import LENGTHS, PAD, batched, build, net_input, sentences
 
 DEEP = {"encoder_layers": 4, "decoder_layers": 4}

@@ -8,20 +8,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fairseq_admin import report
 from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.cli import main
 from fairseq_admin.errors import UserError
-from fairseq_admin.profiling import Profile, Stack, Sublayer
-from fairseq_admin.run_folder import Run, read_run
+from fairseq_admin.omega_file import Profile, StackProfile, SublayerProfile
+from fairseq_admin.reporting import report
+from fairseq_admin.reporting.run_folder import Run, read_run
 
 PNG = (
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\10\0\0\0\0\x3a\x7e\x9bU\0\0\0\nIDATx\x9cc`\0\0\0"
     b"\2\0\1H\xaf\xa4q\0\0\0\0IEND\xaeB`\x82"
 )
 SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
-STACK = Stack(1.0, [Sublayer("encoder.layers.0.self_attn", 1.0, 0.5)])
-PROFILE = Profile({"encoder": STACK, "decoder": Stack()}).to_dict()
+STACK = StackProfile(1.0, [SublayerProfile("encoder.layers.0.self_attn", 1.0, 0.5)])
+PROFILE = Profile({"encoder": STACK, "decoder": StackProfile()}).to_dict()
 RECORD = {
     "method": "admin",
     "layers": "12-12",

@@ -9,8 +9,14 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF, TER
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.outputs import read_lines, read_output, undo_pieces
-from fairseq_admin.score import compound_split, hypotheses, measure, score_files, significance
+from fairseq_admin.scoring.outputs import read_lines, read_output, undo_pieces
+from fairseq_admin.scoring.score import (
+    compound_split,
+    hypotheses,
+    measure,
+    score_files,
+    significance,
+)
 
 REFERENCES = [
     "The well-known man didn't sing a song.",

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from fairseq_admin.batch import PADDED_LIMIT, choose
 from fairseq_admin.errors import UserError
-from fairseq_admin.profiling import Profile, named_junctions
+from fairseq_admin.omega_file import Profile
+from fairseq_admin.profiling import named_junctions
 from fairseq_admin.task import PROFILED_OPTIONS, TranslationAdminConfig, TranslationAdminTask
 from tests.helpers import TINY, make_task, model_config
 

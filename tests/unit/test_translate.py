@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.served import FORMAT, SETTINGS, Settings
-from fairseq_admin.translate import CHUNK, Progress, read_lines
+from fairseq_admin.serving.served import FORMAT, SETTINGS, Settings
+from fairseq_admin.serving.translate import CHUNK, Progress, read_lines
 
 
 def lines_of(*parts):

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import List, Optional
 
 from omegaconf import DictConfig
-from training import BIN, ROOT, Training, load_config, quoted
 
 from fairseq_admin.errors import UserError
+from recipes.training import BIN, ROOT, Training, load_config, quoted
 
 PORTS = (20000, 30000)  # one of these for the ranks of a SLURM job to meet
 RESTARTS = 3  # of all processes by torchrun after one has died
 # else torchrun (seen with torch 2.13) gives restarted processes the addresses of those that died
 OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
-WORKER = str(ROOT / "scripts" / "worker.py")
+WORKER = str(ROOT / "scripts" / "recipes" / "worker.py")
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Translations as files hold them: what `fairseq-generate` printed, or plain text."""
 
+import argparse
 import html
 import logging
 import re
@@ -16,6 +17,21 @@ LINE = re.compile(r"([STHD])-([0-9]+)\t(.*)", re.DOTALL)  # of fairseq-generate
 HYPOTHESIS = re.compile(r"[HD]-[0-9]+\t-?(?:[0-9.]+(?:e-?[0-9]+)?|inf|nan)(?:\t|$)")
 UNKNOWN = re.compile(r"<?<unk>>?")  # <<unk>> in T- lines, <unk> in the others
 PIECE = "\u2581"  # begins a word in the pieces of SentencePiece
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say how translations and references are read."""
+    parser.add_argument(
+        "--reference", metavar="FILE", help="raw text, one line a sentence (default: T- lines)"
+    )
+    parser.add_argument(
+        "--moses",
+        action="store_true",
+        help="what is given (T- lines too) is Moses-tokenized text; else raw",
+    )
+    parser.add_argument(
+        "--target-lang", metavar="LANG", default="en", help="for Moses (default: %(default)s)"
+    )
 
 
 def listed(ids: Iterable[int], total: int) -> str:

@@ -4,7 +4,7 @@
 Usage:   scripts/run.sh RECIPE [options] [-- OVERRIDES OF THE CONFIG]
          scripts/run.sh wmt14_en_de_admin_18l --gpus 4
          scripts/run.sh iwslt14_de_en          every recipe of a group, one after another
-Inputs:  configs/RECIPE.yaml, scripts/recipes.yaml, data/CORPUS/corpus.yaml
+Inputs:  configs/RECIPE.yaml, scripts/recipes/recipes.yaml, data/CORPUS/corpus.yaml
 Outputs: runs/data/CORPUS (or --data); runs/RECIPE_seedN/{checkpoint*.pt,train.log} and, in its
          eval/, what scripts/evaluate.sh leaves: record.json, folded.pt, generate.txt.
          With --smoke all of it under runs/smoke; with --output the runs, with both also the data
@@ -21,12 +21,12 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from launch import Hardware, Launch
 from omegaconf import OmegaConf
-from recipes import averaged, load_recipes, parsed, smoke_overrides, smoke_shards
-from training import BIN, ROOT, Training
 
 from fairseq_admin.errors import UserError
+from recipes.launch import Hardware, Launch
+from recipes.recipes import averaged, load_recipes, parsed, smoke_overrides, smoke_shards
+from recipes.training import BIN, ROOT, Training
 
 STEPS = ("prepare", "back-translate", "train", "average", "decode", "score", "fold")
 EVALUATION = {  # steps of scripts/evaluate.sh, and what each needs in RUN_DIR/eval

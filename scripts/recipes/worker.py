@@ -2,7 +2,7 @@
 """fairseq-hydra-train, as one of the processes of a training that may have been killed before.
 
 Usage:   scripts/run.sh runs it, by itself or under torchrun
-         python scripts/worker.py RUN_DIR [ARGUMENTS OF fairseq-hydra-train]
+         python scripts/recipes/worker.py RUN_DIR [ARGUMENTS OF fairseq-hydra-train]
          Without arguments it only mends the checkpoints there: before a SLURM job, which runs
          fairseq itself.
 

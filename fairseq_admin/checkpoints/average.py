@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional
 import torch
 from torch import Tensor
 
-from fairseq_admin.checkpoint import (
+from fairseq_admin.checkpoints.checkpoint import (
     finite,
     model_options,
     read_checkpoint,

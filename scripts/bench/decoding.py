@@ -15,8 +15,8 @@ import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.dataclass.configs import GenerationConfig
 
-from fairseq_admin.export import export_model
-from fairseq_admin.fold import fold_checkpoint
+from fairseq_admin.checkpoints.fold import fold_checkpoint
+from fairseq_admin.serving.export import export_model
 
 BEAM = 5
 BATCH_SENTENCES = 100  # of fairseq

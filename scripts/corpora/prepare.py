@@ -25,11 +25,10 @@ from typing import Any, Dict, Tuple
 from corpora.corpus import SPLITS, Corpus, Text, known_corpora, load_corpus
 from corpora.preparation import Preparation
 from corpora.writing import locked
-
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def own_text(options: argparse.Namespace) -> Tuple[Dict[str, Tuple[Text, ...]], Tuple[str, str]]:

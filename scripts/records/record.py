@@ -2,7 +2,7 @@
 """Write record.json of an evaluated run: what it takes to make it again, and what came out.
 
 Usage:   scripts/evaluate.sh runs
-         python scripts/record.py RUN_DIR EVAL_DIR CHECKPOINT DATA AVERAGING DECODING
+         python scripts records.record RUN_DIR EVAL_DIR CHECKPOINT DATA AVERAGING DECODING
 Inputs:  CHECKPOINT, which was made by `fairseq-admin average` with AVERAGING, or not averaged where
          that is empty, and decoded with the flags DECODING; the binarized DATA;
          RUN_DIR/{checkpoint_last.pt,train.log} if there; EVAL_DIR/{score.json,generate.txt} and, of
@@ -24,14 +24,14 @@ from typing import Any, Dict
 import fairseq
 import torch
 
+from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log
-from fairseq_admin.checkpoint import is_admin, method, model_options, read_checkpoint
-from fairseq_admin.configuration import SECTIONS, portable
+from fairseq_admin.checkpoints.checkpoint import is_admin, method, model_options, read_checkpoint
 from fairseq_admin.files import whole_file
-from fairseq_admin.score import hypotheses
+from fairseq_admin.reporting.configuration import SECTIONS, portable
+from fairseq_admin.scoring.score import hypotheses
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA_SUFFIXES = (".bin", ".idx", ".txt")  # of what fairseq-preprocess writes, without its log
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("fairseq_admin", "torch", "sacrebleu", "sacremoses", "numpy")
 
 
@@ -46,7 +46,7 @@ def git(*arguments: str) -> str:
 def data_sha256(folder: Path) -> str:
     """Hash of all binarized files, by name and content."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in folder.iterdir() if p.suffix in DATA_SUFFIXES):
+    for file in sorted(p for p in folder.iterdir() if p.suffix in BINARIZED):
         digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
 

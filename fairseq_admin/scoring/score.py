@@ -9,11 +9,18 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.moses import Detokenizer, Tokenizer
-from fairseq_admin.outputs import UNKNOWN, check_targets, read_lines, read_output
+from fairseq_admin.scoring.moses import Detokenizer, Tokenizer
+from fairseq_admin.scoring.outputs import UNKNOWN, check_targets, read_lines, read_output
 
 logger = logging.getLogger(__name__)
 
+METRICS = {
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "ter": "TER",
+    "tokenized_bleu": "tokenized BLEU",
+    "compound_split_bleu": "compound-split BLEU",
+}
 COMPOUND = re.compile(rb"(\S)-(\S)")  # of bytes, as Perl reads them
 
 

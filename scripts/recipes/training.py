@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import IO, Callable, Iterable, List, Optional, Sequence, Tuple
 
 from omegaconf import DictConfig, OmegaConf
-from record import DATA_SUFFIXES
 
+from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.errors import UserError
+from fairseq_admin.methods import method_of
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 PACKAGE = ROOT / "fairseq_admin"
 BIN = Path(sys.executable).parent  # of the console commands of this environment
@@ -32,15 +33,6 @@ def load_config(name: str) -> DictConfig:
     if not path.is_file():
         raise UserError(f"no config {name} in {CONFIGS}")
     return OmegaConf.load(path)
-
-
-def method_of(config: DictConfig) -> str:
-    """admin, post-ln, pre-ln, or encoder/decoder where they differ."""
-    if config.task._name == "translation_admin":
-        return "admin"
-    norms = [config.model.get(f"{stack}_normalize_before") for stack in ("encoder", "decoder")]
-    kinds = ["pre-ln" if norm else "post-ln" for norm in norms]
-    return kinds[0] if kinds[0] == kinds[1] else "/".join(kinds)
 
 
 def quoted(value: str) -> str:
@@ -70,7 +62,9 @@ class Training:
         self.overrides, self.code = list(overrides), code
         values = [override.lstrip("+") for override in overrides if override[0] != "~"]
         self.config = OmegaConf.merge(load_config(name), OmegaConf.from_dotlist(values))
-        self.method = method_of(self.config)
+        model = self.config.model
+        norms = [model.get(f"{stack}_normalize_before") for stack in ("encoder", "decoder")]
+        self.method = method_of(self.config.task._name == "translation_admin", norms)
         self.log = folder / "train.log"
 
     def inputs(self) -> str:
@@ -85,7 +79,7 @@ class Training:
             raise UserError(f"{self.data} is not finished: run the step prepare to its end")
         else:
             binarized = (self.data / "bin").iterdir()
-            files += sorted(p for p in binarized if p.suffix in DATA_SUFFIXES)
+            files += sorted(p for p in binarized if p.suffix in BINARIZED)
         for file in files:
             digest.update(file.name.encode() + file.read_bytes())
         return digest.hexdigest()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train two conditions (one a method) side by side on one corpus, evaluate both, draw.
 
-Usage:   python scripts/compare.py DATA OUT CONFIG CONFIG [--show N] [options of evaluate.sh]
-         python scripts/compare.py runs/demo/data runs/demo demo_post_ln demo_admin
+Usage:   python scripts recipes.compare DATA OUT CONFIG CONFIG [--show N] [options of evaluate.sh]
+         python scripts recipes.compare runs/demo/data runs/demo demo_post_ln demo_admin
 Inputs:  DATA/bin (fairseq-preprocess), DATA/raw/test.{source,target}, DATA/spm.model,
          configs/CONFIG.yaml
 Outputs: OUT/CONFIG/{train.log,checkpoint*.pt}, OUT/CONFIG/eval/{record.json,serve} and what else
@@ -22,11 +22,10 @@ import time
 from pathlib import Path
 from typing import Dict, List
 
-from training import BIN, ROOT, Training
-
-from fairseq_admin.outputs import read_lines
-from fairseq_admin.profiling import Profile
-from fairseq_admin.score import hypotheses
+from fairseq_admin.omega_file import Profile
+from fairseq_admin.scoring.outputs import read_lines
+from fairseq_admin.scoring.score import hypotheses
+from recipes.training import BIN, ROOT, Training
 
 TRAINED_BY = (
     "residual",

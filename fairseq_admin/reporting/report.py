@@ -5,16 +5,16 @@ import os
 from typing import Any, Dict, Iterable, List, Tuple
 
 from fairseq_admin.analysis.labels import shortest
-from fairseq_admin.commands.score import COLUMNS as METRICS
 from fairseq_admin.errors import UserError
-from fairseq_admin.outputs import letters
-from fairseq_admin.profiling import Profile
-from fairseq_admin.run_folder import Run, known, read_run
+from fairseq_admin.methods import title as method_title
+from fairseq_admin.omega_file import Profile
+from fairseq_admin.reporting.run_folder import Run, known, read_run
+from fairseq_admin.scoring.outputs import letters
+from fairseq_admin.scoring.score import METRICS
 
 TRANSLATIONS = 10  # of a test set
 NOT_THERE = object()  # unlike every value of an option
 OWN = {"checkpoint.save_dir"}  # options that differ between any two runs
-METHODS = {"admin": "Admin", "post-ln": "Post-LN", "pre-ln": "Pre-LN"}
 FACTS = {
     "method": "Method",
     "layers": "Layers, encoder-decoder",
@@ -66,7 +66,7 @@ def fact(name: str, value: Any) -> str:
     if name == "wall_seconds":
         return duration(value)
     if name == "method":
-        return "/".join(METHODS.get(part, part) for part in value.split("/"))
+        return method_title(value)
     return f"{value:,}" if isinstance(value, int) and name != "seed" else str(value)
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq_admin.analysis.logs import assemble, read_curves
-from fairseq_admin.checkpoint import is_admin, method, model_options, read_checkpoint
-from fairseq_admin.configuration import SECTIONS, flat, portable
 from fairseq_admin.errors import UserError
-from fairseq_admin.outputs import read_lines, split_blocks, undo_pieces
-from fairseq_admin.profiling import Profile
+from fairseq_admin.omega_file import Profile
+from fairseq_admin.reporting.configuration import SECTIONS, flat, portable
+from fairseq_admin.scoring.outputs import read_lines, split_blocks, undo_pieces
 
 PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"  # how such a file begins and ends
 FIGURES_IN = (".", "figures", "eval")  # of the run's folder
@@ -161,7 +160,12 @@ def read_state(run: Run) -> None:
             run.missing.append(("configuration and updates: there is no checkpoint", ""))
         return
     path = paths[-1]
-    state = read_checkpoint(str(path))
+    try:
+        from fairseq_admin.checkpoints import checkpoint
+    except ModuleNotFoundError as error:  # a server may have neither torch nor fairseq
+        run.missing.append((f"what {path.name} holds: {error.name} is not installed", ""))
+        return
+    state = checkpoint.read_checkpoint(str(path))
     run.inputs.append(path)
     history = state.get("optimizer_history") or [{}]
     updates = history[-1].get("num_updates")
@@ -170,11 +174,11 @@ def read_state(run: Run) -> None:
             told = f"an evaluation after update {updates}, which is the last"
             run.missing.append((told, evaluation(run)))
         return
-    options = model_options(state)
+    options = checkpoint.model_options(state)
     cfg = {**(state.get("cfg") or {}), "model": options}
     layers = [options.get(f"{stack}_layers") for stack in ("encoder", "decoder")]
     run.facts = {
-        "method": method(state),
+        "method": checkpoint.method(state),
         "layers": "-".join(str(n) for n in layers if n is not None) or None,
         "width": options.get("encoder_embed_dim") or options.get("decoder_embed_dim"),
         "seed": (cfg.get("common") or {}).get("seed", options.get("seed")),
@@ -188,7 +192,7 @@ def read_state(run: Run) -> None:
         run.profile = profile and Profile.from_dict(profile)
     except BROKEN:
         raise UserError(f"{path} holds a profile that is none of ours") from None
-    if is_admin(state) and not profile:
+    if checkpoint.is_admin(state) and not profile:
         run.missing.append(("the profile: its checkpoint was handed weights alone", ""))
 
 

@@ -19,8 +19,8 @@ from fairseq.modules import SinusoidalPositionalEmbedding
 from fairseq.tasks.translation import TranslationConfig
 from torch import Tensor
 
-from fairseq_admin.average import EMA
-from fairseq_admin.checkpoint import (
+from fairseq_admin.checkpoints.average import EMA
+from fairseq_admin.checkpoints.checkpoint import (
     compact,
     finite,
     is_admin,
@@ -28,12 +28,12 @@ from fairseq_admin.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from fairseq_admin.equivalence import Difference, compare
+from fairseq_admin.checkpoints.equivalence import Difference, compare
+from fairseq_admin.checkpoints.moments import fold_moments
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import check_no_input
 from fairseq_admin.model import OWN_OPTIONS, depths
-from fairseq_admin.moments import fold_moments
-from fairseq_admin.profiling import STACKS
+from fairseq_admin.omega_file import STACKS
 
 # Of each sublayer, in order of execution: the weights that read its input, and the norm behind it.
 SUBLAYERS = {

@@ -7,6 +7,7 @@ from typing import Optional
 
 from fairseq_admin.errors import UserError
 
+SERVE = "pip install 'fairseq_admin[serve]'"
 SETTINGS = "fairseq_admin.json"
 FORMAT = 1
 MOSES = ("aggressive", "lowercase")  # how the source was tokenized, beside Moses' defaults

@@ -1,12 +1,13 @@
-"""The recipes, scripts/recipes.yaml beside configs/; the options of running one."""
+"""The recipes, recipes.yaml beside configs/; the options of running one."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from costs import load_costs
 from omegaconf import OmegaConf
-from training import ROOT, Training, load_config
+
+from recipes.training import ROOT, Training, load_config
 
 SMOKE = [  # the same recipe in a minute on two cores
     "common.log_interval=5",
@@ -30,7 +31,7 @@ SMOKE_DEPTH = 6  # layers of a recipe to one of its smoke test
 
 def load_recipes() -> Dict[str, Dict[str, Any]]:
     """Facts of each recipe by name, those of its group among them."""
-    groups = OmegaConf.to_container(OmegaConf.load(ROOT / "scripts" / "recipes.yaml"))
+    groups = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("recipes.yaml")))
     recipes = {}
     for group, facts in groups.items():
         for name, published in facts.pop("recipes").items():
@@ -57,6 +58,13 @@ def smoke_shards(smoke: bool) -> List[str]:
     return ["--shard-lines", "40", "--sample"] if smoke else []
 
 
+def load_costs() -> Dict[str, Dict[str, Any]]:
+    """The rows of results/costs.json by recipe; none where scripts/costs.py has not written it."""
+    path = ROOT / "results" / "costs.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return {row["recipe"]: row for row in rows}
+
+
 def listing(recipes: Dict[str, Dict[str, Any]]) -> str:
     """One line a recipe: pairs, layers, GPUs, hours on these and disk (docs/costs.md), published
     BLEU."""
@@ -66,7 +74,10 @@ def listing(recipes: Dict[str, Dict[str, Any]]) -> str:
     for name, facts in recipes.items():
         config = Training(name, ROOT, ROOT).config
         lines = OmegaConf.load(ROOT / "data" / facts["corpus"] / "corpus.yaml").lines
-        cost, published = costs[name], facts["published"]
+        cost, hours, disk = costs.get(name), "", ""
+        if cost:
+            hours = f"{cost['hours']['A100']:.0f}"
+            disk = f"{cost['corpus_gb'] + cost['checkpoints_gb']:.0f}"
         rows.append(
             (
                 name,
@@ -74,9 +85,9 @@ def listing(recipes: Dict[str, Dict[str, Any]]) -> str:
                 f"{config.model.encoder_layers}-{config.model.decoder_layers}",
                 f"{config.distributed_training.distributed_world_size} x "
                 f"{config.dataset.max_tokens} x {config.optimization.update_freq[0]}",
-                f"{cost['hours']['A100']:.0f}",
-                f"{cost['corpus_gb'] + cost['checkpoints_gb']:.0f}",
-                published,
+                hours,
+                disk,
+                facts["published"],
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows)]

@@ -15,11 +15,10 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import infer_language_pair
 
-from fairseq_admin.checkpoint import is_admin, model_options, read_checkpoint
+from fairseq_admin.checkpoints.checkpoint import is_admin, model_options, read_checkpoint
 from fairseq_admin.errors import UserError
-from fairseq_admin.served import SETTINGS, Settings
+from fairseq_admin.serving.served import SERVE, SETTINGS, Settings
 
-SERVE = "pip install 'fairseq_admin[serve]'"
 JOINT, SIDES = "spm.model", ("source.spm.model", "target.spm.model")
 
 

@@ -1,71 +1,26 @@
 """Checkpoint files: read under torch's `weights_only` protection, written whole or not at all."""
 
-import _codecs
 import argparse
-import collections
 import os
 import pickle
 import re
-import typing
 import zipfile
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
-import numpy as np
 import torch
-from fairseq.distributed import utils as distributed_utils
-from omegaconf import DictConfig, ListConfig, base, nodes
 from torch import Tensor
 
+from fairseq_admin import weights_only  # noqa: F401  allow-lists what such files hold
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
-
-try:
-    from numpy._core import multiarray
-except ImportError:  # NumPy 1
-    from numpy.core import multiarray
-
-# What a checkpoint file of fairseq holds beside tensors and plain containers: the options of a
-# model without a dataclass, and NumPy numbers and arrays in its meters (the n-gram counts of
-# --eval-bleu).
-IN_FILES = [
-    argparse.Namespace,
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float32, np.float64)},
-    _codecs.encode,  # how pickle writes the bytes of a NumPy number
-    # a file says NumPy 1's or NumPy 2's name, whichever wrote it
-    *[
-        (getattr(multiarray, name), f"{module}.{name}")
-        for name in ("scalar", "_reconstruct")
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-    ],
-]
-
-# What the same checkpoint holds when rank 0 sends it to the other ranks at a resume: its options
-# as an OmegaConf tree, and fairseq's marks where tensors were. Torch knows one list, so files may
-# hold these too; none of them runs code.
-BETWEEN_RANKS = [
-    distributed_utils._TensorPlaceholder,
-    DictConfig,
-    ListConfig,
-    nodes.AnyNode,
-    base.ContainerMetadata,
-    base.Metadata,
-    collections.defaultdict,
-    (typing.Any, "typing.Any"),
-    dict,
-    list,
-    int,
-]
+from fairseq_admin.methods import method_of
+from fairseq_admin.omega_file import STACKS
 
 EMBEDDINGS = (
     "encoder.embed_tokens.weight",
     "decoder.embed_tokens.weight",
     "decoder.output_projection.weight",
 )
-
-if torch.__version__ >= "2.6":  # before, torch.load has no protection by default
-    torch.serialization.add_safe_globals(IN_FILES + BETWEEN_RANKS)
 
 
 def read_checkpoint(path: str) -> Dict[str, Any]:
@@ -107,7 +62,7 @@ def is_state_dict(model: Any) -> bool:
     )
 
 
-def model_options(state: Dict[str, Any]) -> typing.Optional[Dict[str, Any]]:
+def model_options(state: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     """The flat options of a checkpoint's model with their names, or None. ``_name`` is the
     architecture, also where the file is of the time before hydra."""
     options = state.get("args")
@@ -126,13 +81,9 @@ def is_admin(state: Dict[str, Any]) -> bool:
 
 
 def method(state: Dict[str, Any]) -> str:
-    """The method of the checkpoint *state*: admin, post-ln, pre-ln, or encoder/decoder where they
-    differ."""
-    if is_admin(state):
-        return "admin"
-    norms = (f"{stack}_normalize_before" for stack in ("encoder", "decoder"))
-    kinds = ["pre-ln" if model_options(state).get(norm) else "post-ln" for norm in norms]
-    return kinds[0] if kinds[0] == kinds[1] else "/".join(kinds)
+    """The method of the checkpoint *state*, as `methods.method_of` has it."""
+    options = model_options(state)
+    return method_of(is_admin(state), [options.get(f"{s}_normalize_before") for s in STACKS])
 
 
 def finite(tensor: Tensor) -> bool:

@@ -8,9 +8,8 @@ from collections import deque
 from typing import Any, Deque, Iterable, Iterator, List, NamedTuple, Optional, TextIO, Tuple
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.export import SERVE
-from fairseq_admin.moses import Detokenizer, Tokenizer
-from fairseq_admin.served import Settings
+from fairseq_admin.scoring.moses import Detokenizer, Tokenizer
+from fairseq_admin.serving.served import SERVE, Settings
 
 CHUNK = 1 << 16  # bytes asked for at once, what a pipe holds
 PAUSE = 0.1  # seconds without input after which what has come is translated, and not waited for

@@ -1,0 +1,1 @@
+"""Checkpoint files: read, averaged, folded, compared."""

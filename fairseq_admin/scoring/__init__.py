@@ -1,0 +1,1 @@
+"""Translations as files hold them, and their scores. No torch, no fairseq."""

@@ -1,0 +1,1 @@
+"""Folders that translate without fairseq: made, described, used."""
