@@ -76,7 +76,7 @@ def test_an_interrupted_evaluation_goes_on_and_another_option_starts_anew(
 ):
     first = evaluate(admin.folder, "--output", tmp_path, *MEAN).ok()
     assert first.output.count("evaluate: translating") == 2
-    for name in ("record.json", "score.json", "summary.txt"):
+    for name in ("record.json", "score.json"):
         (tmp_path / name).unlink()
     (tmp_path / "folded.txt").rename(tmp_path / "folded.txt.partial")  # as if killed while at it
     again = evaluate(admin.folder, "--output", tmp_path, *MEAN).ok()
@@ -100,7 +100,7 @@ MISTAKES = {
     "no such folder": ["/no/such/run"],
     "no checkpoint": ["EMPTY"],
     "unknown option --lenpen": ["RUN", "--lenpen", "1"],
-    "--data needs a value": ["RUN", "--data"],
+    "--data: expected one argument": ["RUN", "--data"],
     "no such reference": ["RUN", "--reference", "/no/such/file"],
     "no binarized data in": ["RUN", "--data", "EMPTY"],
     "of updates (checkpoint_E_U.pt), not 9": ["RUN", "--num-update-checkpoints", "9"],
