@@ -14,6 +14,7 @@ for the same folder waits for the first.
 import argparse
 import json
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -159,47 +160,40 @@ class Evaluation:
         say(f"wrote {self.out}/record.json")
 
 
-def parsed(arguments: List[str]) -> argparse.Namespace:
-    """The options, with absolute paths.
+def existing(path: str) -> Path:
+    """*path* from anywhere; UserError where nothing is there."""
+    if not os.path.exists(path):
+        raise UserError(f"no such file or folder: {path}")
+    return Path(path).resolve()
 
-    Raises:
-        UserError: for what is not there.
-    """
+
+OPTIONS = {  # kind of the value, default, what it is
+    "--data": (existing, None, "binarized text (default: that of the training)"),
+    "--subset": (str, "test", "split to translate (default: %(default)s)"),
+    "--num-epoch-checkpoints": (int, None, "translate a mean, as fairseq-admin average"),
+    "--num-update-checkpoints": (int, None, "makes it (default: checkpoint_best.pt)"),
+    "--checkpoint-upper-bound": (int, None, "of that mean"),
+    "--reference": (existing, None, "raw text of the target side (default: the binarized)"),
+    "--decoding": (str, DECODING, "flags of fairseq-generate (default: %(default)s)"),
+    "--sentencepiece": (existing, None, "also export, with this model"),
+    "--quantization": (str, None, "of what is exported, int8 say (default: float32)"),
+    "--output": (Path, None, "folder (default: RUN_DIR/eval)"),
+}
+
+
+def parsed(arguments: List[str]) -> argparse.Namespace:
+    """The options; UserError for what is not there."""
     parser = argparse.ArgumentParser(
         prog="evaluate.sh",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("run", nargs="?", type=Path, metavar="RUN_DIR")
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="binarized text (default: that of the training)"
-    )
-    parser.add_argument("--subset", default="test", metavar="NAME", help="split to translate")
-    parser.add_argument(
-        "--num-epoch-checkpoints", metavar="N", help="average, as fairseq-admin average does"
-    )
-    parser.add_argument("--num-update-checkpoints", metavar="N", help="(default: no mean,")
-    parser.add_argument("--checkpoint-upper-bound", metavar="M", help="checkpoint_best.pt)")
-    parser.add_argument(
-        "--reference", type=Path, metavar="FILE", help="raw text (default: the binarized target)"
-    )
+    parser.add_argument("run", nargs="?", type=existing, metavar="RUN_DIR")
+    for option, (kind, default, told) in OPTIONS.items():
+        parser.add_argument(option, type=kind, default=default, help=told)
     parser.add_argument("--moses", action="store_true", help="the data is Moses-tokenized")
-    parser.add_argument(
-        "--decoding",
-        default=DECODING,
-        metavar="FLAGS",
-        help="of fairseq-generate (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--sentencepiece",
-        type=Path,
-        metavar="MODEL",
-        help="also export the model, for fairseq-admin translate",
-    )
-    parser.add_argument("--quantization", metavar="TYPE", help="of that (default: float32)")
     parser.add_argument("--to", choices=STEPS, default=STEPS[-1], help="the last step")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="(default: RUN_DIR/eval)")
     if "--decoding" in arguments[:-1]:  # flags are its value, which argparse takes for options
         at = arguments.index("--decoding")
         arguments[at : at + 2] = [f"--decoding={arguments[at + 1]}"]
@@ -208,19 +202,9 @@ def parsed(arguments: List[str]) -> argparse.Namespace:
         raise UserError(f"unknown option {rest[0]}, see --help")
     if options.run is None:
         raise UserError("which run? give the folder of its checkpoints, see --help")
-    for name in ("run", "data", "reference", "sentencepiece", "output"):
-        path = getattr(options, name)
-        setattr(options, name, path and path.resolve())
-    if not options.run.is_dir():
-        raise UserError(f"no such folder: {options.run}")
-    for path in (options.reference, options.sentencepiece):
-        if path and not path.is_file():
-            raise UserError(
-                f"no such {'reference' if path == options.reference else 'file'}: {path}"
-            )
     if options.data and not any(options.data.glob("dict.*.txt")):
         raise UserError(f"no binarized data in {options.data}")
-    options.output = options.output or options.run / "eval"
+    options.output = (options.output or options.run / "eval").resolve()
     return options
 
 
