@@ -4,6 +4,8 @@ import ast
 from pathlib import Path
 
 import pytest
+
+from recipes.code import TRAINED_BY
 from graphlib import TopologicalSorter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +70,19 @@ def test_imports_point_down(name):
 
 def test_no_imports_in_a_circle():
     TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
+
+
+def test_a_training_is_decided_by_what_the_plugin_is_made_of():
+    found, todo = (
+        set(),
+        ["fairseq_admin.task", "fairseq_admin.architectures", "fairseq_admin.optim"],
+    )
+    while todo:
+        name = todo.pop()
+        found.add(name)
+        todo += imports(name) - found - {"fairseq_admin"}
+    shared = {MODULES[f"fairseq_admin.{name}"] for name in ("errors", "files")}
+    assert {MODULES[name] for name in found} - shared == set(TRAINED_BY)
 
 
 def test_every_folder_is_a_room():
