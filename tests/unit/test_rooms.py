@@ -4,9 +4,9 @@ import ast
 from pathlib import Path
 
 import pytest
+from graphlib import TopologicalSorter
 
 from recipes.code import TRAINED_BY
-from graphlib import TopologicalSorter
 
 ROOT = Path(__file__).resolve().parents[2]
 # "" stands for the modules that lie in no folder: the method, and the small things that all share
