@@ -17,8 +17,8 @@ from corpora.fetch import fetch
 from corpora.parallel import batches, in_order, progress
 from corpora.splits import Splits, read_lines
 from corpora.steps import combined, discard, made, run_step, sha256
-from corpora.writing import writing
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import writing
 from fairseq_admin.scoring import moses
 
 MODULES = [Path(module.__file__) for module in (reading, text, moses)]  # these decide the tokens

@@ -24,13 +24,12 @@ import sys
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Sequence, Tuple
 
 from corpora.corpus import DATA, SPLITS, Corpus, Text, known_corpora, load_corpus
 from corpora.preparation import Preparation
-from corpora.writing import locked
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import whole_file
+from fairseq_admin.files import locked, whole_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,8 +43,13 @@ def own_text(options: argparse.Namespace) -> Tuple[Dict[str, Tuple[Text, ...]], 
         files = getattr(options, split)
         if files:
             texts[split] = (Text(tuple(str(file.resolve()) for file in files)),)
+    return texts, languages_of(options.train)
+
+
+def languages_of(files: Sequence[Path]) -> Tuple[str, str]:
+    """The languages of two files, by their names."""
     languages = []
-    for file in options.train:
+    for file in files:
         name = file.name[:-3] if file.name.endswith(".gz") else file.name
         match = re.fullmatch(r".*\.([A-Za-z]{2,3}(?:[-_]\w+)?)", name)
         if not match:
@@ -53,7 +57,7 @@ def own_text(options: argparse.Namespace) -> Tuple[Dict[str, Tuple[Text, ...]], 
         languages.append(match.group(1))
     if languages[0] == languages[1]:
         raise UserError(f"two files of the language {languages[0]}: call them NAME.LANGUAGE")
-    return texts, tuple(languages)
+    return tuple(languages)
 
 
 def generated(corpus: Corpus, folder: Path) -> Corpus:
@@ -85,7 +89,7 @@ def write_manifest(corpus: Corpus, steps: Dict[str, Dict[str, Any]], out: Path) 
     manifest = {"corpus": asdict(corpus), **steps}
     for name in SPLITS:  # this machine's paths say nothing of the text
         manifest["corpus"].pop(name)
-    with whole_file(str(out / "manifest.json")) as f:
+    with whole_file(out / "manifest.json") as f:
         f.write(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
