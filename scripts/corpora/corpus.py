@@ -57,9 +57,7 @@ class Corpus:
     train: Tuple[Text, ...] = ()
     valid: Tuple[Text, ...] = ()
     test: Tuple[Text, ...] = ()
-    valid_every: Optional[int] = (
-        None  # every so-many-th pair of the training text is for validation
-    )
+    valid_every: Optional[int] = None  # of so many training pairs one is for validation
     generator: Optional[str] = None  # a script beside corpus.yaml that writes the texts
     monolingual: Tuple[str, ...] = ()  # names of `sources`, of the target language
     normalize: bool = False  # punctuation, and non-printing characters removed
@@ -141,6 +139,20 @@ def check(corpus: Corpus) -> None:
             raise ValueError(f"{name}: {number!r} is no number of 0 or more")
 
 
+def corpus_of(entries: Dict[str, Any]) -> Corpus:
+    """The corpus of what corpus.yaml has, or a manifest.json, which does not name its texts."""
+    return Corpus(
+        **{
+            **entries,
+            "languages": tuple(entries["languages"]),
+            "sources": {name: Source(**s) for name, s in entries.get("sources", {}).items()},
+            **{split: tuple(map(text_of, entries.get(split, ()))) for split in SPLITS},
+            **{key: clean_of(entries.get(key)) for key in ("clean", "clean_subwords")},
+            **{key: tuple(entries.get(key, ())) for key in ("monolingual", "symbols")},
+        }
+    )
+
+
 def load_corpus(name: str, data: Path = DATA) -> Corpus:
     """The corpus that `data/NAME/corpus.yaml` describes.
 
@@ -152,32 +164,12 @@ def load_corpus(name: str, data: Path = DATA) -> Corpus:
         known = ", ".join(known_corpora(data))
         raise UserError(f"no corpus {name}: there are {known}; your own text goes by --train")
     try:
-        entries = OmegaConf.to_container(OmegaConf.load(path))
-        for split in SPLITS:
-            entries[split] = tuple(map(text_of, entries.get(split, [])))
-        for key in ("clean", "clean_subwords"):
-            entries[key] = clean_of(entries.get(key))
-        entries["languages"] = tuple(entries["languages"])
-        for key in ("monolingual", "symbols"):
-            entries[key] = tuple(entries.get(key, ()))
-        entries["sources"] = {
-            source: Source(entry["url"], entry.get("sha256"), entry.get("size"))
-            for source, entry in entries.get("sources", {}).items()
-        }
-        corpus = Corpus(name=name, **entries)
+        corpus = corpus_of({"name": name, **OmegaConf.to_container(OmegaConf.load(path))})
         check(corpus)
     except (OmegaConfBaseException, YAMLError, OSError, *MISTAKES) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path} is not as it should be: {reason}") from None
     return corpus
-
-
-def corpus_of(entries: Dict[str, Any]) -> Corpus:
-    """The corpus of a manifest.json, without its texts."""
-    sources = {name: Source(**source) for name, source in entries["sources"].items()}
-    cleans = {key: clean_of(entries[key]) for key in ("clean", "clean_subwords")}
-    lists = {key: tuple(entries[key]) for key in ("languages", "monolingual", "symbols")}
-    return Corpus(**{**entries, "sources": sources, **cleans, **lists})
 
 
 def known_corpora(data: Path = DATA) -> List[str]:
