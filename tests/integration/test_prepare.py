@@ -17,6 +17,7 @@ import tarfile
 import threading
 import time
 import traceback
+from argparse import Namespace
 from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +28,7 @@ from fairseq.data import Dictionary, data_utils
 from omegaconf import OmegaConf
 
 import corpora.prepare
+from bench.preparation import bench_preparation
 from corpora import fetch, parallel, preparation, subwords, text
 from corpora.corpus import DATA, load_corpus
 from corpora.preparation import STEPS, Preparation
@@ -667,6 +669,19 @@ def test_no_package_to_generate_by_is_one_line(prepare, tmp_path):
         result = prepare(*command, "--output", tmp_path / "out", before=before)
         refused(result, tmp_path / "out", "no num2words here", "fairseq_admin[demo]")
     assert not (tmp_path / "out").exists()
+
+
+def test_speed_is_told_as_in_the_record(own):
+    """Of scripts/bench.py --prepare; "1 process", "2 processes" are of the machine."""
+    text = [own.out.parent / name for name in ("train.de", "train.en")]
+    made = bench_preparation(Namespace(prepare=text, corpus="wmt14_en_fr", subwords=120))
+    committed = json.loads((DATA.parent / "results" / "bench" / "prepare_cpu.json").read_text())
+    assert made.keys() == committed.keys() and "400 pairs of train.de" in made["what"]
+    for step, like in zip(made["steps"], committed["steps"]):
+        assert step.keys() == like.keys() and step["step"] == like["step"]
+        numbers = [n for n in step.values() if not isinstance(n, (str, dict))]
+        assert numbers and all(n > 0 for n in numbers)
+        assert all("1 process" in n for n in step.values() if isinstance(n, dict))
 
 
 def test_command_line_and_sample(lab, tmp_path):
