@@ -72,7 +72,7 @@ def bench_preparation(options: Namespace) -> Dict[str, Any]:
         lines = tok["pairs"]["train"]
         subwords = {
             "step": "spm",
-            "seconds": round(seconds()[0] - start[0], 1),
+            "seconds": round(seconds()[0] - start[0], 3),
             "of": f"{lines // -(-lines // SAMPLE):,} lines a side, {types:,} types; serial",
         }
         bpe, pieces = bench_step("bpe", lambda: p.encode(tok, spm), pairs_in, p)
