@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Tuple
 from corpora.corpus import DATA, Text, load_corpus
 from corpora.preparation import Preparation
 from corpora.prepare import languages_of
+from corpora.reading import Lines
 from corpora.steps import discard
 from corpora.subwords import SAMPLE
 
@@ -28,12 +29,13 @@ def seconds() -> Tuple[float, float, float]:
 def bench_step(
     name: str,
     make: Callable[[], Dict[str, Any]],
-    count: Callable[[Dict[str, Any]], int],
     preparation: Preparation,
+    count: int,
     items: str = "pairs",
 ) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-    """What the step *make* made, and its speed on one process and on all cores: its *items* by the
-    clock, and by CPU time of the processes that work and of the one that reads and writes."""
+    """What the step *make* made, and its speed on one process and on all cores: *items*, of which
+    there are *count*, by the clock, and by CPU time of the processes that work and of the one that
+    reads and writes."""
     clock: Dict[str, int] = {}
     total = main = children = 0.0
     for processes in sorted({1, len(os.sched_getaffinity(0))}):
@@ -41,20 +43,14 @@ def bench_step(
         preparation.processes, start = processes, seconds()
         facts = make()
         wall, *cpu = (after - before for before, after in zip(start, seconds()))
-        clock[f"{processes} process{'es' * (processes > 1)}"] = round(count(facts) / wall)
-        total, main, children = total + count(facts), main + cpu[0], children + cpu[1]
+        clock[f"{processes} process{'es' * (processes > 1)}"] = round(count / wall)
+        total, main, children = total + count, main + cpu[0], children + cpu[1]
     return facts, {
         "step": name,
         f"{items}_per_s": clock,
         f"{items}_per_cpu_second_and_core": round(total / children),
         f"{items}_per_cpu_second_of_the_main_process": round(total / main),
     }
-
-
-def pairs_in(facts: Dict[str, Any]) -> int:
-    """Pairs that a step gave or left out."""
-    left_out = [n if isinstance(n, int) else sum(n.values()) for n in facts["left_out"].values()]
-    return sum(facts["pairs"].values()) + sum(left_out)
 
 
 def bench_preparation(options: Namespace) -> Dict[str, Any]:
@@ -66,7 +62,8 @@ def bench_preparation(options: Namespace) -> Dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         p = Preparation(replace(corpus, valid_every=VALID_EVERY, subwords=types), Path(folder), 1)
         sums = p.fetch()
-        tok, tokens = bench_step("tok", lambda: p.tokenize(sums), pairs_in, p)
+        pairs = sum(1 for _ in Lines(files[0]))
+        tok, tokens = bench_step("tok", lambda: p.tokenize(sums), p, pairs)
         start = seconds()
         spm = p.train_subwords(tok)
         lines = tok["pairs"]["train"]
@@ -75,10 +72,11 @@ def bench_preparation(options: Namespace) -> Dict[str, Any]:
             "seconds": round(seconds()[0] - start[0], 3),
             "of": f"{lines // -(-lines // SAMPLE):,} lines a side, {types:,} types; serial",
         }
-        bpe, pieces = bench_step("bpe", lambda: p.encode(tok, spm), pairs_in, p)
-        lines_in = 2 * sum(bpe["pairs"].values())
-        _, ids = bench_step("bin", lambda: p.binarize(spm, bpe), lambda _: lines_in, p, "lines")
-    text = f"{pairs_in(tok):,} pairs of {', '.join(path.name for path in files)}"
+        count = sum(tok["pairs"].values())
+        bpe, pieces = bench_step("bpe", lambda: p.encode(tok, spm), p, count)
+        count = 2 * sum(bpe["pairs"].values())
+        _, ids = bench_step("bin", lambda: p.binarize(spm, bpe), p, count, "lines")
+    text = f"{pairs:,} pairs of {', '.join(path.name for path in files)}"
     git = ["git", "-C", str(DATA), "rev-parse", "--short", "HEAD"]
     return {
         "what": f"steps of scripts/prepare.sh, treated as {corpus.name} is; {text}",

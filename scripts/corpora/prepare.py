@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 from dataclasses import asdict, replace
 from importlib.util import find_spec
@@ -28,6 +27,7 @@ from typing import Any, Dict, Sequence, Tuple
 
 from corpora.corpus import DATA, SPLITS, Corpus, Text, known_corpora, load_corpus
 from corpora.preparation import Preparation
+from corpora.steps import run_command
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
 
@@ -62,11 +62,7 @@ def languages_of(files: Sequence[Path]) -> Tuple[str, str]:
 
 def generated(corpus: Corpus, folder: Path) -> Corpus:
     """*corpus* with its text, which its generator writes to *folder*, or finds there as it was."""
-    command = [sys.executable, str(DATA / corpus.name / corpus.generator), str(folder)]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        told = done.stderr.splitlines() or [f"{command[1]} failed with {done.returncode}"]
-        raise UserError(told[-1])
+    run_command([sys.executable, DATA / corpus.name / corpus.generator, folder])
     texts = {
         split: tuple(replace(t, files=tuple(str(folder / name) for name in t.files)) for t in texts)
         for split, texts in corpus.sides().items()

@@ -644,7 +644,7 @@ def test_generated_text(prepare, tmp_path):
     script.write_text("import sys; sys.exit('make.py: these are other libraries')")
     assert refused(run(), out, "make.py: these are other libraries") == set()
     script.write_text("import os; os.kill(os.getpid(), 9)")
-    refused(run(), out, "make.py failed with -9")
+    refused(run(), out, "failed with -9")
     script.write_text(GENERATOR)
     ok(run())
     before = snapshot(out)
