@@ -1,9 +1,6 @@
 """One training in one folder: its command, whether it may go on there, how far it is."""
 
-import fcntl
 import hashlib
-import os
-import platform
 import re
 import sys
 from functools import lru_cache
@@ -15,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import take_lock, whole_file
 from fairseq_admin.methods import method_of
 from recipes.code import PACKAGE, ROOT, TRAINED_BY, code_of
 from recipes.processes import Job, run_together
@@ -98,11 +96,10 @@ class Training:
         stamp, inputs = self.folder / "inputs.sha256", self.inputs()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if all(path.name.startswith("inputs.") for path in self.folder.iterdir()):
-                partial = self.folder / f"inputs.{platform.node()}.{os.getpid()}.partial"
-                if not stamp.exists():
-                    partial.write_text(inputs)
-                    partial.rename(stamp)
+            there = list(self.folder.iterdir())
+            if not stamp.exists() and all(path.name.startswith("inputs.") for path in there):
+                with whole_file(stamp) as f:
+                    f.write(inputs)
         except OSError as error:
             raise UserError(f"cannot write {self.folder}: {error.strerror}") from None
         if not stamp.exists() or stamp.read_text() != inputs:
@@ -184,11 +181,9 @@ class Training:
         )
         for name in names:
             log = open(self.folder / name, "a")  # noqa: SIM115  the caller closes it
-            try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if take_lock(log):
                 return log
-            except OSError:
-                log.close()
+            log.close()
         raise UserError(f"a training into {self.folder} is running still")
 
     def run(self, command: List[str], tell: Callable[[str], None], machines: int = 1) -> None:
