@@ -193,7 +193,7 @@ def command(words, environment, folder) -> None:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     else:
         sys.argv.insert(0, what)
-        sys.path[0] = os.path.dirname(os.path.abspath(what))
+        sys.path[0] = what if os.path.isdir(what) else os.path.dirname(os.path.abspath(what))
         runpy.run_path(what, run_name="__main__")
 
 
@@ -211,14 +211,17 @@ def serve(folder):
             (folder / path.name).chmod(0o755)
         else:
             (folder / path.name).symlink_to(path)
-    process = subprocess.Popen(
-        [sys.executable, __file__, folder],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert process.stdout.readline() == b"ready\n"
+    log = folder / ".server.log"  # mostly warnings of what is imported
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, __file__, folder],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+        )
+    assert process.stdout.readline() == b"ready\n", log.read_text()
     return process
 
 
