@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Callable, List, Optional, Sequence, Tuple
 
@@ -24,11 +25,28 @@ EPOCH_LINE = re.compile(r"epoch (\d+):\s+(\d+) / (\d+) ")
 
 
 def load_config(name: str) -> DictConfig:
-    """The file configs/NAME.yaml."""
+    """What configs/NAME.yaml and its bases say, without fairseq's defaults."""
     path = CONFIGS / f"{name}.yaml"
-    if not path.is_file():
+    if path not in CONFIGS.glob("*.yaml"):
         raise UserError(f"no config {name} in {CONFIGS}")
-    return OmegaConf.load(path)
+    return merged(path)
+
+
+@lru_cache(maxsize=None)  # OmegaConf takes long
+def merged(path: Path) -> DictConfig:
+    """The config *path* with those that its `defaults:` name, as hydra merges them.
+
+    Raises:
+        UserError: where a base wins over the config. hydra adds fairseq's defaults to the config
+            that is launched; were the bases merged before it, these defaults would win over them.
+    """
+    own = OmegaConf.load(path)
+    order = own.pop("defaults", ["_self_"])
+    parts = [own if name == "_self_" else merged(path.parent / f"{name}.yaml") for name in order]
+    whole = OmegaConf.merge(*parts)
+    if OmegaConf.merge(whole, own) != whole:
+        raise UserError(f"{path}: an option that a base of it says too, and the base wins")
+    return whole
 
 
 def quoted(value: str) -> str:
@@ -56,8 +74,9 @@ class Training:
         """Hash of all that decides the training: config, overrides, data and code."""
         given = [o for o in self.overrides if not o.lstrip("+").startswith("generation.")]
         digest = hashlib.sha256("\n".join(given).encode())
+        digest.update(OmegaConf.to_yaml(load_config(self.name), sort_keys=True).encode())
         digest.update(code_of(TRAINED_BY).encode())
-        files = [CONFIGS / f"{self.name}.yaml"]
+        files = []
         manifest = self.data / "manifest.json"  # of scripts/prepare.sh: has the sums of all files
         if manifest.exists():
             files.append(manifest)
