@@ -2,9 +2,9 @@
 
 import random
 import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 PAIRS = {"train": 300, "valid": 30, "test": 30}
@@ -13,7 +13,17 @@ WORDS = (3, 14)  # fewest and most words of a source sentence
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory) -> Path:
+def commands(tmp_path_factory) -> Path:
+    """A folder of the environment's commands that start at once: see forks.py."""
+    folder = tmp_path_factory.mktemp("bin")
+    server = forks.serve(folder)
+    yield folder
+    server.communicate(b"end", timeout=20)
+    assert server.returncode == 0
+
+
+@pytest.fixture(scope="session")
+def corpus(commands, tmp_path_factory) -> Path:
     """A folder of binarized de-en text: random words, target the source reversed but its last
     word. A joined dictionary; made by the real `fairseq-preprocess`."""
     folder = tmp_path_factory.mktemp("corpus")
@@ -26,7 +36,7 @@ def corpus(tmp_path_factory) -> Path:
             text = "".join(" ".join(sentence) + "\n" for sentence in sentences)
             (folder / f"{split}.{lang}").write_text(text)
     binarized = folder / "binarized"
-    command = [Path(sys.executable).with_name("fairseq-preprocess"), "--source-lang", "de"]
+    command = [commands / "fairseq-preprocess", "--source-lang", "de"]
     command += ["--target-lang", "en", "--joined-dictionary", "--destdir", binarized]
     for split in PAIRS:
         command += [f"--{split}pref", folder / split]

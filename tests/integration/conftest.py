@@ -1,4 +1,8 @@
-"""Real command lines, each in its own process, and what tests of several files share of them."""
+"""Real command lines, each in its own process, and what tests of several files share of them.
+
+`lab.bin` has commands that start at once (see ../forks.py), `lab.real` those of the environment,
+for tests of the start itself.
+"""
 
 import json
 import os
@@ -10,6 +14,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,9 +106,9 @@ def run_process(command, cwd=None, stdin="", env=None) -> Run:
     return Run(process.returncode, output)
 
 
-def train_command(data, save_dir, *extra, task="translation_admin", arch="transformer_admin"):
-    """A `fairseq-train` command line; later options win over those of the recipe."""
-    command = [BIN / "fairseq-train", data, "--user-dir", PLUGIN, "--task", task, "--arch", arch]
+def train_command(bin, data, save_dir, *extra, task="translation_admin", arch="transformer_admin"):
+    """A command line of *bin*'s fairseq-train; later options win over those of the recipe."""
+    command = [bin / "fairseq-train", data, "--user-dir", PLUGIN, "--task", task, "--arch", arch]
     return [*command, *MODEL, *RECIPE, "--save-dir", save_dir, *extra]
 
 
@@ -142,7 +147,7 @@ def load(path):
 
 def build_trainer(data, *extra) -> SimpleNamespace:
     """cfg, task, model and trainer, made in the order of fairseq_cli/train.py (0.12.3)."""
-    arguments = [str(part) for part in train_command(data, "unused", *extra)[1:]]
+    arguments = [str(part) for part in train_command(BIN, data, "unused", *extra)[1:]]
     args = options.parse_args_and_arch(options.get_training_parser(), arguments)
     cfg = convert_namespace_to_omegaconf(args)
     np.random.seed(cfg.common.seed)
@@ -155,16 +160,17 @@ def build_trainer(data, *extra) -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
-def lab():
+def lab(commands):
     """The helpers of this file, which tests cannot import."""
     return SimpleNamespace(
-        bin=BIN,
+        bin=commands,
+        real=BIN,
         plugin=PLUGIN,
         model_options=MODEL,
         sizes=SIZES,
         recipe=RECIPE,
         run=run_process,
-        train_command=train_command,
+        train_command=partial(train_command, commands),
         free_port=free_port,
         omegas=omegas,
         profile_of=profile_of,

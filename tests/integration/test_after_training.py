@@ -29,13 +29,13 @@ def translations(run):
     return dict(re.findall(r"^D-(\d+)\t[^\t]*\t(.*)$", run.ok().output, flags=re.MULTILINE))
 
 
-def without_plugin(lab):
+def without_plugin(bin):
     """A fairseq-generate that cannot import the plugin, on whatever path it is installed."""
     code = (
         "import sys; sys.modules['fairseq_admin'] = None; sys.argv[0] = 'fairseq-generate'; "
         "from fairseq_cli.generate import cli_main; cli_main()"
     )
-    return [lab.bin / "python", "-c", code]
+    return [bin / "python", "-c", code]
 
 
 def test_average_is_of_the_last_two(made, admin, lab):
@@ -61,10 +61,10 @@ def test_stock_fairseq_translates_the_same(made, corpus, lab):
     flags = [corpus, "--beam", "5", "--cpu", *EVERY_SENTENCE, "--path"]
     plugin = [lab.bin / "fairseq-generate", "--user-dir", lab.plugin]
     unfolded = translations(lab.run([*plugin, *flags, made.folder / "mean.pt"]))
-    folded = translations(lab.run([*without_plugin(lab), *flags, made.folder / "plain.pt"]))
+    folded = translations(lab.run([*without_plugin(lab.real), *flags, made.folder / "plain.pt"]))
     assert len(unfolded) == 30 and folded == unfolded
     assert len(set(folded.values())) > 5
-    refused = lab.run([*without_plugin(lab), *flags, made.folder / "mean.pt"])
+    refused = lab.run([*without_plugin(lab.bin), *flags, made.folder / "mean.pt"])
     assert refused.code != 0  # the unfolded one needs the plugin
 
 

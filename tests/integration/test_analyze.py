@@ -34,7 +34,7 @@ def analyze(tmp_path, monkeypatch, capsys):
 def test_in_its_own_process(lab, admin, corpus, tmp_path):
     """No word of warning, both files, beside the training's profile."""
     checkpoints = [admin.checkpoints[n] for n in (20, 120)]
-    command = [lab.bin / "fairseq-admin", "analyze", "omega", *checkpoints, "--output", "o.x"]
+    command = [lab.real / "fairseq-admin", "analyze", "omega", *checkpoints, "--output", "o.x"]
     run = lab.run(command, cwd=tmp_path).ok()
     assert run.output.splitlines()[-1] == "wrote o.x.json and o.x.png"
     assert "Warning" not in run.output

@@ -58,7 +58,8 @@ def decoded(admin, transformer, trained_here, corpus, lab, in_background, tmp_pa
 
     def start(case):
         program, *rest = [words.get(word, word) for word in CASES[case]]
-        command = [lab.bin / program, rest[0], "--user-dir", lab.plugin, *rest[1:], "--cpu"]
+        bin = lab.real if case == "bare name" else lab.bin
+        command = [bin / program, rest[0], "--user-dir", lab.plugin, *rest[1:], "--cpu"]
         command += EVERY_SENTENCE
         folder = tmp_path_factory.mktemp("elsewhere")
         run = lab.run(command, cwd=folder, stdin=text if program == "fairseq-interactive" else "")

@@ -9,18 +9,21 @@ import pytest
 
 from records import evaluation
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.sh"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 DECODING = "--beam 4 --max-tokens 2000 --cpu"
 MEAN = ["--num-update-checkpoints", "2"]
 
 
 @pytest.fixture(scope="module")
 def evaluate(corpus, lab):
-    """Runs the script on a run folder, with the environment's commands on the PATH."""
+    """Runs what the script does on a run folder; `by_script`, with a start of the script itself."""
 
-    def run(folder, *options):
-        command = ["bash", SCRIPT, folder, "--data", corpus, "--decoding", DECODING, *options]
-        return lab.run(command, env={"PATH": f"{lab.bin}:/usr/bin:/bin"})
+    def run(folder, *options, by_script=False):
+        start = [lab.bin / "python", "-W", "ignore", SCRIPTS, "records.evaluation"]
+        if by_script:
+            start = ["bash", SCRIPTS / "evaluate.sh"]
+        command = [*start, folder, "--data", corpus, "--decoding", DECODING, *options]
+        return lab.run(command, env={"PATH": f"{lab.real}:/usr/bin:/bin"})
 
     return run
 
@@ -92,7 +95,7 @@ def test_an_interrupted_evaluation_goes_on_and_another_option_starts_anew(
 
 
 def test_a_baseline_has_a_record_too(transformer, evaluate, tmp_path):
-    evaluate(transformer.parent, "--output", tmp_path).ok()
+    evaluate(transformer.parent, "--output", tmp_path, by_script=True).ok()
     record = json.loads((tmp_path / "record.json").read_text())
     assert (record["method"], record["fold"], record["profile"]) == ("post-ln", None, None)
     assert record["checkpoint"] == "checkpoint_best.pt" and record["averaged"] is None
@@ -126,7 +129,9 @@ def test_a_mistake_is_said_and_no_record_written(admin, tmp_path, message, monke
 
 
 def test_a_mistake_of_the_script_is_one_line(lab):
-    run = lab.run(["bash", SCRIPT, "/no/such/run"], env={"PATH": f"{lab.bin}:/usr/bin:/bin"})
+    run = lab.run(
+        ["bash", SCRIPTS / "evaluate.sh", "/no/such/run"], env={"PATH": f"{lab.real}:/usr/bin:/bin"}
+    )
     assert run.code == 1 and run.output == "fairseq_admin: no such file or folder: /no/such/run\n"
 
 

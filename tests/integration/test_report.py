@@ -79,9 +79,9 @@ def runs(admin, transformer, corpus, lab, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     evaluated, plain = root / "evaluated", root / "plain"
     shutil.copytree(transformer.parent, evaluated)
-    command = ["bash", lab.plugin.parent / "scripts" / "evaluate.sh", evaluated]
-    command += ["--data", corpus, "--decoding", DECODING]
-    lab.run(command, env={"PATH": f"{lab.bin}:/usr/bin:/bin"}).ok()
+    command = [lab.bin / "python", "-W", "ignore", lab.plugin.parent / "scripts"]
+    command += ["records.evaluation", evaluated, "--data", corpus, "--decoding", DECODING]
+    lab.run(command).ok()
     plain.mkdir()
     shutil.copy(admin.checkpoints[120], plain)
     (plain / "train.log").write_text(admin.run.output)

@@ -69,7 +69,7 @@ def test_an_importing_process_loads_checkpoints_under_weights_only(admin, lab, t
         "except Exception as error:\n"
         "    print(type(error).__name__)\n"
     )
-    python = [lab.bin / "python", script, admin.checkpoints[120]]
+    python = [lab.real / "python", script, admin.checkpoints[120]]
     run = lab.run(python, cwd=tmp_path, env={"PYTHONPATH": str(lab.plugin.parent)}).ok()
     assert "OMEGAS 15" in run.output
     assert "UnpicklingError" in run.output and "EXECUTED" not in run.output

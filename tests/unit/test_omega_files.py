@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,9 @@ from fairseq_admin.omega_file import STACKS, Profile, read_profile
 from fairseq_admin.profiling import named_junctions, profile_model
 from tests.helpers import PAD, TINY, build, make_task, model_config, net_input
 
-CLINIC = Path(__file__).resolve().parents[3] / "shared/data/profiles/clinic_100l_100l.init"
+# Transformer-Clinic's published profile of 100L-100L: omega_2, and the mean branch variance of each
+# kind of sublayer in the order of a layer; omega_1 = 1 says nothing of Var(x_0)
+CLINIC = {"encoder": (1.3190, [0.376, 0.395]), "decoder": (1.3426, [0.446, 0.413, 0.397])}
 OMEGAS = [1.0, 1.25, 1.5, 1.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]  # of a 2-2 model
 
 
@@ -28,6 +29,17 @@ def omega_file(tmp_path, content) -> str:
 def lines(omegas) -> str:
     """deepnmt's format: one omega a line."""
     return "".join(f"{omega}\n" for omega in omegas)
+
+
+def clinic(layers: int) -> str:
+    """A file like Transformer-Clinic's: number and omega a line, numbered anew in each stack."""
+    rows = []
+    for second, branch_vars in CLINIC.values():
+        omegas = [1.0, second]
+        for n in range(1, layers * len(branch_vars) - 1):  # of sublayer n, from 0
+            omegas.append((omegas[-1] ** 2 + branch_vars[n % len(branch_vars)]) ** 0.5)
+        rows += [f"{n} {omega}\n" for n, omega in enumerate(omegas, 1)]
+    return "".join(rows)
 
 
 def omegas_of(model):
@@ -76,13 +88,11 @@ def test_json_round_trip(tmp_path):
     assert Profile.from_dict(json.loads(path.read_text())) == profile
 
 
-def test_published_100l_100l_profile():
+def test_published_100l_100l_profile(tmp_path):
     """Known values of Transformer-Clinic's file; variances are differences of squared omegas."""
-    if not CLINIC.exists():
-        pytest.skip(f"the published profile is not at {CLINIC}")
     deep = {"encoder_layers": 100, "decoder_layers": 100, "encoder_embed_dim": 8}
     model = build(**{**deep, "encoder_ffn_embed_dim": 8})
-    profile = read_profile(str(CLINIC), names_of(model))
+    profile = read_profile(omega_file(tmp_path, clinic(100)), names_of(model))
     encoder, decoder = ([s.omega for s in profile.stacks[stack].sublayers] for stack in STACKS)
     assert (len(encoder), len(decoder)) == (200, 300)
     assert [encoder[0], encoder[1], encoder[199]] == pytest.approx([1, 1.3190, 8.836], abs=1e-3)
