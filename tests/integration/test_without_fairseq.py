@@ -88,8 +88,7 @@ def test_translate(bare, transformer, corpus, tmp_path):
     export_model(str(transformer), str(corpus), folder)
     done = bare("translate", folder, stdin=text)
     assert done.returncode == 0, done.stderr
-    here = LineTranslator(folder).translate(text.splitlines())
-    assert done.stdout.splitlines() == [line for lines in here for line in lines]
+    assert done.stdout.splitlines() == list(LineTranslator(folder).translate(text.splitlines()))
     assert len(done.stdout.split()) > 30
 
 
