@@ -10,7 +10,7 @@ from fairseq_admin.errors import UserError
 
 
 @contextmanager
-def locked(path: Path, work: str) -> Iterator[None]:
+def locked(path: Path, work: str) -> Iterator[IO[str]]:
     """Waits until no other process does *work* at *path*, and keeps others waiting. The lock is
     that of an open file: the system frees it when the process ends, however it ends.
 
@@ -27,7 +27,7 @@ def locked(path: Path, work: str) -> Iterator[None]:
             except BlockingIOError:
                 print(f"waiting for another {work} of {path}", file=sys.stderr, flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock
 
 
 @contextmanager

@@ -16,101 +16,60 @@ model code is another now is not touched: the script says so and stops.
 import argparse
 import json
 import logging
-import os
-import subprocess
-import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Dict, List
 
 from fairseq_admin.omega_file import Profile
 from fairseq_admin.scoring.outputs import read_lines
 from fairseq_admin.scoring.score import hypotheses
+from recipes.processes import Job, run_together, share_of_cores
 from recipes.training import BIN, ROOT, Training
-
-TRAINED_BY = (
-    "residual",
-    "layers",
-    "model",
-    "architectures",
-    "profiling",
-    "omega_file",
-    "batch",
-    "task",
-    "optim",
-)
-PROGRESS_S = 15  # seconds between two lines of progress
-
-
-def environment(processes: int) -> Dict[str, str]:
-    """Each process gets its share of the cores: more threads than cores are far slower."""
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "PATH": path}
-
-
-def run_together(commands: Dict[str, List[str]], logs: Dict[str, Path], watch) -> None:
-    """Run *commands* at the same time, their output appended to *logs*; call *watch* meanwhile.
-
-    Raises:
-        SystemExit: when one fails; the others are ended.
-    """
-    if not commands:
-        return
-    env = environment(len(commands))
-    running = {}
-    try:
-        for name, command in commands.items():
-            with open(logs[name], "a") as log:
-                running[name] = subprocess.Popen(
-                    command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=logs[name].parent
-                )
-        last = time.monotonic()
-        while any(p.poll() is None for p in running.values()):
-            for name, process in running.items():
-                if process.poll():
-                    tail = logs[name].read_text().splitlines()[-5:]
-                    raise SystemExit("\n".join([f"{name} failed, see {logs[name]}:", *tail]))
-            time.sleep(0.5)
-            if time.monotonic() - last > PROGRESS_S:
-                watch()
-                last = time.monotonic()
-        for name, process in running.items():
-            if process.returncode:
-                raise SystemExit(f"{name} failed with {process.returncode}, see {logs[name]}")
-    finally:
-        for process in running.values():
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
 
 
 def train(conditions: List[Training]) -> None:
     """Train what is not trained yet, telling how far it is."""
-    start = time.monotonic()
-    todo = {c.name: c for c in conditions if not c.trained()}
+    todo = [c for c in conditions if not c.trained()]
 
-    def watch() -> None:
-        seconds = time.monotonic() - start
-        print(f"{seconds:6.0f} s  " + "   ".join(c.progress() for c in todo.values()), flush=True)
+    def tell(seconds: float) -> None:
+        print(f"{seconds:6.0f} s  " + "   ".join(c.progress() for c in todo), flush=True)
 
-    train = str(BIN / "fairseq-hydra-train")
-    commands = {name: [train, *c.arguments()] for name, c in todo.items()}
-    run_together(commands, {name: c.log for name, c in todo.items()}, watch)
+    with ExitStack() as logs:
+        command = str(BIN / "fairseq-hydra-train")
+        run_together(
+            [
+                Job(
+                    c.name,
+                    [command, *c.arguments()],
+                    logs.enter_context(c.locked_log(1)),
+                    folder=c.folder,
+                )
+                for c in todo
+            ],
+            tell,
+            share_of_cores(len(conditions)),
+        )
 
 
 def evaluate(conditions: List[Training], data: Path, options: List[str]) -> None:
-    """Average, decode, score, fold and export each condition, by scripts/evaluate.sh."""
+    """Average, decode, score, fold and export each condition, as scripts/evaluate.sh does."""
+    command = [str(BIN / "python"), "-W", "ignore", str(ROOT / "scripts"), "records.evaluation"]
     target = conditions[0].config.task.target_lang
-    command = ["bash", str(ROOT / "scripts" / "evaluate.sh")]
     options = ["--data", str(data / "bin"), "--sentencepiece", str(data / "spm.model"), *options]
     options += ["--reference", str(data / "raw" / f"test.{target}")]
-    logs = {c.name: c.folder / "evaluate.log" for c in conditions}
-    start = time.monotonic()
-    run_together(
-        {c.name: [*command, str(c.folder), *options] for c in conditions},
-        logs,
-        lambda: print(f"{time.monotonic() - start:6.0f} s  evaluating", flush=True),
-    )
+    with ExitStack() as logs:
+        run_together(
+            [
+                Job(
+                    c.name,
+                    [*command, str(c.folder), *options],
+                    logs.enter_context(open(c.folder / "evaluate.log", "a")),
+                )
+                for c in conditions
+            ],
+            lambda seconds: print(f"{seconds:6.0f} s  evaluating", flush=True),
+            share_of_cores(len(conditions)),
+        )
 
 
 def draw(conditions: List[Training], records: Dict[str, Dict[str, object]], out: Path) -> None:
@@ -152,7 +111,7 @@ def main() -> None:
     args, evaluation = parser.parse_known_args()
     logging.getLogger().setLevel(logging.WARNING)  # fairseq tells INFO, matplotlib DEBUG
     data, out = args.data.resolve(), args.out.resolve()
-    conditions = [Training(n, data, out / n, code=TRAINED_BY) for n in args.configs]
+    conditions = [Training(n, data, out / n) for n in args.configs]
     methods = [c.method for c in conditions]
     if len(set(methods)) < len(methods):
         parser.error(f"give one config a method; these are {', '.join(methods)}")

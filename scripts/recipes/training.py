@@ -5,12 +5,9 @@ import hashlib
 import os
 import platform
 import re
-import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Callable, Iterable, List, Optional, Sequence, Tuple
+from typing import IO, Callable, List, Optional, Sequence, Tuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,12 +15,11 @@ from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import method_of
+from recipes.code import PACKAGE, ROOT, TRAINED_BY, code_of
+from recipes.processes import Job, run_together
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
-PACKAGE = ROOT / "fairseq_admin"
 BIN = Path(sys.executable).parent  # of the console commands of this environment
-PROGRESS_S = 15  # seconds between two lines of progress
 EPOCH_LINE = re.compile(r"epoch (\d+):\s+(\d+) / (\d+) ")
 
 
@@ -44,22 +40,11 @@ def quoted(value: str) -> str:
 
 
 class Training:
-    """A config of configs/, trained on DATA/bin into *folder* with hydra *overrides*.
+    """A config of configs/, trained on DATA/bin into *folder* with hydra *overrides*."""
 
-    Args:
-        code: package modules that decide the result: a folder made by others is refused.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        data: Path,
-        folder: Path,
-        overrides: Sequence[str] = (),
-        code: Iterable[str] = (),
-    ) -> None:
+    def __init__(self, name: str, data: Path, folder: Path, overrides: Sequence[str] = ()) -> None:
         self.name, self.data, self.folder = name, data, folder
-        self.overrides, self.code = list(overrides), code
+        self.overrides = list(overrides)
         values = [override.lstrip("+") for override in overrides if override[0] != "~"]
         self.config = OmegaConf.merge(load_config(name), OmegaConf.from_dotlist(values))
         model = self.config.model
@@ -71,7 +56,8 @@ class Training:
         """Hash of all that decides the training: config, overrides, data and code."""
         given = [o for o in self.overrides if not o.lstrip("+").startswith("generation.")]
         digest = hashlib.sha256("\n".join(given).encode())
-        files = [CONFIGS / f"{self.name}.yaml", *(PACKAGE / f"{name}.py" for name in self.code)]
+        digest.update(code_of(TRAINED_BY).encode())
+        files = [CONFIGS / f"{self.name}.yaml"]
         manifest = self.data / "manifest.json"  # of scripts/prepare.sh: has the sums of all files
         if manifest.exists():
             files.append(manifest)
@@ -187,31 +173,13 @@ class Training:
         raise UserError(f"a training into {self.folder} is running still")
 
     def run(self, command: List[str], tell: Callable[[str], None], machines: int = 1) -> None:
-        """Run *command* into a log, telling how far it is; UserError when it fails.
-
-        The log is locked by the command itself, so that a second start finds it also where the
-        first launcher was killed and the training goes on.
-        """
+        """Run *command* into a log, telling how far it is; UserError when it fails."""
+        before = self.share()
         with self.locked_log(machines) as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder
+            run_together(
+                [Job("training", command, log, folder=self.folder)],
+                lambda seconds: tell(self.progress() + self.remaining(seconds, before)),
             )
-        start, before, told = time.monotonic(), self.share(), time.monotonic()
-        try:
-            while process.poll() is None:
-                time.sleep(0.2)
-                if time.monotonic() - told > PROGRESS_S:
-                    told = time.monotonic()
-                    tell(self.progress() + self.remaining(told - start, before))
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(60)
-        if process.returncode:
-            path = self.folder / log.name
-            tail = "\n".join(path.read_text(errors="replace").splitlines()[-5:])
-            raise UserError(f"training failed with {process.returncode}, see {path}:\n{tail}")
 
     def remaining(self, seconds: float, before: float) -> str:
         """Time left, when enough was done in *seconds* since the share was *before*."""

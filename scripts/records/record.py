@@ -1,14 +1,4 @@
-#!/usr/bin/env python3
-"""Write record.json of an evaluated run: what it takes to make it again, and what came out.
-
-Usage:   scripts/evaluate.sh runs
-         python scripts records.record RUN_DIR EVAL_DIR CHECKPOINT DATA AVERAGING DECODING
-Inputs:  CHECKPOINT, which was made by `fairseq-admin average` with AVERAGING, or not averaged where
-         that is empty, and decoded with the flags DECODING; the binarized DATA;
-         RUN_DIR/{checkpoint_last.pt,train.log} if there; EVAL_DIR/{score.json,generate.txt} and, of
-         an Admin model, EVAL_DIR/{fold.txt,folded.txt}
-Outputs: EVAL_DIR/record.json
-"""
+"""record.json of an evaluated run: what it takes to make it again, and what came out."""
 
 import hashlib
 import json
@@ -16,7 +6,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict
@@ -27,11 +16,10 @@ import torch
 from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.checkpoints.checkpoint import is_admin, method, model_options, read_checkpoint
-from fairseq_admin.files import whole_file
 from fairseq_admin.reporting.configuration import SECTIONS, portable
 from fairseq_admin.scoring.score import hypotheses
+from recipes.code import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("fairseq_admin", "torch", "sacrebleu", "sacremoses", "numpy")
 
 
@@ -70,7 +58,8 @@ def fold_result(folder: Path) -> Dict[str, Any]:
 def make_record(
     run: Path, folder: Path, checkpoint: Path, data: Path, averaging: str, decoding: str
 ) -> Dict[str, Any]:
-    """The record of an evaluation in *folder*."""
+    """The record of the evaluation in *folder* of the *run*'s *checkpoint*, made by `average` with
+    the options *averaging* (empty: by training) and decoded on *data* with the flags *decoding*."""
     state = read_checkpoint(str(checkpoint))
     last = run / "checkpoint_last.pt"
     ended = read_checkpoint(str(last)) if last.exists() else state
@@ -120,17 +109,3 @@ def summary(record: Dict[str, Any]) -> str:
         lines.append(record["fold"]["difference"])
         lines.append(f"folded, {record['fold']['same_translations']} of {n} translations the same")
     return "\n".join(lines)
-
-
-def main() -> None:
-    if len(sys.argv) != 7:
-        sys.exit(__doc__)
-    run, folder, checkpoint, data = (Path(argument).resolve() for argument in sys.argv[1:5])
-    record = make_record(run, folder, checkpoint, data, *sys.argv[5:])
-    with whole_file(str(folder / "record.json")) as f:
-        f.write(json.dumps(record, indent=1) + "\n")
-    print(summary(record))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,13 @@
 """scripts/evaluate.sh: from a run folder to a record, once."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from records import evaluation
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.sh"
 DECODING = "--beam 4 --max-tokens 2000 --cpu"
@@ -76,7 +79,7 @@ def test_an_interrupted_evaluation_goes_on_and_another_option_starts_anew(
 ):
     first = evaluate(admin.folder, "--output", tmp_path, *MEAN).ok()
     assert first.output.count("evaluate: translating") == 2
-    for name in ("record.json", "score.json", "summary.txt"):
+    for name in ("record.json", "score.json"):
         (tmp_path / name).unlink()
     (tmp_path / "folded.txt").rename(tmp_path / "folded.txt.partial")  # as if killed while at it
     again = evaluate(admin.folder, "--output", tmp_path, *MEAN).ok()
@@ -97,29 +100,39 @@ def test_a_baseline_has_a_record_too(transformer, evaluate, tmp_path):
 
 MISTAKES = {
     "which run?": [],
-    "no such folder": ["/no/such/run"],
+    "no such file or folder: /no/such/run": ["/no/such/run"],
     "no checkpoint": ["EMPTY"],
     "unknown option --lenpen": ["RUN", "--lenpen", "1"],
-    "--data needs a value": ["RUN", "--data"],
-    "no such reference": ["RUN", "--reference", "/no/such/file"],
+    "--data: expected one argument": ["RUN", "--data"],
+    "no such file or folder: /no/such/file": ["RUN", "--reference", "/no/such/file"],
     "no binarized data in": ["RUN", "--data", "EMPTY"],
     "of updates (checkpoint_E_U.pt), not 9": ["RUN", "--num-update-checkpoints", "9"],
 }
 
 
 @pytest.mark.parametrize("message", MISTAKES)
-def test_a_mistake_is_said_and_no_record_written(admin, lab, tmp_path, message):
+def test_a_mistake_is_said_and_no_record_written(admin, tmp_path, message, monkeypatch, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
     words = {"RUN": admin.folder, "EMPTY": empty}
     arguments = [words.get(word, word) for word in MISTAKES[message]]
     if "RUN" in MISTAKES[message]:
         arguments = ["--output", tmp_path / "out", *arguments]
-    run = lab.run(["bash", SCRIPT, *arguments], env={"PATH": f"{lab.bin}:/usr/bin:/bin"})
-    assert run.code != 0 and message in run.output and "Traceback" not in run.output
+    monkeypatch.setattr(sys, "argv", ["evaluate.sh", *map(str, arguments)])
+    with pytest.raises(SystemExit) as refused:
+        evaluation.main()
+    assert message in f"{refused.value} {capsys.readouterr().err}"
     assert not list(tmp_path.glob("**/record.json"))
 
 
-def test_help_is_the_header(lab):
-    run = lab.run(["bash", SCRIPT, "--help"]).ok()
-    assert "--num-update-checkpoints" in run.output and "set -euo" not in run.output
+def test_a_mistake_of_the_script_is_one_line(lab):
+    run = lab.run(["bash", SCRIPT, "/no/such/run"], env={"PATH": f"{lab.bin}:/usr/bin:/bin"})
+    assert run.code == 1 and run.output == "fairseq_admin: no such file or folder: /no/such/run\n"
+
+
+def test_help_names_every_option(lab, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["evaluate.sh", "--help"])
+    with pytest.raises(SystemExit) as end:
+        evaluation.main()
+    out = capsys.readouterr().out
+    assert end.value.code == 0 and "--num-update-checkpoints" in out and "set -euo" not in out

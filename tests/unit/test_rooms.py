@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from graphlib import TopologicalSorter
 
+from recipes.code import TRAINED_BY
+
 ROOT = Path(__file__).resolve().parents[2]
 # "" stands for the modules that lie in no folder: the method, and the small things that all share
 PACKAGE = ["", "checkpoints", "scoring", "serving", "analysis", "reporting", "commands", "cli"]
@@ -68,6 +70,19 @@ def test_imports_point_down(name):
 
 def test_no_imports_in_a_circle():
     TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
+
+
+def test_a_training_is_decided_by_what_the_plugin_is_made_of():
+    found, todo = (
+        set(),
+        ["fairseq_admin.task", "fairseq_admin.architectures", "fairseq_admin.optim"],
+    )
+    while todo:
+        name = todo.pop()
+        found.add(name)
+        todo += imports(name) - found - {"fairseq_admin"}
+    shared = {MODULES[f"fairseq_admin.{name}"] for name in ("errors", "files")}
+    assert {MODULES[name] for name in found} - shared == set(TRAINED_BY)
 
 
 def test_every_folder_is_a_room():

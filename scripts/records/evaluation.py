@@ -1,0 +1,219 @@
+"""From the folder of a training to a number that can be published and a model that can be served:
+average, decode, score; fold, and verify that the plain model translates the same without the
+plugin; export.
+
+Usage:   scripts/evaluate.sh RUN_DIR [options]
+Inputs:  RUN_DIR/checkpoint*.pt, RUN_DIR/train.log (for the curves) if there is one
+Outputs: in --output: record.json; generate.txt, score.json; of an Admin model folded.pt,
+         folded.txt; mean.pt where checkpoints were averaged; serve/ where it was exported
+
+What is finished is not done again while checkpoints, options and code are the same. A second start
+for the same folder waits for the first.
+"""
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import sys
+from pathlib import Path
+from shutil import rmtree
+from typing import List, Sequence
+
+from corpora.writing import locked
+from fairseq_admin import cli
+from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
+from fairseq_admin.checkpoints.fold import fold_checkpoint
+from fairseq_admin.errors import UserError
+from fairseq_admin.files import whole_file
+from fairseq_admin.scoring.score import score_files
+from fairseq_admin.serving.export import export_model, languages
+from recipes.code import EVALUATED_BY, code_of
+from recipes.processes import Job, run_together
+from recipes.training import BIN
+from records.record import make_record, summary
+
+STEPS = ("average", "decode", "score", "fold")
+DECODING = "--beam 5 --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece --batch-size 100"
+EVERY_SENTENCE = "--required-batch-size-multiple 1"  # else fairseq leaves out an odd last batch
+AVERAGING = ("num_epoch_checkpoints", "num_update_checkpoints", "checkpoint_upper_bound")
+MADE = ("mean.pt", "folded.pt", "generate.txt", "folded.txt", "fold.txt", "score.json", "serve")
+MADE += ("record.json",)
+
+
+def say(message: str) -> None:
+    print(f"evaluate: {message}", flush=True)
+
+
+class Evaluation:
+    """The evaluation of the run in `options.run` into `options.output`."""
+
+    def __init__(self, options: argparse.Namespace, lock: int) -> None:
+        self.options, self.run, self.out, self.lock = options, options.run, options.output, lock
+        given = {f"--{name.replace('_', '-')}": getattr(options, name) for name in AVERAGING}
+        self.averaging = [word for o, n in given.items() if n is not None for word in (o, str(n))]
+        self.model = self.out / "mean.pt" if self.averaging else self.run / "checkpoint_best.pt"
+        self.decoding = f"--gen-subset {options.subset} {options.decoding} {EVERY_SENTENCE}"
+
+    def do(self) -> None:
+        """All steps up to the last one wanted."""
+        self.forget_others()
+        if self.lacks("record.json"):
+            self.average()
+            if self.options.to != "average":
+                self.translate()
+        if not self.lacks("record.json"):
+            print(summary(json.loads((self.out / "record.json").read_text(encoding="utf-8"))))
+
+    def lacks(self, name: str) -> bool:
+        """Whether the output *name* is still to be made."""
+        return not (self.out / name).exists()
+
+    def write(self, name: str, text: str) -> None:
+        with whole_file(str(self.out / name)) as f:
+            f.write(f"{text}\n")
+
+    def inputs(self) -> str:
+        """All that the outputs are made of."""
+        options = {name: str(value) for name, value in vars(self.options).items() if name != "to"}
+        checkpoints = sorted(self.run.glob("checkpoint*.pt"))
+        if not checkpoints:
+            raise UserError(f"no checkpoint*.pt in {self.run}")
+        data = sorted(self.options.data.glob("*.bin")) if self.options.data else []
+        files = [*checkpoints, self.options.reference, self.options.sentencepiece, *data]
+        states = {str(path): path.stat() for path in files if path}
+        told = [[path, state.st_size, state.st_mtime_ns] for path, state in states.items()]
+        return json.dumps([options, told, code_of(EVALUATED_BY)], indent=1)
+
+    def forget_others(self) -> None:
+        """Remove what was made of other inputs."""
+        path, inputs = self.out / "inputs", self.inputs()
+        if not self.lacks("inputs") and path.read_text(encoding="utf-8") == f"{inputs}\n":
+            if not self.lacks("record.json"):
+                say(f"{self.out}/record.json was already there")
+            return
+        for name in MADE:
+            made = self.out / name
+            rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
+        self.write("inputs", inputs)
+
+    def average(self) -> None:
+        if self.averaging and self.lacks("mean.pt"):
+            cli.main(["average", str(self.run), *self.averaging, "--output", str(self.model)])
+        if not self.model.is_file():
+            raise UserError(
+                f"{self.model} is missing: average with --num-epoch-checkpoints instead"
+            )
+
+    def translate(self) -> None:
+        """Decode and, as far as wanted, what comes after."""
+        state = read_checkpoint(str(self.model))
+        data = self.options.data or Path(state["cfg"]["task"]["data"]).resolve()
+        if not data.is_dir():
+            raise UserError(f"no such data folder: {data}: give --data")
+        sides, admin, to = languages(state, str(data)), is_admin(state), self.options.to
+        del state
+        # with the plugin, which lets torch load the checkpoints of fairseq's own models too
+        self.decode("generate.txt", self.model, data, sides, ["--user-dir", "fairseq_admin"])
+        if to != "decode":
+            self.score(sides[1])
+        if to == "fold":
+            self.fold(data, sides, admin)
+
+    def decode(
+        self, name: str, checkpoint: Path, data: Path, sides: Sequence[str], plugin: List[str]
+    ) -> None:
+        """Have fairseq-generate translate the split into the file *name*."""
+        if not self.lacks(name):
+            return
+        say(f"translating {self.options.subset} by {checkpoint}")
+        command = [str(BIN / "fairseq-generate"), str(data), *plugin, "--path", str(checkpoint)]
+        command += ["-s", sides[0], "-t", sides[1], *shlex.split(self.decoding)]
+        partial, log = (self.out / f"{name}.{end}" for end in ("partial", "log"))
+        with open(partial, "w") as output, open(log, "w") as errors:
+            run_together([Job("fairseq-generate", command, errors, output)], keep=[self.lock])
+        partial.replace(self.out / name)
+        log.unlink()
+
+    def score(self, lang: str) -> None:
+        if self.lacks("score.json"):
+            reference = self.options.reference and str(self.options.reference)
+            translations = str(self.out / "generate.txt")
+            scores = score_files(translations, reference, self.options.moses, lang)
+            self.write("score.json", json.dumps(scores, indent=1))
+
+    def fold(self, data: Path, sides: Sequence[str], admin: bool) -> None:
+        """Fold, translate once more without the plugin; export; write the record."""
+        plain, options = self.model, self.options
+        if admin:
+            plain = self.out / "folded.pt"
+            if self.lacks("fold.txt"):
+                self.write("fold.txt", str(fold_checkpoint(str(self.model), str(plain))))
+            self.decode("folded.txt", plain, data, sides, [])
+        if options.sentencepiece and self.lacks("serve"):
+            models = [str(options.sentencepiece)]
+            serve = str(self.out / "serve")
+            export_model(str(plain), str(data), serve, models, options.quantization)
+        given = (self.run, self.out, self.model, data, " ".join(self.averaging), self.decoding)
+        self.write("record.json", json.dumps(make_record(*given), indent=1))
+        say(f"wrote {self.out}/record.json")
+
+
+def existing(path: str) -> Path:
+    """*path* from anywhere; UserError where nothing is there."""
+    if not os.path.exists(path):
+        raise UserError(f"no such file or folder: {path}")
+    return Path(path).resolve()
+
+
+OPTIONS = {  # kind of the value, default, what it is
+    "--data": (existing, None, "binarized text (default: that of the training)"),
+    "--subset": (str, "test", "split to translate (default: %(default)s)"),
+    "--num-epoch-checkpoints": (int, None, "translate a mean, as fairseq-admin average"),
+    "--num-update-checkpoints": (int, None, "makes it (default: checkpoint_best.pt)"),
+    "--checkpoint-upper-bound": (int, None, "of that mean"),
+    "--reference": (existing, None, "raw text of the target side (default: the binarized)"),
+    "--decoding": (str, DECODING, "flags of fairseq-generate (default: %(default)s)"),
+    "--sentencepiece": (existing, None, "also export, with this model"),
+    "--quantization": (str, None, "of what is exported, int8 say (default: float32)"),
+    "--output": (Path, None, "folder (default: RUN_DIR/eval)"),
+}
+
+
+def parsed(arguments: List[str]) -> argparse.Namespace:
+    """The options; UserError for what is not there."""
+    parser = argparse.ArgumentParser(
+        prog="evaluate.sh",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", nargs="?", type=existing, metavar="RUN_DIR")
+    for option, (kind, default, told) in OPTIONS.items():
+        parser.add_argument(option, type=kind, default=default, help=told)
+    parser.add_argument("--moses", action="store_true", help="the data is Moses-tokenized")
+    parser.add_argument("--to", choices=STEPS, default=STEPS[-1], help="the last step")
+    if "--decoding" in arguments[:-1]:  # flags are its value, which argparse takes for options
+        at = arguments.index("--decoding")
+        arguments[at : at + 2] = [f"--decoding={arguments[at + 1]}"]
+    options, rest = parser.parse_known_args(arguments)
+    if rest:
+        raise UserError(f"unknown option {rest[0]}, see --help")
+    if options.run is None:
+        raise UserError("which run? give the folder of its checkpoints, see --help")
+    if options.data and not any(options.data.glob("dict.*.txt")):
+        raise UserError(f"no binarized data in {options.data}")
+    options.output = (options.output or options.run / "eval").resolve()
+    return options
+
+
+def main() -> None:
+    logging.getLogger().setLevel(logging.WARNING)
+    options = parsed(sys.argv[1:])
+    with locked(options.output / "evaluation", "evaluation") as lock:
+        Evaluation(options, lock.fileno()).do()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""recipes.processes: several at once, their output where it belongs, none left behind."""
+
+import os
+import sys
+
+import pytest
+
+from fairseq_admin.errors import UserError
+from recipes.processes import Job, run_together, share_of_cores
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A shell command as a job, with logs of its own."""
+
+    def make(name, script, **files):
+        log = open(tmp_path / f"{name}.log", "a")  # noqa: SIM115
+        return Job(name, ["sh", "-c", script], log, folder=tmp_path, **files)
+
+    return make
+
+
+def test_output_and_log_are_apart_and_both_run_in_their_folder(job, tmp_path):
+    with open(tmp_path / "out", "w") as output:
+        run_together([job("a", "pwd; echo told >&2", output=output), job("b", "echo all")])
+    assert (tmp_path / "out").read_text() == f"{tmp_path}\n"
+    assert (tmp_path / "a.log").read_text() == "told\n"
+    assert (tmp_path / "b.log").read_text() == "all\n"
+
+
+def test_one_that_fails_ends_the_others_and_its_last_lines_are_told(job, tmp_path):
+    lines = "until [ -s pid ]; do :; done; for i in 1 2 3 4 5 6 7; do echo line $i; done; exit 3"
+    with pytest.raises(UserError) as refused:
+        run_together([job("long", "echo $$ > pid; exec sleep 100"), job("short", lines)])
+    told = f"short failed with 3, see {tmp_path}/short.log:\n"
+    assert refused.value.message == told + "\n".join(f"line {i}" for i in range(3, 8))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_lock_is_handed_on(job, tmp_path):
+    with open(tmp_path / "lock", "w") as lock:
+        check = f"{sys.executable} -c 'import os; os.write({lock.fileno()}, b\"held\")'"
+        run_together([job("a", check)], keep=[lock.fileno()])
+    assert (tmp_path / "lock").read_text() == "held"
+
+
+def test_threads_are_shared():
+    cores = len(os.sched_getaffinity(0))
+    assert share_of_cores(1)["OMP_NUM_THREADS"] == str(cores)
+    assert share_of_cores(4 * cores)["OMP_NUM_THREADS"] == "1"
