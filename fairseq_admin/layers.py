@@ -30,8 +30,6 @@ class AdminEncoderLayer(TransformerEncoderLayerBase):
 
     def __init__(self, cfg, return_fc: bool = False) -> None:
         super().__init__(cfg, return_fc=return_fc)
-        # fairseq 0.12.2 would replace forward by a fused call that knows no omega
-        self.can_use_fastpath = False
         self.self_attn_residual = AdminResidual(self.embed_dim)
         self.ffn_residual = AdminResidual(self.embed_dim)
         if cfg.parameter_init == "paper":

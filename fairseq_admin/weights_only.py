@@ -49,5 +49,4 @@ BETWEEN_RANKS = [
     int,
 ]
 
-if torch.__version__ >= "2.6":  # before, torch.load has no protection by default
-    torch.serialization.add_safe_globals(IN_FILES + BETWEEN_RANKS)
+torch.serialization.add_safe_globals(IN_FILES + BETWEEN_RANKS)

@@ -3,5 +3,4 @@
 
 from recipes.back_translation import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -3,5 +3,4 @@
 
 from bench.training import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -18,7 +18,7 @@ export PATH="$root/.venv/bin:$PATH"
 # glibc would give every large tensor's memory back to the system and ask for it again: 1.2 times
 export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 # bytes
 
-bash data/phrases/prepare.sh runs/demo/data
+bash scripts/prepare.sh phrases --output runs/demo/data
 python -W ignore scripts recipes.compare runs/demo/data runs/demo demo_post_ln demo_admin \
     --num-update-checkpoints 3 --quantization int8
 fairseq-admin report runs/demo/demo_post_ln runs/demo/demo_admin --output runs/demo/report.html

@@ -50,5 +50,5 @@ analyze omega omega "${checkpoints[@]:3}"
 analyze curves curves post-ln="$runs/demo_post_ln" admin="$runs/demo_admin"
 analyze errors errors post-ln="$runs/demo_post_ln/eval/generate.txt" \
     admin="$runs/demo_admin/eval/generate.txt" \
-    --reference "$data/raw/test.en" --train-text "$data/raw/train.en"
+    --reference "$data/raw/test.en" --train-text "$data/tok/train.en"
 wait "$longest"

@@ -10,8 +10,8 @@ command -v fairseq-hydra-train >/dev/null || {
     echo "$(basename "$0"): no fairseq here: run bash scripts/setup.sh first" >&2
     exit 1
 }
-python -c 'import babel, num2words, sentencepiece' 2>/dev/null || {
-    echo "prepare.sh: packages are missing: pip install 'fairseq_admin[demo]', or scripts/setup.sh" >&2
+python -c 'import sentencepiece' 2>/dev/null || {
+    echo "prepare.sh: no sentencepiece here: pip install sentencepiece, or run scripts/setup.sh" >&2
     exit 1
 }
 exec python -W ignore "$root/scripts" corpora.prepare "$@"

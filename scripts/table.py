@@ -3,5 +3,4 @@
 
 from records.table import main
 
-if __name__ == "__main__":
-    main()
+main()

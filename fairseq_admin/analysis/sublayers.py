@@ -176,22 +176,13 @@ class _Stream:
 
 @contextmanager
 def at_rest(model: nn.Module, seed: int = 1) -> Iterator[None]:
-    """Evaluation mode and seeded random numbers; modes and random states are as before after it.
-
-    fairseq 0.12.2 replaces its encoder layer's forward by a fused call in this mode, which no hook
-    sees: switched off meanwhile.
-    """
+    """Evaluation mode and seeded random numbers; modes and random states are as before after it."""
     modes = [(module, module.training) for module in model.modules()]
-    fast = [m for m in model.modules() if getattr(m, "can_use_fastpath", False)]
     model.eval()
-    for module in fast:
-        module.can_use_fastpath = False
     try:
         with seeded(seed):
             yield
     finally:
-        for module in fast:
-            module.can_use_fastpath = True
         for module, mode in modes:
             module.training = mode
 

@@ -42,8 +42,8 @@ def translate(options: argparse.Namespace) -> None:
         progress=progress,
     )
     output = sys.stdout.buffer
-    for texts in translator.translate(read_lines(STDIN)):
-        output.write("".join(f"{text}\n" for text in texts).encode("utf-8"))
+    for text in translator.translate(read_lines(STDIN)):
+        output.write(f"{text}\n".encode())
         output.flush()
     progress.say(str(progress))
 

@@ -4,8 +4,8 @@ import os
 import select
 import sys
 import time
-from collections import deque
-from typing import Any, Deque, Iterable, Iterator, List, NamedTuple, Optional, TextIO, Tuple
+from itertools import count, groupby
+from typing import Iterable, Iterator, List, Optional, TextIO
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.moses import Detokenizer, Tokenizer
@@ -13,17 +13,8 @@ from fairseq_admin.serving.served import SERVE, Settings
 
 CHUNK = 1 << 16  # bytes asked for at once, what a pipe holds
 PAUSE = 0.1  # seconds without input after which what has come is translated, and not waited for
-BATCHES = 16  # batches a worker gets of a window; within it, sentences are sorted by length
-WINDOWS = 2  # read ahead at most, so that workers have work while the first is written
-POLL = 0.002  # seconds between looks whether a batch is done; in between Ctrl-C is heard
+BLOCK = 100_000  # lines after which all read so far are written, were they all empty
 EVERY = 30  # seconds between two lines of progress in a file, on a terminal each second
-
-
-class Line(NamedTuple):
-    """A line on its way: its number from 1, and the translation to come, None for an empty one."""
-
-    number: int
-    result: Optional[Any]
 
 
 def read_lines(fd: int) -> Iterator[Optional[str]]:
@@ -139,14 +130,12 @@ class LineTranslator:
         if device == "auto":
             device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
         workers = (threads or cores()) if device == "cpu" else 1
-        self.window_tokens = BATCHES * batch_tokens * workers
         try:
             self.translator = ctranslate2.Translator(
                 folder,
                 device=device,
                 inter_threads=workers,
                 intra_threads=1,
-                max_queued_batches=-1,  # windows bound them
             )
         except (RuntimeError, ValueError) as error:
             raise UserError(f"CTranslate2 cannot load {folder}: {error}") from None
@@ -160,42 +149,17 @@ class LineTranslator:
             "batch_type": "tokens",
         }
 
-    def translate(self, lines: Iterable[Optional[str]]) -> Iterator[List[str]]:
-        """Translations of *lines*, one for each and in their order, as many at a time as are ready.
-
-        A line without a token gives an empty one. None stands for a pause: all that came before it
-        is given before the next line is asked for.
-        """
-        windows: Deque[List[Line]] = deque()
-        for window, pause in self.windows(lines):
-            windows.append(window)
-            while windows and (pause or len(windows) > WINDOWS or finished(windows[0])):
-                yield list(map(self.text, windows.popleft()))
-
-    def windows(self, lines: Iterable[Optional[str]]) -> Iterator[Tuple[List[Line], bool]]:
-        """Lines in bounded groups, their translation begun, and whether the input then pauses."""
-        numbers: List[int] = []
-        sentences: List[List[str]] = []
-        number = size = 0
-        for line in lines:
-            if line is not None:
-                number += 1
-                numbers.append(number)
-                sentences.append(self.encode(line, number))
-                size += max(len(sentences[-1]), 1)  # an empty line is held too
-            if line is None or size >= self.window_tokens:
-                yield self.begin(numbers, sentences), line is None
-                numbers, sentences, size = [], [], 0
-        yield self.begin(numbers, sentences), True
-
-    def begin(self, numbers: List[int], sentences: List[List[str]]) -> List[Line]:
-        """Have the sentences with tokens translated; what comes of it is not waited for."""
-        full = [tokens for tokens in sentences if tokens]
-        results = iter(self.translator.translate_batch(full, asynchronous=True, **self.decoding))
-        return [
-            Line(number, next(results) if tokens else None)
-            for number, tokens in zip(numbers, sentences)
-        ]
+    def translate(self, lines: Iterable[Optional[str]]) -> Iterator[str]:
+        """Translations of *lines*, one for each and in their order; a line without a token gives
+        an empty one. None stands for a pause: all that came before it is given before the next
+        line is asked for."""
+        seen, read, written = count(), count(1), count(1)
+        for (pause, _), group in groupby(lines, lambda line: (line is None, next(seen) // BLOCK)):
+            if not pause:
+                tokens = (self.encode(line, number) for line, number in zip(group, read))
+                results = self.translator.translate_iterable(tokens, **self.decoding)
+                for result, number in zip(results, written):
+                    yield self.text(result.hypotheses[0], number)
 
     def encode(self, line: str, number: int) -> List[str]:
         """Tokens of a line, no more than the model has positions for."""
@@ -212,17 +176,11 @@ class LineTranslator:
             del tokens[self.longest_source :]
         return tokens
 
-    def text(self, line: Line) -> str:
-        """The translation of a line, waited for."""
-        if line.result is None:
-            self.progress.add(0)
-            return ""
-        while not line.result.done():
-            time.sleep(POLL)
-        tokens = line.result.result().hypotheses[0]
+    def text(self, tokens: List[str], number: int) -> str:
+        """The translation of line *number*, whose tokens these are."""
         if len(tokens) > self.longest_target:
             self.progress.say(
-                f"line {line.number}: its translation is cut at {self.longest_target} tokens"
+                f"line {number}: its translation is cut at {self.longest_target} tokens"
             )
             del tokens[self.longest_target :]
         self.progress.add(len(tokens))
@@ -230,11 +188,6 @@ class LineTranslator:
         if self.detokenize:
             text = self.detokenize(text)
         return text.replace("\n", " ")  # which SentencePiece may spell byte by byte
-
-
-def finished(window: List[Line]) -> bool:
-    """Whether every translation of the window is there."""
-    return all(line.result is None or line.result.done() for line in window)
 
 
 def cores() -> int:

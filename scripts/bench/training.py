@@ -10,9 +10,11 @@ depth.
 
 Usage: python scripts/bench.py [--layers 6 18] [--widths 64 128 256] [--pairs 20] [--dtype bf16]
        python scripts/bench.py --decode CHECKPOINT DATA_BIN [--pairs 3] [--threads 1]
+       python scripts/bench.py --prepare TEXT.de TEXT.en [--corpus wmt14_en_fr] [--subwords 40000]
 
 The second decodes the test set with fairseq-generate's generator and with the exported model
-(CTranslate2, float32 and int8), in turn, beam 5.
+(CTranslate2, float32 and int8), in turn, beam 5. The third times the steps of scripts/prepare.sh on
+a text: tokens, subwords, binarizing.
 """
 
 import argparse
@@ -181,6 +183,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="on the CPU")
     parser.add_argument("--decode", nargs=2, metavar=("CHECKPOINT", "DATA"), help="an Admin model")
     parser.add_argument("--subset", default="test", help="of DATA, to decode")
+    parser.add_argument("--prepare", nargs=2, type=Path, metavar="FILE", help="two aligned files")
+    parser.add_argument("--corpus", default="wmt14_en_fr", help="as which they are treated")
+    parser.add_argument("--subwords", type=int, help="types (default: of --corpus)")
     parser.add_argument("--output", help="JSON file of all rows")
     parser.add_argument("--peak-of", choices=list(MODELS), help=argparse.SUPPRESS)
     options_ = parser.parse_args()
@@ -189,6 +194,13 @@ def main() -> None:
         torch.set_num_threads(options_.threads)
     if options_.peak_of:
         print_peak(options_)
+        return
+    if options_.prepare:
+        from bench.preparation import bench_preparation
+
+        record = bench_preparation(options_)
+        print(json.dumps(record))
+        write(record, options_.output)
         return
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     where = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}

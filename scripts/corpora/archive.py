@@ -5,7 +5,6 @@ import gzip
 import json
 import os
 import posixpath
-import shutil
 import stat
 import struct
 import tarfile
@@ -14,8 +13,8 @@ import zlib
 from pathlib import Path
 from typing import IO, Any, Callable, Dict, Iterator, Optional, Sequence, Set, Tuple
 
-from corpora.writing import locked, write, writing
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import locked, whole_folder, write, writing
 
 CHUNK = 1 << 20  # bytes in memory at once
 STAMP = ".extracted.json"  # in the folder: what it was made of
@@ -47,22 +46,13 @@ def extract(archive: Path, members: Sequence[str], folder: Path) -> None:
     origin = {"archive": archive.name, "bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
     if _made_of(folder, origin, wanted):
         return
-    partial = folder.with_name(f"{folder.name}.partial")
     with locked(folder, "extraction"):
         if _made_of(folder, origin, wanted):
             return
-        try:
-            with writing(partial):
-                shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-                partial.mkdir()
+        with whole_folder(folder) as partial:
             sizes = _unpack(archive, wanted, partial)
             with writing(folder):
                 (partial / STAMP).write_text(json.dumps({**origin, "members": sizes}, indent=1))
-                if folder.exists():
-                    shutil.rmtree(folder)
-                partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _made_of(folder: Path, origin: Dict[str, Any], wanted: Set[str]) -> bool:
@@ -145,29 +135,20 @@ def _read_gz(archive: Path, folder: Path) -> Iterator[Member]:
         yield archive.name[: -len(".gz")], content
 
 
-def _read_tar_gz(archive: Path, folder: Path) -> Iterator[Member]:
-    with gzip.open(archive) as file:
-        yield from _read_tar_file(file, folder)
-
-
 def _read_tar(archive: Path, folder: Path) -> Iterator[Member]:
-    with open(archive, "rb") as file:
-        yield from _read_tar_file(file, folder)
-
-
-def _read_tar_file(file: IO[bytes], folder: Path) -> Iterator[Member]:
     if not hasattr(tarfile, "data_filter"):
         raise UserError("this Python's tarfile has no data_filter: update to its last patch")
-    with tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as tar:
-        for member in tar:
-            _safe(member.name, f"{file.name}, refused: ")  # the filter would cut "/" off
-            try:
-                tarfile.data_filter(member, str(folder))
-            except tarfile.FilterError as error:
-                raise UserError(f"{file.name}, refused: {error}") from error
-            yield member.name, tar.extractfile(member) if member.isreg() else None
-            tar.members = []  # bounds the memory
-    _copy(file, None)  # to the checksum at its end
+    with (open if archive.suffix == ".tar" else gzip.open)(archive, "rb") as file:
+        with tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as tar:
+            for member in tar:
+                _safe(member.name, f"{archive}, refused: ")  # the filter would cut "/" off
+                try:
+                    tarfile.data_filter(member, str(folder))
+                except tarfile.FilterError as error:
+                    raise UserError(f"{archive}, refused: {error}") from error
+                yield member.name, tar.extractfile(member) if member.isreg() else None
+                tar.members = []  # bounds the memory
+        _copy(file, None)  # to the checksum at its end
 
 
 class _Header(tarfile.TarInfo):
@@ -201,5 +182,5 @@ def _read_zip(archive: Path, folder: Path) -> Iterator[Member]:
                     yield info.filename, None
 
 
-READERS = {".tar.gz": _read_tar_gz, ".tgz": _read_tar_gz, ".tar": _read_tar}
+READERS = {ending: _read_tar for ending in (".tar.gz", ".tgz", ".tar")}
 READERS.update({".zip": _read_zip, ".gz": _read_gz})

@@ -16,8 +16,8 @@ from fairseq_admin.errors import UserError
 DATA = Path(__file__).resolve().parents[2] / "data"
 FORMATS = ("plain", "talks", "segments")  # see corpora.reading
 SPLITS = ("train", "valid", "test")
-TREATMENT = ("languages", "valid_every", "normalize", "aggressive", "lowercase", "tokenized")
-TREATMENT += ("clean",)
+TREATMENT = ("languages", "valid_every", "normalize", "aggressive", "lowercase", "moses")
+TREATMENT += ("tokenized", "clean")
 MISTAKES = (ValueError, TypeError, KeyError, AttributeError)  # of what an entry is
 NUMBERS = ("valid_every", "subwords", "character_coverage", "tolerance")
 
@@ -43,7 +43,7 @@ class Text:
     """Two aligned files (source, target), in an archive or by themselves."""
 
     files: Tuple[str, str]
-    archive: Optional[str] = None  # a name of `sources`; None: the files are paths
+    archive: Optional[str] = None  # a name of `sources`; None: the files are paths, or generated
     format: str = "plain"
 
 
@@ -57,18 +57,19 @@ class Corpus:
     train: Tuple[Text, ...] = ()
     valid: Tuple[Text, ...] = ()
     test: Tuple[Text, ...] = ()
-    valid_every: Optional[int] = (
-        None  # every so-many-th pair of the training text is for validation
-    )
+    valid_every: Optional[int] = None  # of so many training pairs one is for validation
+    generator: Optional[str] = None  # a script beside corpus.yaml that writes the texts
     monolingual: Tuple[str, ...] = ()  # names of `sources`, of the target language
     normalize: bool = False  # punctuation, and non-printing characters removed
     aggressive: bool = False  # hyphens between letters are tokens: tokenizer.perl -a
     lowercase: bool = False
+    moses: bool = True  # cut into Moses' tokens first; else into subwords as it is
     tokenized: bool = False  # the text is Moses-tokenized already
     clean: Optional[Clean] = None  # counts Moses' tokens
     clean_subwords: Optional[Clean] = None  # counts subwords
     subwords: int = 32000  # types, both languages together
     character_coverage: float = 1.0  # rarer characters become <unk>
+    symbols: Tuple[str, ...] = ()  # subwords that no other holds
     lines: Dict[str, int] = field(default_factory=dict)  # published pairs a split
     tolerance: float = 0.0  # relative, of `lines`
 
@@ -81,8 +82,9 @@ class Corpus:
     ) -> "Corpus":
         """The same treatment of other text, whose size nobody has published."""
         every = None if texts.get("valid") else self.valid_every
-        bare = {"sources": {}, "monolingual": (), "lines": {}, "valid_every": every}
-        return replace(self, languages=languages, **{s: texts.get(s, ()) for s in SPLITS}, **bare)
+        bare = {"sources": {}, "generator": None, "monolingual": (), "lines": {}}
+        texts = {split: texts.get(split, ()) for split in SPLITS}
+        return replace(self, languages=languages, valid_every=every, **texts, **bare)
 
     def digest(self) -> str:
         """Hash of all that decides which tokens become of a text."""
@@ -137,6 +139,20 @@ def check(corpus: Corpus) -> None:
             raise ValueError(f"{name}: {number!r} is no number of 0 or more")
 
 
+def corpus_of(entries: Dict[str, Any]) -> Corpus:
+    """The corpus of what corpus.yaml has, or a manifest.json, which does not name its texts."""
+    return Corpus(
+        **{
+            **entries,
+            "languages": tuple(entries["languages"]),
+            "sources": {name: Source(**s) for name, s in entries.get("sources", {}).items()},
+            **{split: tuple(map(text_of, entries.get(split, ()))) for split in SPLITS},
+            **{key: clean_of(entries.get(key)) for key in ("clean", "clean_subwords")},
+            **{key: tuple(entries.get(key, ())) for key in ("monolingual", "symbols")},
+        }
+    )
+
+
 def load_corpus(name: str, data: Path = DATA) -> Corpus:
     """The corpus that `data/NAME/corpus.yaml` describes.
 
@@ -148,18 +164,7 @@ def load_corpus(name: str, data: Path = DATA) -> Corpus:
         known = ", ".join(known_corpora(data))
         raise UserError(f"no corpus {name}: there are {known}; your own text goes by --train")
     try:
-        entries = OmegaConf.to_container(OmegaConf.load(path))
-        for split in SPLITS:
-            entries[split] = tuple(map(text_of, entries.get(split, [])))
-        for key in ("clean", "clean_subwords"):
-            entries[key] = clean_of(entries.get(key))
-        entries["languages"] = tuple(entries["languages"])
-        entries["monolingual"] = tuple(entries.get("monolingual", ()))
-        entries["sources"] = {
-            source: Source(entry["url"], entry.get("sha256"), entry.get("size"))
-            for source, entry in entries.get("sources", {}).items()
-        }
-        corpus = Corpus(name=name, **entries)
+        corpus = corpus_of({"name": name, **OmegaConf.to_container(OmegaConf.load(path))})
         check(corpus)
     except (OmegaConfBaseException, YAMLError, OSError, *MISTAKES) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -167,16 +172,7 @@ def load_corpus(name: str, data: Path = DATA) -> Corpus:
     return corpus
 
 
-def corpus_of(entries: Dict[str, Any]) -> Corpus:
-    """The corpus of a manifest.json, without its texts."""
-    sources = {name: Source(**source) for name, source in entries["sources"].items()}
-    cleans = {key: clean_of(entries[key]) for key in ("clean", "clean_subwords")}
-    languages, names = tuple(entries["languages"]), tuple(entries["monolingual"])
-    kinds = {"sources": sources, "languages": languages, "monolingual": names, **cleans}
-    return Corpus(**{**entries, **kinds})
-
-
 def known_corpora(data: Path = DATA) -> List[str]:
-    """Names of the corpora that can be downloaded."""
+    """Names of the corpora that can be downloaded or generated."""
     paths = sorted(data.glob("*/corpus.yaml"))
     return [path.parent.name for path in paths if path.parent.name != "own"]

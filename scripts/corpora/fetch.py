@@ -20,9 +20,8 @@ from tqdm import tqdm
 
 from corpora.address import Address, ask, parse
 from corpora.steps import sha256
-from corpora.writing import locked, write, writing
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import whole_file
+from fairseq_admin.files import locked, whole_file, write, writing
 
 TRIES = 5  # in a row that brought nothing new, before giving up
 PAUSE = 1.0  # seconds before another try, doubled with each that brought nothing new
@@ -136,7 +135,7 @@ def _continue(
         if reply.start == 0:
             with writing(partial):
                 partial.write_bytes(b"")  # first: no bytes of another file under the new origin
-            with whole_file(str(_origin(partial))) as file:
+            with whole_file(_origin(partial)) as file:
                 file.write(f"{address}\n{reply.validator}\n")
         total = size if reply.total is None else reply.total
         done = _copy(reply.stream, partial, reply.start, total)
@@ -242,5 +241,5 @@ def _expected(source: Source, path: Path) -> Optional[str]:
 def _pin(source: Source, path: Path, found: str) -> None:
     """Keeps the sum *found* where none was known."""
     if source.sha256 is None and not _pinned(path).exists():
-        with whole_file(str(_pinned(path))) as file:
+        with whole_file(_pinned(path)) as file:
             file.write(f"{found}  {path.name}\n")

@@ -2,23 +2,23 @@
 
 import os
 import queue
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile, rmtree
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List
 
 from corpora import subwords, text
 from corpora.corpus import Clean, Corpus
 from corpora.parallel import batches, in_order, progress
 from corpora.reading import Lines
-from corpora.steps import combined, made, run_step, sha256
+from corpora.splits import Splits, read_lines
+from corpora.steps import combined, made, run_command, run_step, sha256
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
-from fairseq_admin.scoring.outputs import read_lines, split_blocks
+from fairseq_admin.scoring import outputs
 
 BIN = Path(sys.executable).parent  # of the console commands of this environment
 CLEAN = Clean((1, 250), 1.5)  # subwords, as fairseq's extract_bt_data.py is used
@@ -94,7 +94,7 @@ class BackTranslation:
         if not stamp.exists() or stamp.read_text() != digest:
             rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            with whole_file(str(stamp)) as f:
+            with whole_file(stamp) as f:
                 f.write(digest)
         todo = [name for name in sorted(mono["files"]) if not (folder / name).exists()]
         devices: queue.Queue[str] = queue.Queue()
@@ -120,18 +120,19 @@ class BackTranslation:
             rmtree(folder, ignore_errors=True)
             folder.mkdir()
             dictionary = self.data / "bin" / f"dict.{self.target}.txt"
-            preprocess(
-                ["-s", self.target, "-t", self.source, "--only-source"]
-                + ["--srcdict", str(dictionary), "--workers", "1", "--destdir", str(folder)]
-                + ["--testpref", link(shard, folder, self.target)]
+            (folder / f"shard.{self.target}").symlink_to(shard)  # a name by which it is found
+            run_command(
+                [BIN / "fairseq-preprocess", "-s", self.target, "-t", self.source, "--only-source"]
+                + ["--srcdict", dictionary, "--workers", "1", "--destdir", folder]
+                + ["--testpref", folder / "shard"]
             )
             copyfile(dictionary, folder / f"dict.{self.source}.txt")
             output = folder / "generate.txt"
             self.generate(folder, model, output, device)
-            found = split_blocks(read_lines(str(output)), str(output))["H"]
+            found = outputs.split_blocks(outputs.read_lines(str(output)), str(output))["H"]
             with open(shard, encoding="utf-8") as f:
                 count = sum(1 for _ in f)
-            with whole_file(str(self.out / "translations" / name)) as f:
+            with whole_file(self.out / "translations" / name) as f:
                 f.writelines(f"{found.get(i, '')}\n" for i in range(count))
             rmtree(folder)
         finally:
@@ -139,18 +140,15 @@ class BackTranslation:
 
     def generate(self, folder: Path, model: Path, output: Path, device: str) -> None:
         """fairseq-generate on one device."""
-        command = [str(BIN / "fairseq-generate"), str(folder), "--user-dir", "fairseq_admin"]
-        command += ["-s", self.target, "-t", self.source, "--path", str(model)]
+        command = [BIN / "fairseq-generate", folder, "--user-dir", "fairseq_admin"]
+        command += ["-s", self.target, "-t", self.source, "--path", model]
         command += ["--gen-subset", "test", "--required-batch-size-multiple", "1"]
         command += ["--max-tokens", "8000", *self.options.decoding.split()]
         env = {**os.environ, "CUDA_VISIBLE_DEVICES": device}
         if self.options.cpu:
             command, env = [*command, "--cpu"], {**os.environ, "OMP_NUM_THREADS": "1"}
         with open(output, "w") as f:
-            done = subprocess.run(command, stdout=f, stderr=subprocess.PIPE, text=True, env=env)
-        if done.returncode:
-            tail = done.stderr.strip().splitlines()[-1:] or [""]
-            raise UserError(f"fairseq-generate failed with {done.returncode}: {tail[0]}")
+            run_command(command, f, env)
 
     def filter(self, mono: Dict[str, Any]) -> Dict[str, Any]:
         """Step `pairs`: translation and original, without those that cannot be right."""
@@ -158,45 +156,35 @@ class BackTranslation:
         sums = {name: sha256(translations / name) for name in sorted(mono["files"])}
 
         def make(folder: Path) -> Dict[str, Any]:
-            kept = total = 0
-            with ExitStack() as stack:
-                sides = [
-                    stack.enter_context(open(folder / f"train.{lang}", "w", encoding="utf-8"))
-                    for lang in (self.source, self.target)
-                ]
+            left_out = 0
+            with Splits(folder, (self.source, self.target)) as kept:
                 for name in sums:
                     seen = set()  # of this shard: the memory stays that of one
-                    files = [open_text(stack, p / name) for p in (translations, self.out / "mono")]
-                    for pair in zip(*files):
-                        total += 1
-                        if plausible(*pair) and pair not in seen:
-                            seen.add(pair)
-                            kept += 1
-                            for side, line in zip(sides, pair):
-                                side.write(line)
-            if not kept:
+                    with ExitStack() as stack:
+                        paths = [translations / name, self.out / "mono" / name]
+                        for pair in read_lines(stack, paths):
+                            if plausible(*pair) and pair not in seen:
+                                seen.add(pair)
+                                kept.write("train", pair)
+                            else:
+                                left_out += 1
+            if not kept.pairs:
                 raise UserError("no back-translation could be used: is the reverse model trained?")
-            return {"pairs": kept, "left_out": total - kept}
+            return {"pairs": kept.pairs["train"], "left_out": left_out}
 
         return run_step(self.out / "pairs", combined(mono["files"], sums), make)
 
     def binarize(self, pairs: Dict[str, Any]) -> Dict[str, Any]:
         """Step `bin`: the bitext's files, linked, and the back-translations as train1."""
-        bitext = self.data / "bin"
+        bitext, languages = self.data / "bin", f"{self.source}-{self.target}"
 
         def make(folder: Path) -> Dict[str, Any]:
-            arguments = ["-s", self.source, "-t", self.target, "--destdir", str(folder)]
-            for side, lang in (("src", self.source), ("tgt", self.target)):
-                arguments += [f"--{side}dict", str(bitext / f"dict.{lang}.txt")]
-            arguments += ["--trainpref", str(self.out / "pairs" / "train")]
-            preprocess([*arguments, "--workers", str(self.options.processes)])
-            (folder / "preprocess.log").unlink()
-            for path in sorted(folder.glob("train.*")):
-                path.rename(folder / f"train1{path.name[len('train') :]}")
+            for lang in (self.source, self.target):
+                pieces = self.out / "pairs" / f"train.{lang}"
+                prefix, processes = folder / f"train1.{languages}.{lang}", self.options.processes
+                subwords.binarize(pieces, pairs["pairs"], self.model, prefix, processes)
             for name in made(bitext)["files"]:
-                path = folder / name
-                path.unlink(missing_ok=True)
-                path.symlink_to(bitext / name)
+                (folder / name).symlink_to(bitext / name)
             return {}
 
         digest = combined(pairs["files"], made(bitext)["digest"], str(bitext))
@@ -216,29 +204,9 @@ def visible_devices(count: int) -> List[str]:
     return given.split(",")[:count] if given else list(map(str, range(count)))
 
 
-def open_text(stack: ExitStack, path: Path) -> Any:
-    """A text file, closed with *stack*."""
-    return stack.enter_context(open(path, encoding="utf-8", newline="\n"))
-
-
 def plausible(translation: str, original: str) -> bool:
     """Whether a pair of lines in subwords may be a translation: of fitting length, with no unknown
     word, and not a copy."""
     tokens = translation.split()
     fits = CLEAN.keeps(len(tokens), len(original.split()))
     return fits and UNKNOWN not in tokens and translation != original
-
-
-def link(shard: Path, folder: Path, lang: str) -> str:
-    """The prefix by which fairseq-preprocess finds *shard*."""
-    (folder / f"shard.{lang}").symlink_to(shard)
-    return str(folder / "shard")
-
-
-def preprocess(arguments: Sequence[str]) -> None:
-    """fairseq-preprocess; UserError with its last words when it fails."""
-    command = [str(BIN / "fairseq-preprocess"), *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        tail = done.stdout.strip().splitlines()[-1:] or [""]
-        raise UserError(f"fairseq-preprocess failed with {done.returncode}: {tail[0]}")

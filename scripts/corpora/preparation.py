@@ -10,20 +10,18 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any, Callable, Dict, List, Optional
 
-from corpora import subwords, text
+from corpora import reading, subwords, text
 from corpora.archive import extract
 from corpora.corpus import SPLITS, Clean, Corpus, Text
 from corpora.fetch import fetch
 from corpora.parallel import batches, in_order, progress
-from corpora.reading import read_pairs
 from corpora.splits import Splits, read_lines
 from corpora.steps import combined, discard, made, run_step, sha256
-from corpora.writing import writing
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import writing
+from fairseq_admin.scoring import moses
 
-HERE = Path(__file__).resolve().parent
-PACKAGE = HERE.parents[1] / "fairseq_admin"
-MODULES = [HERE / "reading.py", HERE / "text.py", PACKAGE / "moses.py"]  # these decide the tokens
+MODULES = [Path(module.__file__) for module in (reading, text, moses)]  # these decide the tokens
 STEPS = ("tok", "spm", "bpe", "raw", "bin")  # each made of those before it
 POSITIONS = 1023  # subwords of a sentence that fairseq's 1024 positions hold beside its end
 
@@ -57,7 +55,7 @@ class Preparation:
         return [folder / name for name in t.files]
 
     def tokenize(self, sums: Dict[str, str]) -> Dict[str, Any]:
-        """Step `tok`: clean Moses tokens of every split."""
+        """Step `tok`: clean text of every split, in Moses tokens unless it is to stay as it is."""
         code = [sha256(path) for path in MODULES]
         texts = [
             [split, t.format, [sums[name] for name in t.files]]
@@ -89,7 +87,7 @@ class Preparation:
         left_out: Counter = Counter()
         paths = self.paths(t)
         with progress(f"tok: {split}, {paths[0].name}") as show:
-            pairs = batches(read_pairs(*paths, t.format, show))
+            pairs = batches(reading.read_pairs(*paths, t.format, show))
             arguments = (self.corpus, training, not training or bool(every), split == "test")
             for batch in in_order(text.treat, pairs, self.processes, text.prepare, arguments):
                 if batch.unreadable and not training:
@@ -115,16 +113,15 @@ class Preparation:
         return self.step("raw", combined(bpe), make)
 
     def train_subwords(self, tok: Dict[str, Any]) -> Dict[str, Any]:
-        """Step `spm`: joint BPE of the training tokens."""
-        types, coverage = self.corpus.subwords, self.corpus.character_coverage
+        """Step `spm`: joint BPE of the training text."""
+        how = (self.corpus.subwords, self.corpus.character_coverage, self.corpus.symbols)
         paths = [self.out / "tok" / f"train.{lang}" for lang in self.corpus.languages]
-        settings = [types, coverage, subwords.SAMPLE, self.versions["sentencepiece"]]
+        settings = [how, subwords.SAMPLE, self.versions["sentencepiece"]]
         digest = combined([tok["files"][path.name] for path in paths], settings)
 
         def make(folder: Path) -> Dict[str, Any]:
-            lines = tok["pairs"]["train"]
-            subwords.train(paths, lines, types, coverage, folder / subwords.MODEL)
-            return {"subwords": types}
+            subwords.train(paths, tok["pairs"]["train"], folder / subwords.MODEL, *how)
+            return {"subwords": self.corpus.subwords}
 
         return self.step("spm", digest, make)
 

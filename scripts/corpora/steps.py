@@ -3,12 +3,12 @@
 import hashlib
 import json
 import shutil
-from contextlib import suppress
+import subprocess
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import IO, Any, Callable, Dict, Optional, Sequence
 
-from corpora.writing import writing
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import whole_folder, writing
 
 MADE = "made.json"  # in each folder: what it was made from, its files and their checksums
 BINARIZED = (".bin", ".idx", ".txt")  # endings of what fairseq-preprocess writes, but its log
@@ -67,21 +67,30 @@ def run_step(folder: Path, digest: str, make: Callable[[Path], Dict[str, Any]]) 
     before = made(folder)
     if before.get("digest") == digest:
         return verified(folder, before)
-    partial = folder.with_name(f"{folder.name}.partial")
-    try:
-        discard(folder)
-        partial.mkdir(parents=True)
+    discard(folder)
+    with whole_folder(folder) as partial, writing(folder):
         facts = make(partial)
         files = {p.name: describe(p) for p in sorted(partial.iterdir()) if p.is_file()}
         after = {"digest": digest, **facts, "files": files}
         (partial / MADE).write_text(json.dumps(after, indent=1) + "\n")
-        partial.rename(folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(partial)
     return after
+
+
+def run_command(
+    command: Sequence[Any], output: Optional[IO] = None, env: Optional[Dict[str, str]] = None
+) -> None:
+    """Run *command*, what it prints to *output* if that is given.
+
+    Raises:
+        UserError: with its last words, when it fails.
+    """
+    stdout = output or subprocess.DEVNULL
+    done = subprocess.run(
+        list(map(str, command)), stdout=stdout, stderr=subprocess.PIPE, text=True, env=env
+    )
+    if done.returncode:
+        tail = "".join(done.stderr.splitlines()[-1:])
+        raise UserError(f"{Path(command[0]).name} failed with {done.returncode}: {tail}")
 
 
 def describe(path: Path) -> Dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Joint SentencePiece BPE of the two sides' tokens."""
+"""Joint SentencePiece BPE of the two sides."""
 
 import io
 import itertools
@@ -29,8 +29,16 @@ def every(path: Path, step: int) -> Iterator[str]:
             yield line.rstrip("\n")
 
 
-def train(paths: Sequence[Path], lines: int, types: int, coverage: float, model: Path) -> None:
-    """Train a BPE model on the files *paths*, of *lines* lines each, and write it to *model*.
+def train(
+    paths: Sequence[Path],
+    lines: int,
+    model: Path,
+    types: int,
+    coverage: float,
+    symbols: Sequence[str] = (),
+) -> None:
+    """Train a BPE model on the files *paths*, of *lines* lines each, and write it to *model*:
+    *types*, of which each of *symbols* is one that no other holds.
 
     The text is taken as it is (no Unicode normalization), so that joined pieces give it back.
     One thread and no sampling by chance: the same text gives the same model.
@@ -47,6 +55,7 @@ def train(paths: Sequence[Path], lines: int, types: int, coverage: float, model:
             model_type="bpe",
             vocab_size=types,
             character_coverage=coverage,
+            user_defined_symbols=list(symbols),
             normalization_rule_name="identity",
             max_sentence_length=LONGEST,
             num_threads=1,

@@ -70,12 +70,12 @@ class Treatment:
     def side(self, lang: str) -> Callable[[str], str]:
         """The function from raw text to tokens of one language."""
         corpus, steps = self.corpus, []
-        if corpus.tokenized:
-            steps.append(lambda line: " ".join(line.split()))
-        else:
-            if corpus.normalize and not self.test:
-                steps += [lambda line: normalize_punctuation(line, lang), remove_non_printing]
+        if corpus.normalize and not (corpus.tokenized or self.test):
+            steps += [lambda line: normalize_punctuation(line, lang), remove_non_printing]
+        if corpus.moses and not corpus.tokenized:
             steps.append(Tokenizer(lang, corpus.aggressive))
+        else:
+            steps.append(lambda line: " ".join(line.split()))
         if corpus.lowercase:
             steps.append(str.lower)
 

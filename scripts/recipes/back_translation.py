@@ -24,9 +24,8 @@ import torch
 from corpora.corpus import Corpus, corpus_of
 from corpora.fetch import fetch
 from corpora.monolingual import DECODING, BackTranslation, Options
-from corpora.writing import locked
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import whole_file
+from fairseq_admin.files import locked, whole_file
 
 
 def monolingual(corpus: Corpus, options: argparse.Namespace) -> List[Path]:
@@ -81,7 +80,7 @@ def main() -> None:
     with locked(options.output / "back-translation", "back-translation"):
         files = monolingual(corpus, options)
         steps = BackTranslation(corpus, data, options.output, how).run(files, options.model)
-        with whole_file(str(options.output / "manifest.json")) as f:
+        with whole_file(options.output / "manifest.json") as f:
             f.write(json.dumps(steps, indent=1, sort_keys=True) + "\n")
     pairs = steps["pairs"]
     print(

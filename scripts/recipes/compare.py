@@ -3,7 +3,7 @@
 
 Usage:   python scripts recipes.compare DATA OUT CONFIG CONFIG [--show N] [options of evaluate.sh]
          python scripts recipes.compare runs/demo/data runs/demo demo_post_ln demo_admin
-Inputs:  DATA/bin (fairseq-preprocess), DATA/raw/test.{source,target}, DATA/spm.model,
+Inputs:  DATA/bin (fairseq-preprocess), DATA/raw/test.{source,target}, DATA/spm/spm.model,
          configs/CONFIG.yaml
 Outputs: OUT/CONFIG/{train.log,checkpoint*.pt}, OUT/CONFIG/eval/{record.json,serve} and what else
          scripts/evaluate.sh leaves, OUT/curves.png, OUT/omegas.png
@@ -55,7 +55,8 @@ def evaluate(conditions: List[Training], data: Path, options: List[str]) -> None
     """Average, decode, score, fold and export each condition, as scripts/evaluate.sh does."""
     command = [str(BIN / "python"), "-W", "ignore", str(ROOT / "scripts"), "records.evaluation"]
     target = conditions[0].config.task.target_lang
-    options = ["--data", str(data / "bin"), "--sentencepiece", str(data / "spm.model"), *options]
+    model = data / "spm" / "spm.model"
+    options = ["--data", str(data / "bin"), "--sentencepiece", str(model), *options]
     options += ["--reference", str(data / "raw" / f"test.{target}")]
     with ExitStack() as logs:
         run_together(

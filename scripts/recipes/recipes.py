@@ -9,29 +9,14 @@ from omegaconf import OmegaConf
 
 from recipes.training import ROOT, Training, load_config
 
-SMOKE = [  # the same recipe in a minute on two cores
-    "common.log_interval=5",
-    "distributed_training.distributed_world_size=2",
-    "dataset.max_tokens=500",
-    "dataset.num_workers=0",
-    "optimization.update_freq=[1]",
-    "optimization.max_epoch=2",
-    "optimization.max_update=0",
-    "lr_scheduler.warmup_updates=20",
-    "checkpoint.keep_last_epochs=2",
-    "checkpoint.save_interval_updates=4",
-    "checkpoint.keep_interval_updates=1",
-    "model.encoder_embed_dim=32",
-    "model.encoder_ffn_embed_dim=64",
-    "model.encoder_attention_heads=2",
-    "model.decoder_attention_heads=2",
-]
+HERE = Path(__file__).parent
+SMOKE = OmegaConf.to_container(OmegaConf.load(HERE / "smoke.yaml"))
 SMOKE_DEPTH = 6  # layers of a recipe to one of its smoke test
 
 
 def load_recipes() -> Dict[str, Dict[str, Any]]:
     """Facts of each recipe by name, those of its group among them."""
-    groups = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("recipes.yaml")))
+    groups = OmegaConf.to_container(OmegaConf.load(HERE / "recipes.yaml"))
     recipes = {}
     for group, facts in groups.items():
         for name, published in facts.pop("recipes").items():
@@ -74,22 +59,15 @@ def listing(recipes: Dict[str, Dict[str, Any]]) -> str:
     for name, facts in recipes.items():
         config = Training(name, ROOT, ROOT).config
         lines = OmegaConf.load(ROOT / "data" / facts["corpus"] / "corpus.yaml").lines
+        layers = f"{config.model.encoder_layers}-{config.model.decoder_layers}"
+        batch = f"{config.distributed_training.distributed_world_size} x "
+        batch += f"{config.dataset.max_tokens} x {config.optimization.update_freq[0]}"
         cost, hours, disk = costs.get(name), "", ""
         if cost:
             hours = f"{cost['hours']['A100']:.0f}"
             disk = f"{cost['corpus_gb'] + cost['checkpoints_gb']:.0f}"
-        rows.append(
-            (
-                name,
-                f"{lines.train:,}",
-                f"{config.model.encoder_layers}-{config.model.decoder_layers}",
-                f"{config.distributed_training.distributed_world_size} x "
-                f"{config.dataset.max_tokens} x {config.optimization.update_freq[0]}",
-                hours,
-                disk,
-                facts["published"],
-            )
-        )
+        published = facts["published"]
+        rows.append((name, f"{lines.train:,}", layers, batch, hours, disk, published))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
 

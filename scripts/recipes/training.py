@@ -1,11 +1,9 @@
 """One training in one folder: its command, whether it may go on there, how far it is."""
 
-import fcntl
 import hashlib
-import os
-import platform
 import re
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Callable, List, Optional, Sequence, Tuple
 
@@ -14,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import take_lock, whole_file
 from fairseq_admin.methods import method_of
 from recipes.code import PACKAGE, ROOT, TRAINED_BY, code_of
 from recipes.processes import Job, run_together
@@ -24,11 +23,28 @@ EPOCH_LINE = re.compile(r"epoch (\d+):\s+(\d+) / (\d+) ")
 
 
 def load_config(name: str) -> DictConfig:
-    """The file configs/NAME.yaml."""
+    """What configs/NAME.yaml and its bases say, without fairseq's defaults."""
     path = CONFIGS / f"{name}.yaml"
-    if not path.is_file():
+    if path not in CONFIGS.glob("*.yaml"):
         raise UserError(f"no config {name} in {CONFIGS}")
-    return OmegaConf.load(path)
+    return merged(path)
+
+
+@lru_cache(maxsize=None)  # OmegaConf takes long
+def merged(path: Path) -> DictConfig:
+    """The config *path* with those that its `defaults:` name, as hydra merges them.
+
+    Raises:
+        UserError: where a base wins over the config. hydra adds fairseq's defaults to the config
+            that is launched; were the bases merged before it, these defaults would win over them.
+    """
+    own = OmegaConf.load(path)
+    order = own.pop("defaults", ["_self_"])
+    parts = [own if name == "_self_" else merged(path.parent / f"{name}.yaml") for name in order]
+    whole = OmegaConf.merge(*parts)
+    if OmegaConf.merge(whole, own) != whole:
+        raise UserError(f"{path}: an option that a base of it says too, and the base wins")
+    return whole
 
 
 def quoted(value: str) -> str:
@@ -56,8 +72,9 @@ class Training:
         """Hash of all that decides the training: config, overrides, data and code."""
         given = [o for o in self.overrides if not o.lstrip("+").startswith("generation.")]
         digest = hashlib.sha256("\n".join(given).encode())
+        digest.update(OmegaConf.to_yaml(load_config(self.name), sort_keys=True).encode())
         digest.update(code_of(TRAINED_BY).encode())
-        files = [CONFIGS / f"{self.name}.yaml"]
+        files = []
         manifest = self.data / "manifest.json"  # of scripts/prepare.sh: has the sums of all files
         if manifest.exists():
             files.append(manifest)
@@ -79,11 +96,10 @@ class Training:
         stamp, inputs = self.folder / "inputs.sha256", self.inputs()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if all(path.name.startswith("inputs.") for path in self.folder.iterdir()):
-                partial = self.folder / f"inputs.{platform.node()}.{os.getpid()}.partial"
-                if not stamp.exists():
-                    partial.write_text(inputs)
-                    partial.rename(stamp)
+            there = list(self.folder.iterdir())
+            if not stamp.exists() and all(path.name.startswith("inputs.") for path in there):
+                with whole_file(stamp) as f:
+                    f.write(inputs)
         except OSError as error:
             raise UserError(f"cannot write {self.folder}: {error.strerror}") from None
         if not stamp.exists() or stamp.read_text() != inputs:
@@ -165,11 +181,9 @@ class Training:
         )
         for name in names:
             log = open(self.folder / name, "a")  # noqa: SIM115  the caller closes it
-            try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if take_lock(log):
                 return log
-            except OSError:
-                log.close()
+            log.close()
         raise UserError(f"a training into {self.folder} is running still")
 
     def run(self, command: List[str], tell: Callable[[str], None], machines: int = 1) -> None:

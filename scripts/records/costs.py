@@ -2,7 +2,7 @@
 """What a recipe costs: parameters, FLOPs, memory, hours, disk. docs/costs.md explains the numbers.
 
 Usage:   python scripts/costs.py [--check]    write results/costs.json, or compare it
-Inputs:  scripts/recipes/recipes.yaml, configs/*.yaml, data/*/corpus.yaml,
+Inputs:  scripts/recipes/recipes.yaml, configs/, data/*/corpus.yaml,
          results/bench/{cpu,gpu*}.json
 
 fairseq builds the recipe's model on torch's device `meta`, which has shapes and no values; it takes
@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Tuple
 
 from omegaconf import OmegaConf
 
+from recipes.training import load_config
 from records.counting import Count, build, count
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ class Costs:
 
     def __init__(self, name: str, facts: Dict[str, Any]) -> None:
         self.name, self.facts = name, facts
-        self.config = OmegaConf.load(ROOT / "configs" / f"{name}.yaml")
+        self.config = load_config(name)
         self.corpus = OmegaConf.load(ROOT / "data" / facts["corpus"] / "corpus.yaml")
         self.vocabulary = math.ceil((self.corpus.subwords + SPECIAL) / MULTIPLE) * MULTIPLE
         self.gpus = self.config.distributed_training.distributed_world_size

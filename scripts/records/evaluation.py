@@ -21,12 +21,11 @@ from pathlib import Path
 from shutil import rmtree
 from typing import List, Sequence
 
-from corpora.writing import locked
 from fairseq_admin import cli
 from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
 from fairseq_admin.checkpoints.fold import fold_checkpoint
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import whole_file
+from fairseq_admin.files import locked, whole_file
 from fairseq_admin.scoring.score import score_files
 from fairseq_admin.serving.export import export_model, languages
 from recipes.code import EVALUATED_BY, code_of

@@ -1,40 +1,51 @@
 """configs/: every file is valid, says what it is for, and compares what it claims to."""
 
+import csv
 import re
-from difflib import unified_diff
+import shutil
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults, hydra_init
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from fairseq_admin.errors import UserError
+from recipes import training
+from recipes.training import Training, load_config, merged
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 CONFIGS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+BASES = sorted(path.stem for path in FOLDER.glob("base/*.yaml"))
+STATED = Path(__file__).resolve().parents[1] / "configs.csv"
 PATHS = ["task.data=/data", "checkpoint.save_dir=/run", "common.user_dir=/plugin"]
 TINY = ["model.encoder_layers=2", "model.decoder_layers=2", "model.encoder_embed_dim=32"]
 TINY += ["model.encoder_ffn_embed_dim=64", "optimization.max_update=2"]
 
-ADMIN = ["_name: translation_admin", "_name: transformer_admin"]
-STOCK = ["_name: translation", "_name: transformer"]
-ENCODER, DECODER = (f"{stack}_normalize_before: true" for stack in ("encoder", "decoder"))
+ADMIN = ["task._name=translation_admin", "model._name=transformer_admin"]
+STOCK = ["task._name=translation", "model._name=transformer"]
+ENCODER, DECODER = (f"model.{stack}_normalize_before=True" for stack in ("encoder", "decoder"))
 
 
 def layers(encoder, decoder):
-    """The lines that say how deep a model is."""
-    return [f"encoder_layers: {encoder}", f"decoder_layers: {decoder}"]
+    """The options that say how deep a model is."""
+    return [f"model.encoder_layers={encoder}", f"model.decoder_layers={decoder}"]
 
 
 def batch(world, max_tokens, update_freq):
-    """The lines that say how much goes into an update."""
+    """The options that say how much goes into an update."""
     return [
-        f"distributed_world_size: {world}",
-        f"max_tokens: {max_tokens}",
-        f"update_freq: [{update_freq}]",
+        f"distributed_training.distributed_world_size={world}",
+        f"dataset.max_tokens={max_tokens}",
+        f"optimization.update_freq=[{update_freq}]",
     ]
 
 
-# two configs, and the lines that one has and the other has not
+# two configs, and the options that one has and the other has not
 COMPARISONS = [
     ("demo_admin", "demo_post_ln", ADMIN, STOCK),
     ("multi30k_admin_6l", "multi30k_post_ln_6l", ADMIN, STOCK),
@@ -61,26 +72,26 @@ COMPARISONS = [
     (
         "wmt14_en_fr_admin_6l",
         "wmt14_fr_en_admin_6l",
-        ["source_lang: en", "target_lang: fr"],
-        ["source_lang: fr", "target_lang: en"],
+        ["task.source_lang=en", "task.target_lang=fr"],
+        ["task.source_lang=fr", "task.target_lang=en"],
     ),
     (
         "wmt14_en_fr_admin_60l_12l",
         "wmt14_en_fr_bt_admin_36l_12l",
         [
-            "encoder_layers: 60",
-            "encoder_embed_dim: 512",
-            "encoder_ffn_embed_dim: 2048",
-            "encoder_attention_heads: 8",
-            "decoder_attention_heads: 8",
+            "model.encoder_layers=60",
+            "model.encoder_embed_dim=512",
+            "model.encoder_ffn_embed_dim=2048",
+            "model.encoder_attention_heads=8",
+            "model.decoder_attention_heads=8",
         ],
         [
-            "upsample_primary: 2",
-            "encoder_layers: 36",
-            "encoder_embed_dim: 768",
-            "encoder_ffn_embed_dim: 3072",
-            "encoder_attention_heads: 12",
-            "decoder_attention_heads: 12",
+            "task.upsample_primary=2",
+            "model.encoder_layers=36",
+            "model.encoder_embed_dim=768",
+            "model.encoder_ffn_embed_dim=3072",
+            "model.encoder_attention_heads=12",
+            "model.decoder_attention_heads=12",
         ],
     ),
 ]
@@ -95,6 +106,7 @@ for corpus_, depths_ in {
         COMPARISONS.append((post_ln, pre_ln, [], [ENCODER, DECODER]))
 
 
+@lru_cache(maxsize=None)  # a second each
 def composed(name, folder=FOLDER):
     """The config as `fairseq-hydra-train` composes it; raises for an unknown key or a bad value."""
     GlobalHydra.instance().clear()
@@ -106,9 +118,18 @@ def composed(name, folder=FOLDER):
 
 
 def settings(name):
-    """The lines of a config without its header and comments."""
-    lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
-    return [line.split("  #")[0].strip() for line in lines if not line.startswith("#")]
+    """What a config and its bases say, `group.option=value`."""
+    groups = OmegaConf.to_container(load_config(name))
+    return {f"{g}.{key}={value}" for g, options in groups.items() for key, value in options.items()}
+
+
+def in_copy(tmp_path, name, change):
+    """A copy of configs/ in which the text of the file *name* is changed."""
+    folder = tmp_path / "configs"
+    shutil.copytree(FOLDER, folder)
+    path = folder / f"{name}.yaml"
+    path.write_text(change(path.read_text()))
+    return folder
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -122,12 +143,33 @@ def test_config_composes_and_every_key_is_known(name):
 @pytest.mark.parametrize("group", ["common", "task", "dataset", "model", "optimizer"])
 def test_a_misspelt_key_is_an_error(group, tmp_path):
     """What the test above relies on."""
-    text = (FOLDER / "demo_admin.yaml").read_text()
-    (tmp_path / "demo_admin.yaml").write_text(
-        text.replace(f"\n{group}:\n", f"\n{group}:\n  no_such_key: 1\n")
+    folder = in_copy(
+        tmp_path,
+        "base/cpu",
+        lambda text: text.replace(f"\n{group}:\n", f"\n{group}:\n  no_such_key: 1\n"),
     )
     with pytest.raises(Exception, match="no_such_key|Error merging"):
-        composed("demo_admin", tmp_path)
+        composed("demo_admin", folder)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_hydra_composes_is_what_the_files_say_over_fairseqs_defaults(name):
+    """`load_config`, of which the launcher and the costs are, follows `defaults:` as hydra does."""
+    said = OmegaConf.merge(
+        OmegaConf.structured(FairseqConfig), load_config(name), OmegaConf.from_dotlist(PATHS)
+    )
+    add_defaults(said)
+    assert OmegaConf.to_container(said) == OmegaConf.to_container(composed(name))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_says_what_is_written_down_for_it(name):
+    with open(STATED, encoding="utf-8", newline="") as f:
+        rows = [
+            r for r in csv.DictReader(f) if any(fnmatchcase(name, p) for p in r["configs"].split())
+        ]
+    written = [f"{row['option']}={row['value']}" for row in rows]
+    assert settings(name) == set(written) and len(written) == len(set(written))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -136,18 +178,61 @@ def test_config_has_two_header_lines_its_seed_and_no_machine_path(name):
     first, second, third = text.splitlines()[:3]
     assert first.startswith("# ") and second.startswith("# ") and not third.startswith("#")
     assert re.search(rf"\b{name}\b", second), "the second line launches another config"
-    assert isinstance(composed(name).common.seed, int)
-    assert re.search(r"^ +seed: \d+$", text, flags=re.MULTILINE)
+    assert len(text.splitlines()) <= 12
+    config = load_config(name)
+    assert isinstance(config.common.seed, int)
     assert not re.search(r"(^|[\s='\"])(/|~)\w", text, flags=re.MULTILINE)
-    for key in ("data", "save_dir", "user_dir"):
-        assert re.search(rf"^  {key}: \?\?\?$", text, flags=re.MULTILINE), "given by override"
+    for option in ("task.data", "checkpoint.save_dir", "common.user_dir"):
+        assert f"{option}=???" in settings(name), "given by override"
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_base_is_of_a_config_and_has_no_machine_path(name):
+    text = (FOLDER / "base" / f"{name}.yaml").read_text()
+    assert text.startswith("# @package _global_\n# ")
+    assert not re.search(r"(^|[\s='\"])(/|~)\w", text, flags=re.MULTILINE)
+    others = [path for path in FOLDER.rglob("*.yaml") if path.stem != name]
+    assert any(re.search(rf"^defaults: .*\b{name}[],]", p.read_text(), re.M) for p in others)
+    with pytest.raises(UserError, match=f"no config base/{name}"):
+        load_config(f"base/{name}")
+
+
+def test_a_base_wins_over_the_config_so_that_an_option_in_both_is_an_error(tmp_path):
+    folder = in_copy(tmp_path, "demo_admin", lambda text: text + "  dropout: 0.3\n")
+    assert composed("demo_admin", folder).model.dropout == 0.0
+    with pytest.raises(UserError, match="an option that a base of it says too"):
+        merged(folder / "demo_admin.yaml")
+
+
+def test_were_it_the_other_way_round_fairseqs_defaults_would_win(tmp_path):
+    """Why every config has `_self_` first."""
+    folder = in_copy(
+        tmp_path, "demo_admin", lambda text: text.replace("_self_, base/demo", "base/demo, _self_")
+    )
+    assert merged(folder / "demo_admin.yaml").optimization.max_update == 1000
+    assert composed("demo_admin", folder).optimization.max_update == 0
+
+
+def test_a_training_is_of_all_files_of_its_config(tmp_path, monkeypatch):
+    (tmp_path / "manifest.json").write_text("{}")
+
+    def inputs(folder):
+        monkeypatch.setattr(training, "CONFIGS", folder)
+        return Training("demo_admin", tmp_path, tmp_path).inputs()
+
+    changes = {
+        "nothing": lambda text: text,
+        "comment": lambda text: text.replace("  # updates", ""),
+        "option": lambda text: text.replace("log_interval: 20", "log_interval: 21"),
+    }
+    found = {k: inputs(in_copy(tmp_path / k, "base/demo", change)) for k, change in changes.items()}
+    assert found["nothing"] == found["comment"] == inputs(FOLDER) != found["option"]
 
 
 @pytest.mark.parametrize("left,right,only_left,only_right", COMPARISONS)
 def test_conditions_of_a_comparison_differ_in_what_is_compared(left, right, only_left, only_right):
-    diff = list(unified_diff(settings(left), settings(right), lineterm="", n=0))[2:]
-    assert [line[1:] for line in diff if line.startswith("-")] == only_left
-    assert [line[1:] for line in diff if line.startswith("+")] == only_right
+    assert settings(left) - settings(right) == set(only_left)
+    assert settings(right) - settings(left) == set(only_right)
 
 
 def test_every_config_stands_in_a_comparison():

@@ -17,6 +17,7 @@ import tarfile
 import threading
 import time
 import traceback
+from argparse import Namespace
 from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +27,8 @@ import pytest
 from fairseq.data import Dictionary, data_utils
 from omegaconf import OmegaConf
 
+import corpora.prepare
+from bench.preparation import bench_preparation
 from corpora import fetch, parallel, preparation, subwords, text
 from corpora.corpus import DATA, load_corpus
 from corpora.preparation import STEPS, Preparation
@@ -34,6 +37,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 FORK = multiprocessing.get_context("fork")  # a fresh process takes seconds to import fairseq
 HANGS = 100  # seconds; a run takes one to three
+INPUTS = ("downloads", "extracted", "generated")
 TALK = 100  # lines
 EVERY = 23  # of iwslt14_de_en
 TESTS = ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012")
@@ -110,11 +114,12 @@ def child(log, arguments, data, before):
     os.dup2(file, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     sys.argv = ["prepare.py", *map(str, arguments)]
-    prepare.load_corpus = functools.partial(load_corpus, data=data)
+    corpora.prepare.load_corpus = functools.partial(load_corpus, data=data)
+    corpora.prepare.DATA = data
     code = 0
     try:
         before()
-        prepare.main()
+        corpora.prepare.main()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
         print(error.code)
@@ -182,7 +187,12 @@ def refused(result, out, *words):
     assert result.code == 1 and len(result.lines) == 1, result.output
     for word in words:
         assert word in result.output
-    left = {p.name for p in out.glob("*")} - {"downloads", "extracted", "preparation.lock"}
+    left = {p.name for p in out.glob("*")} - {
+        "downloads",
+        "extracted",
+        "generated",
+        "preparation.lock",
+    }
     assert not {"manifest.json", "bin"} & left and not any("partial" in name for name in left), left
     return left
 
@@ -384,7 +394,7 @@ def test_disk_full_in_each_step(site):
                 return call
 
             Preparation.step = limited(Preparation.step)
-            prepare.write_manifest = limited(prepare.write_manifest)
+            corpora.prepare.write_manifest = limited(corpora.prepare.write_manifest)
             preparation.extract = limited(preparation.extract)
             preparation.fetch = limited(preparation.fetch)
 
@@ -604,6 +614,74 @@ def test_mistakes_with_own_text(own, prepare):
     assert "--sample and --train" in last("--sample")
     assert "goes by --train" in prepare("own", "--output", own.out).lines[-1]
     assert "no corpus none" in prepare("none", "--output", own.out).lines[-1]
+
+
+GENERATOR = """
+import sys
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+folder.mkdir(exist_ok=True)
+for start, split in ((0, "train"), (500, "valid"), (600, "test")):
+    for lang, word in (("de", "Satz"), ("en", "Line")):
+        rows = (f"{word} {i * i}, don't; {i}.\\n" for i in range(start, start + 30 + start // 9))
+        (folder / f"{split}.{lang}").write_text("".join(rows))
+"""
+
+
+def test_generated_text(prepare, tmp_path):
+    folder, out = tmp_path / "data" / "made", tmp_path / "out"
+    folder.mkdir(parents=True)
+    described = {s: [{"files": [f"{s}.de", f"{s}.en"]}] for s in ("train", "valid", "test")}
+    described.update(languages=["de", "en"], generator="make.py", moses=False, subwords=60)
+    OmegaConf.save({**described, "symbols": [".", ","]}, folder / "corpus.yaml")
+    script = folder / "make.py"
+
+    def run(*more):
+        return prepare("made", "--output", out, *more, data=tmp_path / "data")
+
+    assert refused(run(), out, "make.py") == set()
+    script.write_text("import sys; sys.exit('make.py: these are other libraries')")
+    assert refused(run(), out, "make.py: these are other libraries") == set()
+    script.write_text("import os; os.kill(os.getpid(), 9)")
+    refused(run(), out, "failed with -9")
+    script.write_text(GENERATOR)
+    ok(run())
+    before = snapshot(out)
+    for split, last in (("tok/train", 29), ("raw/valid", 584), ("raw/test", 695)):  # as it was
+        assert read(out / f"{split}.en")[-1] == f"Line {last * last}, don't; {last}."
+    assert read(out / "bpe" / "valid.de")[0].endswith(" .")
+    assert json.loads(before["manifest"])["bpe"]["pairs"] == {"train": 30, "valid": 85, "test": 96}
+    assert str(tmp_path) not in before["manifest"].decode()
+    ok(run())
+    assert snapshot(out) == before
+    refused(run("--sample"), tmp_path / "none", "made is generated")
+    script.write_text(GENERATOR.replace("don't", "do not"))
+    ok(run())
+    assert read(out / "tok" / "train.de")[3] == "Satz 9, do not; 3."
+
+
+def test_no_package_to_generate_by_is_one_line(prepare, tmp_path):
+    def before():
+        corpora.prepare.find_spec = lambda name: None if name == "num2words" else name
+
+    for command in (["phrases"], ["iwslt14_de_en", "--sample"]):
+        result = prepare(*command, "--output", tmp_path / "out", before=before)
+        refused(result, tmp_path / "out", "no num2words here", "fairseq_admin[demo]")
+    assert not (tmp_path / "out").exists()
+
+
+def test_speed_is_told_as_in_the_record(own):
+    """Of scripts/bench.py --prepare; "1 process", "2 processes" are of the machine."""
+    text = [own.out.parent / name for name in ("train.de", "train.en")]
+    made = bench_preparation(Namespace(prepare=text, corpus="wmt14_en_fr", subwords=120))
+    committed = json.loads((DATA.parent / "results" / "bench" / "prepare_cpu.json").read_text())
+    assert made.keys() == committed.keys() and "400 pairs of train.de" in made["what"]
+    for step, like in zip(made["steps"], committed["steps"]):
+        assert step.keys() == like.keys() and step["step"] == like["step"]
+        numbers = [n for n in step.values() if not isinstance(n, (str, dict))]
+        assert numbers and all(n > 0 for n in numbers)
+        assert all("1 process" in n for n in step.values() if isinstance(n, dict))
 
 
 def test_command_line_and_sample(lab, tmp_path):

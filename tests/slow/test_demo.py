@@ -56,7 +56,7 @@ def test_unfolded_folded_and_exported_translate_the_same(records, tmp_path):
     assert len(unfolded) == 1000 and folded == unfolded
     data = DEMO / "data"
     model = [str(folder / "folded.pt"), str(data / "bin"), str(tmp_path / "float32")]
-    export_model(*model, sentencepiece=[str(data / "spm.model")])
+    export_model(*model, sentencepiece=[str(data / "spm" / "spm.model")])
     exact, quantized = (
         translated(folder_, data / "raw" / "test.de") for folder_ in (model[2], folder / "serve")
     )

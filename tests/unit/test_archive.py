@@ -14,8 +14,8 @@ import zipfile
 import pytest
 
 from corpora.archive import extract
-from corpora.writing import locked
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import locked
 
 GERMAN, ENGLISH = (bytes(random.Random(i).choices(range(256), k=200_000)) for i in (1, 2))
 FILES = {"de-en/train.de": GERMAN, "de-en/train.en": ENGLISH, "de-en/README": b"read me\n"}

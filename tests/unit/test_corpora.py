@@ -232,7 +232,13 @@ def test_mistakes_in_corpus_yaml(tmp_path, mistake):
 
 def test_digest_is_of_the_treatment():
     corpus = load_corpus("iwslt14_de_en")
-    for other in ({"lowercase": False}, {"clean": None}, {"valid_every": 3}, {"tokenized": True}):
+    for other in (
+        {"lowercase": False},
+        {"clean": None},
+        {"valid_every": 3},
+        {"moses": False},
+        {"tokenized": True},
+    ):
         assert replace(corpus, **other).digest() != corpus.digest()
     for other in ({"lines": {}}, {"subwords": 3}, {"train": (Text(("a", "b")),)}, {"tolerance": 1}):
         assert replace(corpus, **other).digest() == corpus.digest()
@@ -256,6 +262,17 @@ def test_raw_text_of_tokens_is_detokenized():
     batch = Treatment(corpus, training=False, raw=True)([pair])
     assert batch.raw == [('er sagte: "ja."', "it's fine, he said.")]
     assert batch.tokens == [tuple(line.decode() for _, line in pair)]
+
+
+def test_text_without_moses_stays_as_it_is():
+    corpus = load_corpus("phrases")
+    pair = ((1, "Um 11:15  Uhr; „so“ & e-mail.".encode()), (2, b"At 11:15\tAM, don't."))
+    for training in (True, False):
+        batch = Treatment(corpus, training, raw=True, test=not training)([pair])
+        assert batch.tokens == [("Um 11:15 Uhr; „so“ & e-mail.", "At 11:15 AM, don't.")]
+        assert batch.raw == batch.tokens
+    batch = Treatment(replace(corpus, normalize=True), training=True, raw=False)([pair])
+    assert batch.tokens[0][0] == 'Um 11:15 Uhr; "so" & e-mail.'
 
 
 def test_steps_start_from_nothing(tmp_path):
@@ -289,7 +306,7 @@ def model(tmp_path_factory):
         rows = [" ".join(row) for row in words] + ["漢字"]
         (folder / f"train.{lang}").write_text("".join(f"{row}\n" for row in rows))
     paths = [folder / "train.de", folder / "train.en"]
-    subwords.train(paths, 5001, 50, 0.9999, folder / subwords.MODEL)
+    subwords.train(paths, 5001, folder / subwords.MODEL, 50, 0.9999)
     return folder / subwords.MODEL
 
 
@@ -303,6 +320,18 @@ def test_dictionary_is_the_pieces(model, tmp_path):
     assert words.index("漢字") == words.unk() != words.index("▁haus")
     words.save(str(tmp_path / "dict.txt"))
     assert Dictionary.load(str(tmp_path / "dict.txt")).symbols == words.symbols
+
+
+def test_symbols_are_in_no_other_subword(tmp_path):
+    paths = [tmp_path / "train.de", tmp_path / "train.en"]
+    for path in paths:
+        path.write_text("17. baum, haus 17:30\n" * 100)
+    for symbols in ((), (".", ":", ",")):
+        subwords.train(paths, 100, tmp_path / subwords.MODEL, 36, 1.0, symbols)
+        pieces = subwords.dictionary(tmp_path / subwords.MODEL).symbols
+        odd = [piece for piece in pieces if len(piece) > 1 and {*".:,"} & {*piece}]
+        assert bool(odd) == (not symbols), odd
+        assert {*".:,"} <= {*pieces}
 
 
 def test_longest_line_and_its_index(model):
@@ -338,7 +367,7 @@ def test_segments_of_other_ids_are_not_aligned(tmp_path):
         list(read_pairs(tmp_path / "a.sgm", tmp_path / "b.sgm", "segments"))
 
 
-@pytest.mark.parametrize("name", ["iwslt14_de_en", "wmt14_en_fr", "own"])
+@pytest.mark.parametrize("name", ["iwslt14_de_en", "wmt14_en_fr", "phrases", "own"])
 def test_a_manifest_gives_the_treatment_back(name):
     corpus = load_corpus(name)
     entries = json.loads(json.dumps(asdict(corpus)))

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from corpora.corpus import load_corpus
+
 pytest.importorskip("babel")
 pytest.importorskip("num2words")
 
@@ -70,6 +72,13 @@ def test_sizes_and_alignment(corpus: Corpus) -> None:
     for de, en in (pair for pairs in corpus.values() for pair in pairs):
         assert de.strip() == de and en.strip() == en and de and en
         assert de[-1] == en[-1] and de[-1] in ".?"
+
+
+def test_corpus_yaml_takes_all_of_it(out_dir: Path) -> None:
+    described = load_corpus("phrases")
+    files = [name for texts in described.sides().values() for t in texts for name in t.files]
+    assert sorted(files) == sorted(path.name for path in out_dir.iterdir())
+    assert described.lines == SIZES and (FOLDER / described.generator).is_file()
 
 
 def test_no_sentence_occurs_twice(corpus: Corpus) -> None:

@@ -178,16 +178,6 @@ def flat(found):
     return [found] if isinstance(found, float) else []
 
 
-def test_a_shut_fast_path_is_opened_again():
-    """fairseq 0.12.2's fused encoder layer runs in evaluation mode and calls no hook."""
-    model = build("transformer")
-    model.encoder.layers[0].can_use_fastpath = True
-    model.encoder.layers[1].can_use_fastpath = False
-    with at_rest(model):
-        assert not any(layer.can_use_fastpath for layer in model.encoder.layers)
-    assert [layer.can_use_fastpath for layer in model.encoder.layers] == [True, False]
-
-
 def test_models_of_other_parts():
     with pytest.raises(UserError, match="Linear has no encoder layers"):
         named_sublayers(nn.Linear(1, 1))
