@@ -1,11 +1,12 @@
 """The figures of what was measured in models; each takes its analysis' result."""
 
+import textwrap
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 
 from fairseq_admin.analysis.output_change import KINDS, against_depth
-from fairseq_admin.analysis.plotting import THEORY, WIDEST, Axes, panels, plt, save, styles
+from fairseq_admin.analysis.plotting import THEORY, WIDTH, Axes, panels, plt, save, styles
 from fairseq_admin.analysis.sublayers import PARTS
 from fairseq_admin.omega_file import STACKS
 
@@ -13,6 +14,7 @@ Model = Dict[str, Any]
 KIND_LINES = dict(zip(PARTS, ("-", "--", ":")))
 PREFIXES = {"self_attn": "self ", "encoder_attn": "cross ", "ffn": ""}  # of parameters' names
 LOW = 2.6  # inches of a row where there are several
+TITLES = 75  # characters beside each other in a row of titles
 
 
 def by_label(models: Sequence[Model]) -> Dict[str, List[Model]]:
@@ -66,7 +68,7 @@ def plot_output_change(result: Dict[str, Any], path: str) -> None:
 def plot_dependency(result: Dict[str, Any], path: str) -> None:
     """Heat maps of beta_ij, a column a model, and beta_ii^2 against i."""
     groups = by_label(result["models"])
-    figure = plt.figure(figsize=(WIDEST, 8), layout="constrained")
+    figure = plt.figure(figsize=(WIDTH, 7.5), layout="constrained")
     maps, diagonals = figure.subfigures(2, 1, height_ratios=(1.6, 1))
     axes = maps.subplots(len(STACKS), len(groups), squeeze=False)
     for column, (label, models) in enumerate(groups.items()):
@@ -77,7 +79,7 @@ def plot_dependency(result: Dict[str, Any], path: str) -> None:
                 square[i, : i + 2] = np.mean([row["beta"] for row in of_seeds], axis=0)
             extent = (-0.5, len(square) + 0.5, len(square) + 0.5, 0.5)
             image = panel.imshow(square, vmin=0, vmax=1, aspect="auto", extent=extent)
-        axes[0, column].set_title(label.replace(" at ", "\nat "), fontsize=9)
+        axes[0, column].set_title(broken(label, TITLES // len(groups)), fontsize=8)
     for panel, stack in zip(axes[:, 0], STACKS):
         panel.set_ylabel(f"{stack}, sublayer i")
     maps.supxlabel("branch j (0: the stack's input)", fontsize=10)
@@ -85,6 +87,12 @@ def plot_dependency(result: Dict[str, Any], path: str) -> None:
     for panel, stack in zip(diagonals.subplots(1, 2), STACKS):
         plot_diagonal(panel, stack, groups)
     save(figure, path)
+
+
+def broken(label: str, width: int) -> str:
+    """*label* in lines of at most *width* characters, broken where its parts meet if it can be."""
+    parts = label.replace(" at ", "\nat ").replace("/", "/\n").split("\n")
+    return "\n".join(line for part in parts for line in textwrap.wrap(part, max(1, width)))
 
 
 def plot_diagonal(panel: Axes, stack: str, groups: Dict[str, List[Model]]) -> None:
@@ -123,9 +131,9 @@ def plot_gradients(result: Dict[str, Any], path: str) -> None:
                 outputs.plot(np.add(x, 1), norms[x], line, linewidth=1, **style)
             means = mean_by_parameter(models, stack)
             kinds.plot(list(means), list(means.values()), ".", **style)
-        weights.set(title=stack, xlabel="sublayer", yscale="log", ylabel="|dL/dW| of its matrices")
+        weights.set(title=stack, xlabel="sublayer", yscale="log", ylabel="|dL/dW|, matrices")
         outputs.set(xlabel="- self, -- cross, ·· FFN", yscale="log")
-        outputs.set_ylabel("|dL/dx| of its output")
+        outputs.set_ylabel("|dL/dx|, output")
         kinds.set(yscale="log", ylabel="|dL/dW|, mean")
         kinds.tick_params(axis="x", labelrotation=90, labelsize=7)
         if several:
@@ -198,10 +206,9 @@ def plot_norms(result: Dict[str, Any], path: str) -> None:
             panel.plot(range(1, len(norms) + 1), norms, marker=".", linewidth=1, **style)
         x = np.arange(1, longest + 1)
         panel.plot(x, np.full(len(x), 1.5), label="3/2: Post-LN", **THEORY)
-        panel.plot(
-            x, 1 + 0.5 * x, label="1 + l/2 and\n1 + 3l/2: Pre-LN", **{**THEORY, "linestyle": "--"}
-        )
-        panel.plot(x, 1 + 1.5 * x, **{**THEORY, "linestyle": "--"})
+        bounds = {**THEORY, "linestyle": "--"}
+        panel.plot(x, 1 + 0.5 * x, label="1 + l/2 and 1 + 3l/2: Pre-LN", **bounds)
+        panel.plot(x, 1 + 1.5 * x, **bounds)
         panel.set(xlabel="layer l", ylabel="E|x|² / d before the norm", title=stack, yscale="log")
     save(figure, path)
 

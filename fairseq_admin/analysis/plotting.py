@@ -17,7 +17,8 @@ COLOURS = {"admin": "#0072B2", "post-ln": "#D55E00", "pre-ln": "#009E73"}
 OTHER = ("#CC79A7", "#E69F00", "#56B4E9", "#000000")  # methods without a colour of their own
 THEORY = {"color": "#666666", "linestyle": ":", "linewidth": 1}
 WIDTH = 8  # inches of a figure
-WIDEST = 10  # inches: 1200 pixels
+LINE = 95  # characters of a legend's line in that width, with the strokes before its labels
+STROKE = 8  # characters that such a stroke takes
 HEIGHT = 4.5  # inches of a row of panels
 DPI = 120  # 960 pixels wide
 FEW = 20  # points of a line below which each is marked
@@ -45,13 +46,16 @@ def styles(lines: Sequence[Tuple[str, str]]) -> List[Dict[str, object]]:
 
 
 def save(figure: Figure, path: str) -> None:
-    """Write *figure* as PNG with one legend of all its axes, beside them."""
+    """Write *figure* as PNG with one legend of all its axes, below them."""
     entries = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels()):
             entries.setdefault(label, handle)
     if entries:
-        figure.legend(entries.values(), entries.keys(), loc="outside right center", frameon=False)
+        fit = LINE // (STROKE + max(map(len, entries)))
+        columns = min(len(entries), max(1, fit))
+        place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
+        figure.legend(entries.values(), entries.keys(), **place)
     figure.savefig(path, dpi=DPI, format="png")
     plt.close(figure)
 

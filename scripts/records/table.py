@@ -54,6 +54,21 @@ def cpu_days(record: Record) -> str:
     return "at least " * record["at_least"] + f"{days:,.0f}"
 
 
+def span(numbers: List[float]) -> str:
+    return f"{min(numbers):.2f} to {max(numbers):.2f}"
+
+
+def sublayers(record: Record, key: str) -> List[List[float]]:
+    """A value of the sublayers of the encoder and of the decoder, as the profile has them."""
+    stacks = record["profile"]["stacks"]
+    return [[row[key] for row in stacks[stack]["sublayers"]] for stack in ("encoder", "decoder")]
+
+
+def omegas(record: Record) -> str:
+    """The second and the last omega of each stack; the first is 1."""
+    return "; ".join(f"{omega[1]:.2f} to {omega[-1]:.2f}" for omega in sublayers(record, "omega"))
+
+
 # name: header, value, format of a number
 COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "run": ("run", link, ""),
@@ -70,6 +85,8 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "ter": ("TER", score("ter"), ".2f"),
     "tokenized": ("tokenized BLEU", score("tokenized_bleu"), ".2f"),
     "compound": ("compound-split BLEU", score("compound_split_bleu"), ".2f"),
+    "omegas": ("second to last omega, encoder; decoder", omegas, ""),
+    "branches": ("branch variances", lambda r: span(sum(sublayers(r, "branch_var"), [])), ""),
     # of scripts/bench.py: training
     "size": ("layers, width", lambda r: f"{r['layers']}-{r['layers']}, {r['width']}", ""),
     "admin": ("tokens/s, Admin", lambda r: r["admin_tokens_per_s"], "d"),

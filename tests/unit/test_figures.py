@@ -1,8 +1,11 @@
 """What the figures draw: a line a label, the mean of its seeds, each model at its own depth."""
 
+import io
+from itertools import combinations
+
 import pytest
 
-from fairseq_admin.analysis import figures
+from fairseq_admin.analysis import figures, plotting
 
 
 @pytest.fixture
@@ -62,14 +65,29 @@ def test_gradients_of_models_of_other_depths(drawn):
     assert len([x for x in last.get_lines() if x.get_label() == "1/sqrt(L)"]) == 1  # none of b
 
 
-def test_heat_maps_are_means_over_seeds(drawn):
-    def stacks(*betas):
-        rows = {"rows": [{"beta": list(beta), "kind": "ffn"} for beta in betas]}
-        return {"encoder": rows, "decoder": rows}
+def beta_rows(*betas):
+    rows = {"rows": [{"beta": list(beta), "kind": "ffn"} for beta in betas]}
+    return {"encoder": rows, "decoder": rows}
 
-    models = [model("a", stacks((0.2, 0.4))), model("a", stacks((0.4, 0.8)), seed=2)]
+
+def test_heat_maps_are_means_over_seeds(drawn):
+    models = [model("a", beta_rows((0.2, 0.4))), model("a", beta_rows((0.4, 0.8)), seed=2)]
     (image,) = drawn(figures.plot_dependency, models)[0].get_images()
     assert image.get_array().data.tolist() == [pytest.approx([0.3, 0.6])]
+
+
+@pytest.mark.parametrize("label", ["runs/demo_post_ln/checkpoint_{}", "x" * 25 + "_{}"])
+def test_long_labels_fit(monkeypatch, label):
+    """The titles of five columns beside each other; a legend that leaves the page to the data."""
+    kept = []
+    monkeypatch.setattr(plotting.plt, "close", kept.append)
+    models = [model(label.format(i), beta_rows((0.2, 0.4))) for i in range(5)]
+    figures.plot_dependency({"models": models}, io.BytesIO())
+    (figure,) = kept
+    titles = [axes.title.get_window_extent() for axes in figure.axes if axes.get_images()]
+    assert len(titles) == 10 and not any(a.overlaps(b) for a, b in combinations(titles[:5], 2))
+    legend, page = figure.legends[0].get_window_extent(), figure.bbox
+    assert legend.height < page.height / 5 and legend.x0 >= 0 and legend.x1 <= page.width
 
 
 def test_output_change_over_depths(drawn):
