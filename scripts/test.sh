@@ -43,4 +43,5 @@ if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; the
 fi
 
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$bin/python" -m pytest "$@"
+# a process a core, at most four: each has its own server of commands and its own fixtures
+exec "$bin/python" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
