@@ -13,6 +13,7 @@ from fairseq_admin.analysis.sublayers import named_sublayers
 from fairseq_admin.arguments import training_config
 from fairseq_admin.checkpoints.checkpoint import finite, model_options, read_checkpoint
 from fairseq_admin.checkpoints.equivalence import build_model, types
+from fairseq_admin.checkpoints.facts import training_facts
 from fairseq_admin.checkpoints.random_text import dictionary
 from fairseq_admin.errors import UserError
 from fairseq_admin.layers import init_feed_forward_
@@ -70,14 +71,13 @@ def checkpoint(path: str) -> Built:
             f"({one_line(error)}); a model of your own needs --user-dir"
         ) from None
     task = (state.get("cfg") or {}).get("task") or options
-    history = state.get("optimizer_history") or [{}]
     return Built(
         model,
         types(weights),
         pad,
         task.get("source_lang"),
         task.get("target_lang"),
-        history[-1].get("num_updates"),
+        training_facts(state)[0]["updates"],
         (state.get("task_state") or {}).get("profile"),
     )
 

@@ -4,19 +4,19 @@ Liu et al. 2020, section 4: O(N) of N sublayers in Post-LN, O(log N) in Pre-LN a
 Admin, where it is the sum of beta_ii^2.
 """
 
-import argparse
 from argparse import Namespace
 from collections import defaultdict
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fairseq_admin.analysis import subjects
 from fairseq_admin.analysis.gradients import weight_gradients
-from fairseq_admin.analysis.subjects import Batch, add_depths, subjects
-from fairseq_admin.analysis.subjects import add_arguments as add_model_arguments
+from fairseq_admin.analysis.subjects import Batch
 from fairseq_admin.analysis.sublayers import (
     Passage,
     at_rest,
@@ -32,11 +32,7 @@ NOISE = 0.01  # standard deviation of the perturbation, in that of the matrix
 STEP = 1e-4  # length of the gradient step, in the mean norm of the matrices
 KINDS = ("random", "gradient")
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the analysis."""
-    add_model_arguments(parser, SEEDS)
-    add_depths(parser, DEPTHS)
+add_arguments = partial(subjects.add_arguments, seeds=SEEDS, depths=DEPTHS)
 
 
 @contextmanager
@@ -149,7 +145,7 @@ def fits(models: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
 def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
     """The changes of every model, depth and seed, and how they grow with depth."""
     models = []
-    for subject, batch in subjects(options, rest):
+    for subject, batch in subjects.subjects(options, rest):
         changes = output_changes(subject.model, batch, subject.pad, subject.seed)
         models.append({**subject.about(), "stacks": changes})
     return {

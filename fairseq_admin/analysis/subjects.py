@@ -49,8 +49,11 @@ class Subject(Built):
         }
 
 
-def add_arguments(parser: argparse.ArgumentParser, seeds: int = 1) -> None:
-    """The options of an analysis that runs models."""
+def add_arguments(
+    parser: argparse.ArgumentParser, seeds: int = 1, depths: Optional[Tuple[int, ...]] = None
+) -> None:
+    """The options of an analysis that runs models, so many *seeds*; with *depths*, which may be
+    empty, of one that draws over depth."""
     parser.usage = (
         f"{parser.prog} MODEL [MODEL ...] [options] [options of fairseq-train that size "
         "architectures, for example --encoder-layers 18]"
@@ -80,12 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser, seeds: int = 1) -> None:
         "(default: each architecture's own)",
     )
     parser.add_argument("--user-dir", metavar="DIR", help="of a model of your own")
-
-
-def add_depths(parser: argparse.ArgumentParser, default: Tuple[int, ...] = ()) -> None:
-    """The option for a figure over depth."""
-    told = " ".join(map(str, default)) or "the architecture's own"
-    parser.set_defaults(default_depths=default)
+    parser.set_defaults(depths=None, default_depths=depths)
+    if depths is None:
+        return
+    told = " ".join(map(str, depths)) or "the architecture's own"
     parser.add_argument(
         "--depths",
         type=int,
@@ -97,7 +98,7 @@ def add_depths(parser: argparse.ArgumentParser, default: Tuple[int, ...] = ()) -
 
 def check_options(options: Namespace, rest: List[str]) -> None:
     """Raise UserError for what contradicts itself or would have no effect."""
-    depths = getattr(options, "depths", None)
+    depths = options.depths
     if options.user_dir and not os.path.isdir(options.user_dir):
         raise UserError(f"no such folder: {options.user_dir} (--user-dir)")
     if options.seeds < 1:
@@ -131,7 +132,7 @@ def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Bat
     memory unless the caller keeps it.
 
     Args:
-        options: of :func:`add_arguments` and, where it has them, :func:`add_depths`.
+        options: of :func:`add_arguments`.
         rest: the options of `fairseq-train` for architectures.
 
     Raises:
@@ -147,9 +148,9 @@ def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Bat
             check_architecture(name)
     files = [name for name in options.models if os.path.isfile(name)]
     labels = dict(zip(files, (label.replace(".pt", "") for label in shortest(files))))
-    depths: Any = getattr(options, "depths", None)
+    depths = options.depths
     if not depths and not any(given(rest, option) for option in LAYERS):
-        depths = getattr(options, "default_depths", None)
+        depths = options.default_depths
     for name in options.models:
         if name in labels:
             built = checkpoint(name)

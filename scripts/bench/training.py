@@ -38,6 +38,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
 
 import fairseq_admin
+from fairseq_admin.checkpoints.random_text import dictionary
 from fairseq_admin.files import whole_file
 from fairseq_admin.profiling import named_junctions, profile_model
 
@@ -46,7 +47,7 @@ VOCABULARY = 4000  # types
 LENGTHS = (10, 41)  # tokens a sentence, uniform
 
 
-def make_batch(dictionary: Dictionary, tokens: int, seed: int = 1) -> dict:
+def make_batch(words: Dictionary, tokens: int, seed: int = 1) -> dict:
     """A batch of random sentences whose padded size is about *tokens* on each side."""
     rng = np.random.default_rng(seed)
     count = max(1, tokens // (LENGTHS[1] - 1))
@@ -56,18 +57,15 @@ def make_batch(dictionary: Dictionary, tokens: int, seed: int = 1) -> dict:
         sides.append([torch.from_numpy(rng.integers(4, VOCABULARY, n)) for n in lengths])
     source, target = sides
     sizes = [np.array([len(s) for s in side]) for side in sides]
-    dataset = LanguagePairDataset(source, sizes[0], dictionary, target, sizes[1], dictionary)
+    dataset = LanguagePairDataset(source, sizes[0], words, target, sizes[1], words)
     return dataset.collater([dataset[i] for i in range(count)])
 
 
 def make_trainer(method: str, layers: int, width: int, options_: argparse.Namespace) -> Trainer:
     """A fairseq Trainer for *method*; Admin's omegas get values that need the multiplication."""
     with tempfile.TemporaryDirectory() as folder:
-        dictionary = Dictionary()
-        for i in range(VOCABULARY - dictionary.nspecial):
-            dictionary.add_symbol(f"w{i}")
         for lang in ("de", "en"):
-            dictionary.save(f"{folder}/dict.{lang}.txt")
+            dictionary(VOCABULARY).save(f"{folder}/dict.{lang}.txt")
         arguments = f"""{folder} --user-dir {fairseq_admin.__path__[0]} --arch {MODELS[method]}
             --task translation -s de -t en --criterion label_smoothed_cross_entropy
             --label-smoothing 0.1 --optimizer adam --adam-betas (0.9,0.98) --lr 1e-4

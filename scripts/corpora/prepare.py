@@ -31,8 +31,6 @@ from corpora.steps import run_command
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def own_text(options: argparse.Namespace) -> Tuple[Dict[str, Tuple[Text, ...]], Tuple[str, str]]:
     """The texts given by --train, --valid and --test, and their languages."""
@@ -120,7 +118,7 @@ def main() -> None:
     if options.sample and corpus.generator:
         raise UserError(f"{corpus.name} is generated as it is: prepare it without --sample")
     name = f"{corpus.name}{'-sample' * options.sample}"
-    out = (options.output or ROOT / "runs" / "data" / name).resolve()
+    out = (options.output or DATA.parent / "runs" / "data" / name).resolve()
     if options.train:
         texts, languages = own_text(options)
         corpus = replace(corpus.with_texts(texts, languages), tokenized=options.tokenized)

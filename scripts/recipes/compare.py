@@ -20,11 +20,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Dict, List
 
+from corpora.steps import BIN
 from fairseq_admin.omega_file import Profile
 from fairseq_admin.scoring.outputs import read_lines
 from fairseq_admin.scoring.score import hypotheses
 from recipes.processes import Job, run_together, share_of_cores
-from recipes.training import BIN, ROOT, Training
+from recipes.training import ROOT, Training
 
 
 def train(conditions: List[Training]) -> None:

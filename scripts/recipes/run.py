@@ -18,15 +18,17 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 from omegaconf import OmegaConf
 
+from corpora.steps import BIN
 from fairseq_admin.errors import UserError
 from recipes.launch import Hardware, Launch
 from recipes.recipes import averaged, load_recipes, parsed, smoke_overrides, smoke_shards
-from recipes.training import BIN, ROOT, Training
+from recipes.training import ROOT, Training
 
 STEPS = ("prepare", "back-translate", "train", "average", "decode", "score", "fold")
 EVALUATION = {  # steps of scripts/evaluate.sh, and what each needs in RUN_DIR/eval
@@ -195,14 +197,8 @@ def main() -> None:
         raise UserError(f"--from {options.first} comes after --to {options.last}")
     if options.smoke:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # so little work gains nothing by more
-    options.hardware = Hardware(
-        options.gpus,
-        options.nodes,
-        options.cpu or options.smoke,
-        options.max_tokens,
-        options.rendezvous,
-        options.slurm,
-    )
+    options.cpu |= options.smoke
+    options.hardware = Hardware(**{f.name: getattr(options, f.name) for f in fields(Hardware)})
     for name in names:
         check(name, options.overrides)
     runs = [

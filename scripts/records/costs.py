@@ -14,15 +14,16 @@ import json
 import logging
 import math
 import sys
-from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 from omegaconf import OmegaConf
 
+from fairseq_admin.files import whole_file
+from recipes.code import ROOT
+from recipes.recipes import load_recipes
 from recipes.training import load_config
 from records.counting import Count, build, count
 
-ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "results" / "costs.json"
 SPECIAL, MULTIPLE = 4, 8  # types that fairseq adds to a dictionary; its size is a multiple of this
 ASSUMED = {
@@ -140,8 +141,6 @@ def measured(record: Dict[str, Any]) -> Tuple[Dict[str, Any], List[Dict[str, Any
 
 def costs() -> Dict[str, Any]:
     """All of results/costs.json."""
-    from recipes.recipes import load_recipes
-
     recipes = {name: Costs(name, facts) for name, facts in load_recipes().items()}
     paths = sorted(FILE.parent.glob("bench/[cg]pu*.json"))
     bench = [measured(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
@@ -166,8 +165,6 @@ def main() -> None:
     logging.disable(logging.WARNING)
     text = json.dumps(costs(), indent=1) + "\n"
     if not options.check:
-        from fairseq_admin.files import whole_file  # imports torch
-
         with whole_file(str(FILE)) as f:
             f.write(text)
     elif not FILE.exists() or FILE.read_text(encoding="utf-8") != text:
