@@ -62,15 +62,10 @@ class BackTranslation:
             with ExitStack() as stack:
                 stack.callback(lines.close)
                 show = stack.enter_context(progress(f"mono: {path.name}"))
-                arguments = (self.corpus, True, False)
-                processes = self.options.processes
-                tokens = in_order(
-                    text.treat_target, batches(lines), processes, text.prepare, arguments
-                )
+                treat, processes = text.TargetTreatment, self.options.processes
+                tokens = in_order(treat, batches(lines), processes, (self.corpus,))
                 single = (([(line,) for line in batch]) for batch in tokens if batch)
-                encode, prepare = subwords.encode, subwords.prepare
-                arguments = (str(self.model), CLEAN)
-                for batch, _ in in_order(encode, single, 1, prepare, arguments):
+                for batch, _ in in_order(subwords.Encoder, single, 1, (self.model, CLEAN)):
                     yield from (line for (line,) in filter(None, batch))
                     show(lines.done())
 
@@ -148,14 +143,12 @@ class BackTranslation:
             with Splits(folder, (self.source, self.target)) as kept:
                 for name in sums:
                     seen = set()  # of this shard: the memory stays that of one
-                    with ExitStack() as stack:
-                        paths = [translations / name, self.out / "mono" / name]
-                        for pair in read_lines(stack, paths):
-                            if plausible(*pair) and pair not in seen:
-                                seen.add(pair)
-                                kept.write("train", pair)
-                            else:
-                                left_out += 1
+                    for pair in read_lines([translations / name, self.out / "mono" / name]):
+                        if plausible(*pair) and pair not in seen:
+                            seen.add(pair)
+                            kept.write("train", pair)
+                        else:
+                            left_out += 1
             if not kept.pairs:
                 raise UserError("no back-translation could be used: is the reverse model trained?")
             return {"pairs": kept.pairs["train"], "left_out": left_out}

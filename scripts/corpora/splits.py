@@ -31,10 +31,12 @@ class Splits:
         self.stack.close()
 
 
-def read_lines(stack: ExitStack, paths: Sequence[Path]) -> Iterator[Tuple[str, ...]]:
-    """Line by line of aligned files, closed with *stack*."""
-    files = [stack.enter_context(open(p, encoding="utf-8", newline="\n")) for p in paths]  # noqa: SIM115
-    return (tuple(line.rstrip("\n") for line in lines) for lines in zip(*files))
+def read_lines(paths: Sequence[Path]) -> Iterator[Tuple[str, ...]]:
+    """Line by line of aligned files."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(open(p, encoding="utf-8", newline="\n")) for p in paths]
+        for lines in zip(*files):
+            yield tuple(line.rstrip("\n") for line in lines)
 
 
 def write_text(path: Path) -> IO[str]:
