@@ -132,14 +132,7 @@ def shown(value: Any) -> str:
 
 def profile_rows(profile: Profile) -> List[Tuple[str, List[str]]]:
     """Sublayer, its branch variance and omega; before each stack the variance of its input."""
-    rows = []
-    for name, stack in profile.stacks.items():
-        if stack.input_var is not None:
-            rows.append((f"{name} input", [f"{stack.input_var:.4f}", ""]))
-        for s in stack.sublayers:
-            var = "" if s.branch_var is None else f"{s.branch_var:.4f}"
-            rows.append((s.name, [var, f"{s.omega:.4f}"]))
-    return rows
+    return [(name, numbers) for name, *numbers in profile.rows()]
 
 
 def score_rows(runs: List[Run]) -> List[Tuple[str, List[str]]]:

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Speed of transformer_admin against fairseq's own Post-LN transformer.
 
 Both models train on the same batch of random tokens in one process, in turn (A B, B A, ...), each
@@ -140,7 +139,7 @@ def bench(layers: int, width: int, options_: argparse.Namespace) -> dict:
 def peak_memory(method: str, layers: int, width: int, options_: argparse.Namespace) -> int:
     """Peak memory of two training steps in a process of their own, in MB: of the GPU, or the
     resident set of the process."""
-    command = [sys.executable, __file__, "--peak-of", method, "--layers", str(layers)]
+    command = [sys.executable, sys.argv[0], "--peak-of", method, "--layers", str(layers)]
     command += ["--widths", str(width), "--tokens", str(options_.tokens)]
     command += ["--dtype", options_.dtype, "--dropout", str(options_.dropout)]
     command += ["--threads", str(torch.get_num_threads())]
@@ -220,7 +219,3 @@ def main() -> None:
             rows[-1]["linearity"] = round(per_layer[0] / per_layer[1], 3)
             print(json.dumps(rows[-1]), flush=True)
     write({**where, "rows": rows}, options_.output)
-
-
-if __name__ == "__main__":
-    main()

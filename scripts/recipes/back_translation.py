@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Add back-translations to a bitext: translate monolingual text of the target language by a model
 of the reverse direction, in shards, and put the pairs beside the bitext as its second training set.
 
@@ -84,7 +83,3 @@ def main() -> None:
         f"back_translate: {options.output}: {pairs['pairs']:,} pairs beside the bitext, "
         f"{pairs['left_out']:,} left out"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What a recipe costs: parameters, FLOPs, memory, hours, disk. docs/costs.md explains the numbers.
 
 Usage:   python scripts/costs.py [--check]    write results/costs.json, or compare it
@@ -169,7 +168,3 @@ def main() -> None:
             f.write(text)
     elif not FILE.exists() or FILE.read_text(encoding="utf-8") != text:
         sys.exit("costs: results/costs.json is out of date: run python scripts/costs.py")
-
-
-if __name__ == "__main__":
-    main()
