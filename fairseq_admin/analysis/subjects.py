@@ -3,6 +3,7 @@
 import argparse
 import os
 from argparse import Namespace
+from dataclasses import replace
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from fairseq.utils import import_user_module
@@ -10,43 +11,19 @@ from torch import nn
 
 from fairseq_admin.analysis.building import (
     SHORT,
-    Built,
+    Subject,
     architecture,
     check_architecture,
     checkpoint,
 )
 from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.analysis.sentences import Batch, batch_of
-from fairseq_admin.analysis.sublayers import named_sublayers
 from fairseq_admin.arguments import given
 from fairseq_admin.errors import UserError
-from fairseq_admin.methods import method_of
 from fairseq_admin.profiling import named_junctions, profile_model
 
 LAYERS = ("--encoder-layers", "--decoder-layers")
 WITHOUT_EFFECT = ("--seed", "--omega-file", "--profile-tokens", "--profile-seed")
-
-
-class Subject(Built):
-    """A model to look at."""
-
-    def __init__(self, label: str, seed: int, folder: Optional[str] = None, **built: Any) -> None:
-        super().__init__(**built)
-        self.label, self.seed = label, seed
-        self.folder = folder  # of the checkpoint
-
-    def about(self) -> Dict[str, Any]:
-        """What a figure tells of it."""
-        stacks = named_sublayers(self.model)
-        omegas = any(named_junctions(self.model).values())
-        layers = [len(getattr(self.model, stack).layers._modules) for stack in stacks]
-        return {
-            "label": self.label,
-            "method": method_of(omegas, [found[0].pre_ln for found in stacks.values()]),
-            "layers": "-".join(map(str, layers)),
-            "seed": self.seed,
-            "updates": self.updates,
-        }
 
 
 def add_arguments(
@@ -153,11 +130,10 @@ def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Bat
         depths = options.default_depths
     for name in options.models:
         if name in labels:
-            built = checkpoint(name)
-            folder = os.path.dirname(os.path.realpath(name))
+            built = checkpoint(name, labels[name])
             for seed in range(1, options.seeds + 1):
-                subject = Subject(labels[name], seed, **vars(built), folder=folder)
-                yield subject, batch_of(subject.label, built, options, seed)
+                subject = replace(built, seed=seed)
+                yield subject, batch_of(subject, options)
         else:
             yield from new_subjects(name, depths or [None], options, rest)
 
@@ -168,11 +144,11 @@ def new_subjects(
     """An architecture at each depth with each seed, Admin's profiled on the batch."""
     for depth in depths:
         for seed in range(1, options.seeds + 1):
-            built = architecture(name, depth, seed, options, rest)
-            batch = batch_of(name, built, options, seed)
-            if any(named_junctions(built.model).values()):
-                profile_model(built.model, batch["net_input"], built.pad, seed)
-            yield Subject(name, seed, **vars(built)), batch
+            subject = architecture(name, depth, seed, options, rest)
+            batch = batch_of(subject, options)
+            if any(named_junctions(subject.model).values()):
+                profile_model(subject.model, batch["net_input"], subject.pad, seed)
+            yield subject, batch
 
 
 def measure_models(
