@@ -8,14 +8,13 @@ from typing import Any, Dict, List
 import torch
 from torch import Tensor, nn
 
-from fairseq_admin.analysis import subjects
 from fairseq_admin.analysis.subjects import Batch, measure_models
 from fairseq_admin.analysis.sublayers import Passage, Sublayer, at_rest, attached
 from fairseq_admin.errors import UserError
 
 SUMMARY = "gradient norm per sublayer and kind of parameter, and of the last FFN against depth"
 
-add_arguments = partial(subjects.add_arguments, depths=())
+DEPTHS = ()  # layers of each stack: the architecture's own
 
 
 def mean_loss(model: nn.Module, batch: Batch, pad: int) -> Tensor:

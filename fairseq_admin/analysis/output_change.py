@@ -7,16 +7,14 @@ Admin, where it is the sum of beta_ii^2.
 from argparse import Namespace
 from collections import defaultdict
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fairseq_admin.analysis import subjects
 from fairseq_admin.analysis.gradients import weight_gradients
-from fairseq_admin.analysis.subjects import Batch
+from fairseq_admin.analysis.subjects import Batch, subjects
 from fairseq_admin.analysis.sublayers import (
     Passage,
     at_rest,
@@ -31,8 +29,6 @@ DEPTHS = (1, 2, 4, 8, 16, 32, 64, 100)  # layers: 2 to 200 sublayers of an encod
 NOISE = 0.01  # standard deviation of the perturbation, in that of the matrix
 STEP = 1e-4  # length of the gradient step, in the mean norm of the matrices
 KINDS = ("random", "gradient")
-
-add_arguments = partial(subjects.add_arguments, seeds=SEEDS, depths=DEPTHS)
 
 
 @contextmanager
@@ -145,7 +141,7 @@ def fits(models: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
 def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
     """The changes of every model, depth and seed, and how they grow with depth."""
     models = []
-    for subject, batch in subjects.subjects(options, rest):
+    for subject, batch in subjects(options, rest):
         changes = output_changes(subject.model, batch, subject.pad, subject.seed)
         models.append({**subject.about(), "stacks": changes})
     return {

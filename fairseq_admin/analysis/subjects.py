@@ -4,6 +4,7 @@ import argparse
 import os
 from argparse import Namespace
 from dataclasses import replace
+from types import ModuleType
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from fairseq.utils import import_user_module
@@ -26,11 +27,10 @@ LAYERS = ("--encoder-layers", "--decoder-layers")
 WITHOUT_EFFECT = ("--seed", "--omega-file", "--profile-tokens", "--profile-seed")
 
 
-def add_arguments(
-    parser: argparse.ArgumentParser, seeds: int = 1, depths: Optional[Tuple[int, ...]] = None
-) -> None:
-    """The options of an analysis that runs models, so many *seeds*; with *depths*, which may be
-    empty, of one that draws over depth."""
+def add_arguments(parser: argparse.ArgumentParser, analysis: ModuleType) -> None:
+    """The options of an *analysis* that runs models. Its SEEDS are so many if it says nothing; its
+    DEPTHS, which may be empty, are of one that draws over depth."""
+    depths = getattr(analysis, "DEPTHS", None)
     parser.usage = (
         f"{parser.prog} MODEL [MODEL ...] [options] [options of fairseq-train that size "
         "architectures, for example --encoder-layers 18]"
@@ -50,7 +50,7 @@ def add_arguments(
     parser.add_argument(
         "--seeds",
         type=int,
-        default=seeds,
+        default=getattr(analysis, "SEEDS", 1),
         help="number of seeds: of weights, tokens and perturbations (default: %(default)s)",
     )
     parser.add_argument(

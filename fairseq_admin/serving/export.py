@@ -165,13 +165,11 @@ def convert(
     with tempfile.TemporaryDirectory(dir=folder) as inside:
         path = os.path.join(inside, "checkpoint.pt")
         torch.save({"args": args, "model": state["model"]}, path)
-        made = os.path.join(inside, "model")
         try:
-            FairseqConverter(path, data, *pair).convert(made, quantization=quantization)
+            converter = FairseqConverter(path, data, *pair)
+            converter.convert(str(folder), quantization=quantization, force=True)
         except (ValueError, RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
             raise UserError(f"CTranslate2 cannot run this model: {first_line(error)}") from error
-        for name in os.listdir(made):
-            os.rename(os.path.join(made, name), folder / name)
 
 
 def first_line(error: Exception) -> str:

@@ -27,7 +27,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Optional
+from typing import List
 
 import numpy as np
 import torch
@@ -159,11 +159,17 @@ def print_peak(options_: argparse.Namespace) -> None:
         print(int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) // 2**10)
 
 
-def write(record: dict, path: Optional[str]) -> None:
-    """Write *record* as JSON to *path*, if one is given."""
-    if path:
-        with whole_file(path) as f:
-            f.write(json.dumps(record, indent=1) + "\n")
+def bench_training(options_: argparse.Namespace) -> List[dict]:
+    """Rows of all sizes; their step time per layer over that of the first depth."""
+    rows: List[dict] = []
+    for width in options_.widths:
+        for layers in options_.layers:
+            rows.append(bench(layers, width, options_))
+            first = next(row for row in rows if row["width"] == width)
+            per_layer = [row["step_s"] / row["layers"] for row in (rows[-1], first)]
+            rows[-1]["linearity"] = round(per_layer[0] / per_layer[1], 3)
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
 
 
 def main() -> None:
@@ -197,25 +203,17 @@ def main() -> None:
 
         record = bench_preparation(options_)
         print(json.dumps(record))
-        write(record, options_.output)
-        return
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    where = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    if options_.decode:
-        from bench.decoding import bench_decoding  # needs CTranslate2
+    else:
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+        record = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
+        if options_.decode:
+            from bench.decoding import bench_decoding as measure  # needs CTranslate2
 
-        where["ctranslate2"] = version("ctranslate2")
-        print(json.dumps(where))
-        write({**where, "rows": bench_decoding(options_)}, options_.output)
-        return
-    where["dtype"] = options_.dtype
-    print(json.dumps(where))
-    rows = []
-    for width in options_.widths:
-        for layers in options_.layers:
-            rows.append(bench(layers, width, options_))
-            first = next(row for row in rows if row["width"] == width)
-            per_layer = [row["step_s"] / row["layers"] for row in (rows[-1], first)]
-            rows[-1]["linearity"] = round(per_layer[0] / per_layer[1], 3)
-            print(json.dumps(rows[-1]), flush=True)
-    write({**where, "rows": rows}, options_.output)
+            record["ctranslate2"] = version("ctranslate2")
+        else:
+            record["dtype"], measure = options_.dtype, bench_training
+        print(json.dumps(record))
+        record["rows"] = measure(options_)
+    if options_.output:
+        with whole_file(options_.output) as f:
+            f.write(json.dumps(record, indent=1) + "\n")

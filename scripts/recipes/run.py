@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from corpora.steps import BIN
 from fairseq_admin.errors import UserError
 from recipes.launch import Hardware, Launch
-from recipes.recipes import averaged, load_recipes, parsed, smoke_overrides, smoke_shards
+from recipes.recipes import averaged, load_recipes, parsed, smoke_overrides
 from recipes.training import ROOT, Training
 
 STEPS = ("prepare", "back-translate", "train", "average", "decode", "score", "fold")
@@ -96,7 +96,8 @@ class Run:
         translate += ["--output", str(self.data), "--decoders", str(self.launch.processes)]
         if self.options.mirror:
             translate += ["--mirror", self.options.mirror]
-        return [train, translate + ["--cpu"] * hardware.cpu + smoke_shards(self.options.smoke)]
+        translate += ["--cpu"] * hardware.cpu
+        return [train, translate + ["--shard-lines", "40", "--sample"] * self.options.smoke]
 
     def train(self) -> List[Command]:
         return [self.launch.command()]
