@@ -92,12 +92,11 @@ def make_trainer(method: str, layers: int, width: int, options_: argparse.Namesp
 
 def timed(function) -> float:
     """Wall seconds of *function*, the GPU's work included."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
     start = time.perf_counter()
     function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - start
 
 

@@ -39,7 +39,9 @@ class Preparation:
         for t in (t for texts in self.corpus.sides().values() for t in texts):
             if t.archive is None:
                 for name in t.files:
-                    sums[name] = sha256(readable(Path(name)))
+                    if not (os.path.isfile(name) and os.access(name, os.R_OK)):
+                        raise UserError(f"no such file, or it cannot be read: {name}")
+                    sums[name] = sha256(Path(name))
             else:
                 members.setdefault(t.archive, []).extend(t.files)
         for name, files in members.items():
@@ -233,10 +235,3 @@ def check_any(pairs: Dict[str, int], left_out: Dict[str, Any]) -> None:
         if not pairs[split]:
             reasons = f"; left out: {json.dumps(left_out)}" if left_out else ": too little text"
             raise UserError(f"no pair for {split}{reasons}")
-
-
-def readable(path: Path) -> Path:
-    """*path*, when it is a file that can be read."""
-    if not (path.is_file() and os.access(path, os.R_OK)):
-        raise UserError(f"no such file, or it cannot be read: {path}")
-    return path

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Train two conditions (one a method) side by side on one corpus, evaluate both, draw.
 
 Usage:   python scripts recipes.compare DATA OUT CONFIG CONFIG [--show N] [options of evaluate.sh]

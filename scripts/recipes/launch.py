@@ -113,11 +113,6 @@ def update_freq(config: DictConfig, world: int, max_tokens: int, nodes: int = 1)
     )
 
 
-def slurm_value(value: str) -> str:
-    """*value* of an option of SLURM as hydra reads it, lists and dictionaries as they are."""
-    return value if value[:1] in "[{" else quoted(value)
-
-
 def fits(total: int, world: int, max_tokens: int) -> bool:
     """Whether whole batches add up to *total*."""
     return total % (world * max_tokens) == 0
@@ -201,11 +196,12 @@ class Launch:
             "additional_parameters.dependency": "singleton",
         }
         given = dict(option.partition("=")[::2] for option in self.hardware.slurm)
-        options = [
-            # ++: a new key of a dictionary; quoted: a comma would be several jobs
-            f"{'++' * ('.' in key)}hydra.launcher.{key}={slurm_value(str(value))}"
-            for key, value in {**launcher, **given}.items()
-        ]
+        options = []
+        for key, value in {**launcher, **given}.items():
+            # a comma would be several jobs; lists and dictionaries stay as they are
+            value = value if str(value)[:1] in "[{" else quoted(str(value))
+            new = "++" * ("." in key)  # a key of a dictionary
+            options.append(f"{new}hydra.launcher.{key}={value}")
         return [
             str(BIN / "fairseq-hydra-train"),
             "--multirun",

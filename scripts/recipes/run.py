@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Run a recipe of a published experiment, from download to BLEU.
 
 Usage:   scripts/run.sh RECIPE [options] [-- OVERRIDES OF THE CONFIG]
@@ -38,11 +37,7 @@ EVALUATION = {  # steps of scripts/evaluate.sh, and what each needs in RUN_DIR/e
     "fold": "score.json",
 }
 # overrides that would say another thing than the option does
-OWN = {
-    "common.seed": "--seed",
-    "checkpoint.save_dir": "--output",
-    "task.data": "--data",
-}
+OWN = {"common.seed": "--seed", "checkpoint.save_dir": "--output", "task.data": "--data"}
 Command = List[str]
 
 

@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Tuple
 
 from omegaconf import OmegaConf
 
+from bench.training import LENGTHS, VOCABULARY, make_batch
 from fairseq_admin.files import whole_file
 from recipes.code import ROOT
 from recipes.recipes import load_recipes
@@ -115,8 +116,6 @@ class Costs:
 def measured(record: Dict[str, Any]) -> Tuple[Dict[str, Any], List[Dict[str, Any]]]:
     """Of a record of scripts/bench.py: the speed with its largest model, and the peak memory in MB
     of each, counted and measured."""
-    from bench.training import LENGTHS, VOCABULARY, make_batch
-
     memory, longest = [], LENGTHS[1] - 1
     for row in sorted(record["rows"], key=lambda r: (r["width"], r["layers"])):
         model = {"_name": "transformer_admin", "share_all_embeddings": True, "dropout": 0.1}
