@@ -113,7 +113,11 @@ def read_profile(path: str, names: Dict[str, List[str]]) -> Profile:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the omega file {path}: {error}") from error
     if text.lstrip().startswith("{"):
-        profile = parse_json(text, path)
+        try:
+            profile = Profile.from_dict(json.loads(text))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            told = f"{path} is JSON, but not a profile of fairseq-admin: {error!r}"
+            raise UserError(told) from error
     else:
         profile = split_omegas(parse_lines(text, path), names, path)
     found = {name: [s.name for s in stack.sublayers] for name, stack in profile.stacks.items()}
@@ -134,14 +138,6 @@ def count(names: Dict[str, List[str]]) -> str:
     """Numbers of sublayers, for a message."""
     per_stack = " + ".join(f"{len(names[stack])} {stack}" for stack in STACKS)
     return f"{sum(map(len, names.values()))} sublayers ({per_stack})"
-
-
-def parse_json(text: str, path: str) -> Profile:
-    """Our own format."""
-    try:
-        return Profile.from_dict(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is JSON, but not a profile of fairseq-admin: {error!r}") from error
 
 
 def parse_lines(text: str, path: str) -> List[float]:

@@ -15,13 +15,7 @@ from torch import Tensor, nn
 
 from fairseq_admin.analysis.gradients import weight_gradients
 from fairseq_admin.analysis.subjects import Batch, subjects
-from fairseq_admin.analysis.sublayers import (
-    Passage,
-    at_rest,
-    attached,
-    named_sublayers,
-    normalized,
-)
+from fairseq_admin.analysis.sublayers import Passage, at_rest, attached, named_sublayers, normalized
 
 SUMMARY = "output change under a random and a gradient step of the parameters, against depth"
 SEEDS = 5

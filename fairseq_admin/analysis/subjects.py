@@ -5,7 +5,7 @@ import os
 from argparse import Namespace
 from dataclasses import replace
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from fairseq.utils import import_user_module
 from torch import nn
@@ -105,8 +105,9 @@ def check_options(options: Namespace, rest: List[str]) -> None:
 
 
 def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Batch]]:
-    """Each model with each seed and the batch it reads, one after another: one at a time is in
-    memory unless the caller keeps it.
+    """Each model with each seed, an architecture at each depth too, and the batch it reads, one
+    after another: one at a time is in memory unless the caller keeps it. A new Admin model is
+    profiled on its batch.
 
     Args:
         options: of :func:`add_arguments`.
@@ -129,26 +130,17 @@ def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Bat
     if not depths and not any(given(rest, option) for option in LAYERS):
         depths = options.default_depths
     for name in options.models:
-        if name in labels:
-            built = checkpoint(name, labels[name])
+        built = checkpoint(name, labels[name]) if name in labels else None
+        for depth in [None] if built else depths or [None]:
             for seed in range(1, options.seeds + 1):
-                subject = replace(built, seed=seed)
-                yield subject, batch_of(subject, options)
-        else:
-            yield from new_subjects(name, depths or [None], options, rest)
-
-
-def new_subjects(
-    name: str, depths: Sequence[Optional[int]], options: Namespace, rest: List[str]
-) -> Iterator[Tuple[Subject, Batch]]:
-    """An architecture at each depth with each seed, Admin's profiled on the batch."""
-    for depth in depths:
-        for seed in range(1, options.seeds + 1):
-            subject = architecture(name, depth, seed, options, rest)
-            batch = batch_of(subject, options)
-            if any(named_junctions(subject.model).values()):
-                profile_model(subject.model, batch["net_input"], subject.pad, seed)
-            yield subject, batch
+                if built:
+                    subject = replace(built, seed=seed)
+                else:
+                    subject = architecture(name, depth, seed, options, rest)
+                batch = batch_of(subject, options)
+                if not built and any(named_junctions(subject.model).values()):
+                    profile_model(subject.model, batch["net_input"], subject.pad, seed)
+                yield subject, batch
 
 
 def measure_models(

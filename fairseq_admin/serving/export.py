@@ -147,11 +147,7 @@ def check_sentencepiece(path: str, dictionary: Dictionary, language: str) -> Non
 
 
 def convert(
-    state: Dict[str, Any],
-    data: str,
-    pair: Sequence[str],
-    folder: Path,
-    quantization: Optional[str],
+    state: Dict[str, Any], data: str, pair: Sequence[str], folder: Path, quantization: Optional[str]
 ) -> None:
     """CTranslate2's own conversion of the checkpoint *state* into the existing *folder*."""
     try:
