@@ -47,14 +47,15 @@ def whole_file(path: Union[str, Path], mode: str = "w") -> Iterator[IO]:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, ending: str = "partial") -> Iterator[Path]:
     """An empty folder to fill, which becomes *folder* when the block ends, in place of what was
-    there; by one process at a time. When it ends with an error, what was there stays.
+    there; by one process at a time, unless each has its own *ending*. When it ends with an error,
+    what was there stays.
 
     Raises:
         UserError: when it cannot be made.
     """
-    partial = folder.with_name(f"{folder.name}.partial")
+    partial, old = (folder.with_name(f"{folder.name}.{end}") for end in (ending, f"{ending}.old"))
     try:
         with writing(folder):
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
@@ -62,10 +63,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         yield partial
         with writing(folder):
             if folder.exists():
-                shutil.rmtree(folder)
+                folder.rename(old)
             partial.rename(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write(file: IO[bytes], data: bytes) -> None:

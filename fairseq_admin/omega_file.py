@@ -3,7 +3,7 @@
 import json
 import os
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
@@ -73,17 +73,22 @@ class Profile:
             json.dump(self.to_dict(), f, indent=1)
             f.write("\n")
 
-    def table(self) -> str:
-        """A text table: sublayer, branch variance, omega."""
-        lines = [f"{'sublayer':<34} {'branch variance':>15} {'omega':>8}"]
+    def rows(self) -> List[Tuple[str, str, str]]:
+        """Sublayer, branch variance and omega; before each stack the variance of its input."""
+        rows = []
         for name in STACKS:
             stack = self.stacks[name]
             if stack.input_var is not None:
-                lines.append(f"{name + ' input':<34} {stack.input_var:15.4f}")
+                rows.append((f"{name} input", f"{stack.input_var:.4f}", ""))
             for s in stack.sublayers:
                 var = "" if s.branch_var is None else f"{s.branch_var:.4f}"
-                lines.append(f"{s.name:<34} {var:>15} {s.omega:8.4f}")
-        return "\n".join(lines)
+                rows.append((s.name, var, f"{s.omega:.4f}"))
+        return rows
+
+    def table(self) -> str:
+        """A text table of the rows."""
+        rows = [("sublayer", "branch variance", "omega"), *self.rows()]
+        return "\n".join(f"{x:<34} {var:>15} {omega:>8}".rstrip() for x, var, omega in rows)
 
 
 def optional_float(value: Any) -> Optional[float]:
@@ -108,7 +113,11 @@ def read_profile(path: str, names: Dict[str, List[str]]) -> Profile:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the omega file {path}: {error}") from error
     if text.lstrip().startswith("{"):
-        profile = parse_json(text, path)
+        try:
+            profile = Profile.from_dict(json.loads(text))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            told = f"{path} is JSON, but not a profile of fairseq-admin: {error!r}"
+            raise UserError(told) from error
     else:
         profile = split_omegas(parse_lines(text, path), names, path)
     found = {name: [s.name for s in stack.sublayers] for name, stack in profile.stacks.items()}
@@ -129,14 +138,6 @@ def count(names: Dict[str, List[str]]) -> str:
     """Numbers of sublayers, for a message."""
     per_stack = " + ".join(f"{len(names[stack])} {stack}" for stack in STACKS)
     return f"{sum(map(len, names.values()))} sublayers ({per_stack})"
-
-
-def parse_json(text: str, path: str) -> Profile:
-    """Our own format."""
-    try:
-        return Profile.from_dict(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is JSON, but not a profile of fairseq-admin: {error!r}") from error
 
 
 def parse_lines(text: str, path: str) -> List[float]:

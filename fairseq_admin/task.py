@@ -138,7 +138,11 @@ class TranslationAdminTask(TranslationTask):
             "sentences": len(batch["id"]),
             "source_tokens": int(batch["net_input"]["src_lengths"].sum()),
             "target_tokens": int(batch["ntokens"]),
-            "versions": versions(),
+            "versions": {  # that a profile depends on
+                "fairseq": fairseq.__version__,
+                "torch": str(torch.__version__),
+                "python": platform.python_version(),
+            },
         }
         return profile
 
@@ -216,12 +220,3 @@ def from_rank_0(make) -> Any:
         torch.distributed.destroy_process_group()  # its threads would abort the exit
         raise UserError(error)
     return result
-
-
-def versions() -> Dict[str, str]:
-    """Versions that a profile depends on."""
-    return {
-        "fairseq": fairseq.__version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }

@@ -88,9 +88,11 @@ find_python() {
     die "${first_problem:-no Python: install the package python3.11-venv or python3.12-venv}"
 }
 
-is_done() {
-    [[ -f $stamp && -x $venv/bin/python ]] || return 1
-    [[ $(sed -n 1p "$stamp") == "$want" ]]
+# exit_if_done: where nothing changed since the last setup, says so and ends.
+exit_if_done() {
+    [[ -f $stamp && -x $venv/bin/python && $(sed -n 1p "$stamp") == "$want" ]] || return 0
+    say "ready: $(sed -n 3p "$stamp")"
+    exit
 }
 
 # --- what there is already ------------------------------------------------------------------------
@@ -104,10 +106,7 @@ if [[ -e $venv/bin/python || -L $venv/bin/python ]]; then
         die ".venv has Python $version, not that of PYTHON=$PYTHON: remove .venv and run this again"
     fi
 fi
-if is_done; then
-    say "ready: $(sed -n 3p "$stamp")"
-    exit
-fi
+exit_if_done
 
 # --- what is needed, before anything is written ---------------------------------------------------
 if [[ -n ${version:-} ]]; then
@@ -126,10 +125,7 @@ exec 9>"$venv/setup.lock"
 if ! flock --nonblock 9; then
     say "waiting for another setup of this checkout"
     flock 9
-    if is_done; then
-        say "ready: $(sed -n 3p "$stamp")"
-        exit
-    fi
+    exit_if_done
 fi
 rm -f "$stamp"
 : >"$log"

@@ -13,10 +13,12 @@ from fairseq_admin.analysis.sublayers import named_sublayers
 from fairseq_admin.arguments import training_config
 from fairseq_admin.checkpoints.checkpoint import finite, model_options, read_checkpoint
 from fairseq_admin.checkpoints.equivalence import build_model, types
+from fairseq_admin.checkpoints.facts import training_facts
 from fairseq_admin.checkpoints.random_text import dictionary
 from fairseq_admin.errors import UserError
 from fairseq_admin.layers import init_feed_forward_
-from fairseq_admin.profiling import seeded
+from fairseq_admin.methods import method_of
+from fairseq_admin.profiling import named_junctions, seeded
 
 SHORT = {  # what stands for an architecture and its options
     "post-ln": ["transformer"],
@@ -29,9 +31,10 @@ TYPES = 1000  # of the random tokens that an architecture without data reads
 
 
 @dataclass
-class Built:
-    """A model with what is needed to read with it."""
+class Subject:
+    """A model to look at, with what is needed to read with it."""
 
+    label: str
     model: nn.Module
     types: Tuple[int, int]  # of the two vocabularies
     pad: int
@@ -39,6 +42,21 @@ class Built:
     target_lang: Optional[str] = None
     updates: Optional[int] = None
     profile: Optional[Dict[str, Any]] = None
+    folder: Optional[str] = None  # of the checkpoint
+    seed: int = 1
+
+    def about(self) -> Dict[str, Any]:
+        """What a figure tells of it."""
+        stacks = named_sublayers(self.model)
+        omegas = any(named_junctions(self.model).values())
+        layers = [len(getattr(self.model, stack).layers._modules) for stack in stacks]
+        return {
+            "label": self.label,
+            "method": method_of(omegas, [found[0].pre_ln for found in stacks.values()]),
+            "layers": "-".join(map(str, layers)),
+            "seed": self.seed,
+            "updates": self.updates,
+        }
 
 
 def one_line(error: BaseException) -> str:
@@ -46,7 +64,7 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
 
 
-def checkpoint(path: str) -> Built:
+def checkpoint(path: str, label: str) -> Subject:
     """The model of a checkpoint.
 
     Raises:
@@ -70,15 +88,16 @@ def checkpoint(path: str) -> Built:
             f"({one_line(error)}); a model of your own needs --user-dir"
         ) from None
     task = (state.get("cfg") or {}).get("task") or options
-    history = state.get("optimizer_history") or [{}]
-    return Built(
+    return Subject(
+        label,
         model,
         types(weights),
         pad,
         task.get("source_lang"),
         task.get("target_lang"),
-        history[-1].get("num_updates"),
+        training_facts(state)[0]["updates"],
         (state.get("task_state") or {}).get("profile"),
+        os.path.dirname(os.path.realpath(path)),
     )
 
 
@@ -116,7 +135,7 @@ def data_task(data: str, source: Optional[str], target: Optional[str]):
 
 def architecture(
     name: str, depth: Optional[int], seed: int, options: Namespace, rest: List[str]
-) -> Built:
+) -> Subject:
     """A new model of an architecture.
 
     Args:
@@ -146,7 +165,7 @@ def architecture(
             f"({one_line(error)})"
         ) from None
     sizes = len(task.source_dictionary), len(task.target_dictionary)
-    return Built(model, sizes, task.source_dictionary.pad(), *languages)
+    return Subject(name, model, sizes, task.source_dictionary.pad(), *languages, seed=seed)
 
 
 def new_model(config: Any, task: Any, seed: int, parameter_init: Optional[str]) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import Any, Dict, List
 import torch
 from torch import Tensor, nn
 
-from fairseq_admin.analysis.subjects import Batch, add_arguments, measure_models
+from fairseq_admin.analysis.subjects import Batch, measure_models
 from fairseq_admin.analysis.sublayers import Passage, at_rest, attached
 from fairseq_admin.errors import UserError
 from fairseq_admin.residual import masked_var, omegas_from_variances
@@ -17,8 +17,6 @@ from fairseq_admin.residual import masked_var, omegas_from_variances
 SUMMARY = "residual dependency of each sublayer on each branch (Liu et al.), as heat maps"
 EPS = 1e-5  # of fairseq's layer norms
 UNEXPLAINED = 1e-2  # largest error of a sum, relative to its largest entry, that is rounding
-
-__all__ = ["SUMMARY", "add_arguments", "measure"]
 
 
 class Shares:

@@ -14,12 +14,7 @@ from sacrebleu.metrics import BLEU
 
 from fairseq_admin.analysis.labels import labelled
 from fairseq_admin.errors import UserError
-from fairseq_admin.scoring.outputs import (
-    add_reading_arguments,
-    check_targets,
-    read_lines,
-    read_output,
-)
+from fairseq_admin.scoring.outputs import add_reading_arguments, read_compared, read_lines
 from fairseq_admin.scoring.score import detokenize, tokenize
 
 SUMMARY = "BLEU by sentence length and accuracy by word frequency, of one or several systems"
@@ -59,15 +54,11 @@ def read_systems(
     references = read_lines(reference) if reference else None
     texts = []
     for path in systems.values():
-        lines, targets = read_output(path, references and len(references))
+        lines, targets = read_compared(path, references, reference)
         raw = [detokenize(x, target_lang) if moses else x for x in (lines, targets)]
         texts.append(raw[0])
         if references is None:
-            if not targets:
-                raise UserError(f"{path} has no T- lines to compare with: give --reference FILE")
             references, reference = raw[1], f"T- lines of {path}"
-        elif targets:
-            check_targets(targets, references, path, reference)
     return references, texts
 
 

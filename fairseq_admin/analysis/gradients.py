@@ -1,7 +1,6 @@
 """Gradient norms by sublayer and kind of parameter (Xiong et al. 2020, figure 3; Liu et al. 2020,
 section 3: gradients vanish in Post-LN decoders only)."""
 
-import argparse
 from collections import defaultdict
 from functools import partial
 from typing import Any, Dict, List
@@ -9,18 +8,13 @@ from typing import Any, Dict, List
 import torch
 from torch import Tensor, nn
 
-from fairseq_admin.analysis.subjects import Batch, add_depths, measure_models
-from fairseq_admin.analysis.subjects import add_arguments as add_model_arguments
+from fairseq_admin.analysis.subjects import Batch, measure_models
 from fairseq_admin.analysis.sublayers import Passage, Sublayer, at_rest, attached
 from fairseq_admin.errors import UserError
 
 SUMMARY = "gradient norm per sublayer and kind of parameter, and of the last FFN against depth"
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the analysis."""
-    add_model_arguments(parser)
-    add_depths(parser)
+DEPTHS = ()  # layers of each stack: the architecture's own
 
 
 def mean_loss(model: nn.Module, batch: Batch, pad: int) -> Tensor:

@@ -9,12 +9,10 @@ from typing import Any, Dict, List
 import torch
 from torch import nn
 
-from fairseq_admin.analysis.subjects import Batch, add_arguments, measure_models
+from fairseq_admin.analysis.subjects import Batch, measure_models
 from fairseq_admin.analysis.sublayers import Passage, at_rest, attached, mean_square
 
 SUMMARY = "hidden-state norm per layer, against the bounds of Xiong et al."
-
-__all__ = ["SUMMARY", "add_arguments", "measure"]
 
 
 @torch.no_grad()

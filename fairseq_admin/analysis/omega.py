@@ -6,14 +6,12 @@ from typing import Any, Dict, List
 
 from torch import nn
 
-from fairseq_admin.analysis.subjects import Subject, add_arguments, subjects
+from fairseq_admin.analysis.subjects import Subject, subjects
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import STACKS, Profile
 from fairseq_admin.profiling import named_junctions
 
 SUMMARY = "omega per sublayer at initialization and along training, mean and spread over channels"
-
-__all__ = ["SUMMARY", "add_arguments", "measure"]
 
 
 def omegas(model: nn.Module) -> Dict[str, List[Dict[str, Any]]]:

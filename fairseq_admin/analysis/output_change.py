@@ -4,7 +4,6 @@ Liu et al. 2020, section 4: O(N) of N sublayers in Post-LN, O(log N) in Pre-LN a
 Admin, where it is the sum of beta_ii^2.
 """
 
-import argparse
 from argparse import Namespace
 from collections import defaultdict
 from contextlib import contextmanager
@@ -15,15 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_admin.analysis.gradients import weight_gradients
-from fairseq_admin.analysis.subjects import Batch, add_depths, subjects
-from fairseq_admin.analysis.subjects import add_arguments as add_model_arguments
-from fairseq_admin.analysis.sublayers import (
-    Passage,
-    at_rest,
-    attached,
-    named_sublayers,
-    normalized,
-)
+from fairseq_admin.analysis.subjects import Batch, subjects
+from fairseq_admin.analysis.sublayers import Passage, at_rest, attached, named_sublayers, normalized
 
 SUMMARY = "output change under a random and a gradient step of the parameters, against depth"
 SEEDS = 5
@@ -31,12 +23,6 @@ DEPTHS = (1, 2, 4, 8, 16, 32, 64, 100)  # layers: 2 to 200 sublayers of an encod
 NOISE = 0.01  # standard deviation of the perturbation, in that of the matrix
 STEP = 1e-4  # length of the gradient step, in the mean norm of the matrices
 KINDS = ("random", "gradient")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the analysis."""
-    add_model_arguments(parser, SEEDS)
-    add_depths(parser, DEPTHS)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import random
 from argparse import Namespace
 from typing import Any, Dict, List, Tuple
 
-from fairseq_admin.analysis.building import Built, data_task
+from fairseq_admin.analysis.building import Subject, data_task
 from fairseq_admin.batch import TOKEN_LIMIT, check_not_empty, draw_batch
 from fairseq_admin.checkpoints.random_text import random_batch
 from fairseq_admin.errors import UserError
@@ -29,41 +29,39 @@ def random_lengths(
         lengths.append((pair[0], pair[1]))
 
 
-def batch_of(label: str, built: Built, options: Namespace, seed: int) -> Batch:
+def batch_of(subject: Subject, options: Namespace) -> Batch:
     """Sentences of the data's split, or random ones, that the model can read.
 
     Args:
-        label: what the model is called in messages.
-        built: the model.
+        subject: the model; its seed is that of the draw.
         options: with ``data``, ``split`` and ``tokens``.
-        seed: of the draw.
 
     Raises:
         UserError: for data that is empty or of another model, and for a model of other inputs.
     """
     if not 0 < options.tokens < TOKEN_LIMIT:
         raise UserError(f"--tokens {options.tokens}: give 1 or more and fewer than {TOKEN_LIMIT}")
-    limits = built.model.max_positions()
+    limits = subject.model.max_positions()
     longest = limits[0] or LENGTHS[1], limits[1] or LENGTHS[1]
     if options.data is None:
-        lengths = random_lengths(options.tokens, longest, random.Random(seed))
-        batch = random_batch(lengths, built.types, seed)
+        lengths = random_lengths(options.tokens, longest, random.Random(subject.seed))
+        batch = random_batch(lengths, subject.types, subject.seed)
     else:
-        batch = drawn(label, built, options, longest, seed)
+        batch = drawn(subject, options, longest)
     try:
-        inspect.signature(built.model.forward).bind(**batch["net_input"])
+        inspect.signature(subject.model.forward).bind(**batch["net_input"])
     except TypeError as error:
-        raise UserError(f"{label} reads no source and target: {error}") from None
+        raise UserError(f"{subject.label} reads no source and target: {error}") from None
     return batch
 
 
-def drawn(label: str, built: Built, options: Namespace, longest, seed: int) -> Batch:
+def drawn(subject: Subject, options: Namespace, longest: Tuple[int, int]) -> Batch:
     """Sentences of the data's split."""
-    task = data_task(options.data, built.source_lang, built.target_lang)
+    task = data_task(options.data, subject.source_lang, subject.target_lang)
     found = len(task.source_dictionary), len(task.target_dictionary)
-    if found != built.types:
+    if found != subject.types:
         raise UserError(
-            f"{label} has vocabularies of {built.types[0]} and {built.types[1]} types, "
+            f"{subject.label} has vocabularies of {subject.types[0]} and {subject.types[1]} types, "
             f"{options.data} of {found[0]} and {found[1]}: give the model's own data"
         )
     split = options.split or "valid"
@@ -72,4 +70,4 @@ def drawn(label: str, built: Built, options: Namespace, longest, seed: int) -> B
         task.load_dataset(split)
     except FileNotFoundError as error:
         raise UserError(f"no split {split} in {options.data}: {error}") from None
-    return draw_batch(task.dataset(split), options.tokens, longest, seed)
+    return draw_batch(task.dataset(split), options.tokens, longest, subject.seed)

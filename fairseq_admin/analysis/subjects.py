@@ -3,54 +3,34 @@
 import argparse
 import os
 from argparse import Namespace
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from dataclasses import replace
+from types import ModuleType
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from fairseq.utils import import_user_module
 from torch import nn
 
 from fairseq_admin.analysis.building import (
     SHORT,
-    Built,
+    Subject,
     architecture,
     check_architecture,
     checkpoint,
 )
 from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.analysis.sentences import Batch, batch_of
-from fairseq_admin.analysis.sublayers import named_sublayers
 from fairseq_admin.arguments import given
 from fairseq_admin.errors import UserError
-from fairseq_admin.methods import method_of
 from fairseq_admin.profiling import named_junctions, profile_model
 
 LAYERS = ("--encoder-layers", "--decoder-layers")
 WITHOUT_EFFECT = ("--seed", "--omega-file", "--profile-tokens", "--profile-seed")
 
 
-class Subject(Built):
-    """A model to look at."""
-
-    def __init__(self, label: str, seed: int, folder: Optional[str] = None, **built: Any) -> None:
-        super().__init__(**built)
-        self.label, self.seed = label, seed
-        self.folder = folder  # of the checkpoint
-
-    def about(self) -> Dict[str, Any]:
-        """What a figure tells of it."""
-        stacks = named_sublayers(self.model)
-        omegas = any(named_junctions(self.model).values())
-        layers = [len(getattr(self.model, stack).layers._modules) for stack in stacks]
-        return {
-            "label": self.label,
-            "method": method_of(omegas, [found[0].pre_ln for found in stacks.values()]),
-            "layers": "-".join(map(str, layers)),
-            "seed": self.seed,
-            "updates": self.updates,
-        }
-
-
-def add_arguments(parser: argparse.ArgumentParser, seeds: int = 1) -> None:
-    """The options of an analysis that runs models."""
+def add_arguments(parser: argparse.ArgumentParser, analysis: ModuleType) -> None:
+    """The options of an *analysis* that runs models. Its SEEDS are so many if it says nothing; its
+    DEPTHS, which may be empty, are of one that draws over depth."""
+    depths = getattr(analysis, "DEPTHS", None)
     parser.usage = (
         f"{parser.prog} MODEL [MODEL ...] [options] [options of fairseq-train that size "
         "architectures, for example --encoder-layers 18]"
@@ -70,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser, seeds: int = 1) -> None:
     parser.add_argument(
         "--seeds",
         type=int,
-        default=seeds,
+        default=getattr(analysis, "SEEDS", 1),
         help="number of seeds: of weights, tokens and perturbations (default: %(default)s)",
     )
     parser.add_argument(
@@ -80,12 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser, seeds: int = 1) -> None:
         "(default: each architecture's own)",
     )
     parser.add_argument("--user-dir", metavar="DIR", help="of a model of your own")
-
-
-def add_depths(parser: argparse.ArgumentParser, default: Tuple[int, ...] = ()) -> None:
-    """The option for a figure over depth."""
-    told = " ".join(map(str, default)) or "the architecture's own"
-    parser.set_defaults(default_depths=default)
+    parser.set_defaults(depths=None, default_depths=depths)
+    if depths is None:
+        return
+    told = " ".join(map(str, depths)) or "the architecture's own"
     parser.add_argument(
         "--depths",
         type=int,
@@ -97,7 +75,7 @@ def add_depths(parser: argparse.ArgumentParser, default: Tuple[int, ...] = ()) -
 
 def check_options(options: Namespace, rest: List[str]) -> None:
     """Raise UserError for what contradicts itself or would have no effect."""
-    depths = getattr(options, "depths", None)
+    depths = options.depths
     if options.user_dir and not os.path.isdir(options.user_dir):
         raise UserError(f"no such folder: {options.user_dir} (--user-dir)")
     if options.seeds < 1:
@@ -127,11 +105,12 @@ def check_options(options: Namespace, rest: List[str]) -> None:
 
 
 def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Batch]]:
-    """Each model with each seed and the batch it reads, one after another: one at a time is in
-    memory unless the caller keeps it.
+    """Each model with each seed, an architecture at each depth too, and the batch it reads, one
+    after another: one at a time is in memory unless the caller keeps it. A new Admin model is
+    profiled on its batch.
 
     Args:
-        options: of :func:`add_arguments` and, where it has them, :func:`add_depths`.
+        options: of :func:`add_arguments`.
         rest: the options of `fairseq-train` for architectures.
 
     Raises:
@@ -147,31 +126,21 @@ def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Bat
             check_architecture(name)
     files = [name for name in options.models if os.path.isfile(name)]
     labels = dict(zip(files, (label.replace(".pt", "") for label in shortest(files))))
-    depths: Any = getattr(options, "depths", None)
+    depths = options.depths
     if not depths and not any(given(rest, option) for option in LAYERS):
-        depths = getattr(options, "default_depths", None)
+        depths = options.default_depths
     for name in options.models:
-        if name in labels:
-            built = checkpoint(name)
-            folder = os.path.dirname(os.path.realpath(name))
+        built = checkpoint(name, labels[name]) if name in labels else None
+        for depth in [None] if built else depths or [None]:
             for seed in range(1, options.seeds + 1):
-                subject = Subject(labels[name], seed, **vars(built), folder=folder)
-                yield subject, batch_of(subject.label, built, options, seed)
-        else:
-            yield from new_subjects(name, depths or [None], options, rest)
-
-
-def new_subjects(
-    name: str, depths: Sequence[Optional[int]], options: Namespace, rest: List[str]
-) -> Iterator[Tuple[Subject, Batch]]:
-    """An architecture at each depth with each seed, Admin's profiled on the batch."""
-    for depth in depths:
-        for seed in range(1, options.seeds + 1):
-            built = architecture(name, depth, seed, options, rest)
-            batch = batch_of(name, built, options, seed)
-            if any(named_junctions(built.model).values()):
-                profile_model(built.model, batch["net_input"], built.pad, seed)
-            yield Subject(name, seed, **vars(built)), batch
+                if built:
+                    subject = replace(built, seed=seed)
+                else:
+                    subject = architecture(name, depth, seed, options, rest)
+                batch = batch_of(subject, options)
+                if not built and any(named_junctions(subject.model).values()):
+                    profile_model(subject.model, batch["net_input"], subject.pad, seed)
+                yield subject, batch
 
 
 def measure_models(

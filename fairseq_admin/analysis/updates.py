@@ -10,13 +10,11 @@ from typing import Any, Dict, Iterator, List, Tuple
 import numpy as np
 
 from fairseq_admin.analysis.gradients import gradient_norms
-from fairseq_admin.analysis.subjects import Subject, add_arguments, subjects
+from fairseq_admin.analysis.subjects import Subject, subjects
 from fairseq_admin.analysis.sublayers import named_sublayers
 from fairseq_admin.errors import UserError
 
 SUMMARY = "histograms of relative gradient and update norms between checkpoints (Liu et al.)"
-
-__all__ = ["SUMMARY", "add_arguments", "measure"]
 
 Norms = Dict[str, float]
 

@@ -102,14 +102,12 @@ def average(paths: List[str]) -> Dict[str, Any]:
             mean = mean.div_(len(paths)).to(first["model"][key].dtype)
         model.update(dict.fromkeys([key, *others], mean))
     extra_state = {k: v for k, v in (first.get("extra_state") or {}).items() if k not in EMA}
-    extra_state["averaged"] = [short_name(path) for path in paths]
+    # the file and its folder, not where on this machine they are
+    extra_state["averaged"] = [
+        os.path.join(*os.path.abspath(path).split(os.sep)[-2:]) for path in paths
+    ]
     model = with_equal_embeddings_tied({key: model[key] for key in first["model"]})
     return {**first, "model": model, "extra_state": extra_state}
-
-
-def short_name(path: str) -> str:
-    """The file and its folder, not where on this machine they are."""
-    return os.path.join(*os.path.abspath(path).split(os.sep)[-2:])
 
 
 def wide(tensor: Tensor) -> Tensor:

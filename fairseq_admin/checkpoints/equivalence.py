@@ -78,7 +78,9 @@ def build(options: Options, weights: Weights) -> nn.Module:
     for module in model.modules():
         if getattr(module, "encoder_decoder_attention", False):
             # static_kv takes a path whose softmax is always fp32, and serves incremental decoding
-            module.register_forward_pre_hook(without_static_kv, with_kwargs=True)
+            module.register_forward_pre_hook(
+                lambda _, args, kwargs: (args, {**kwargs, "static_kv": False}), with_kwargs=True
+            )
     return model
 
 
@@ -94,11 +96,6 @@ def types(weights: Weights) -> Tuple[int, int]:
     """Sizes of the source's and the target's vocabulary."""
     source, target = (len(weights[f"{stack}.embed_tokens.weight"]) for stack in STACKS)
     return source, target
-
-
-def without_static_kv(module: nn.Module, args: tuple, kwargs: Dict[str, Any]):
-    """Forward pre-hook of cross-attention."""
-    return args, {**kwargs, "static_kv": False}
 
 
 def random_input(options: Options, weights: Weights) -> Dict[str, Tensor]:

@@ -44,14 +44,14 @@ def fold_moments(
         if len(group["params"]) == len(names):
             kept = [i for i, name in enumerate(names) if not name.endswith("_residual.omega")]
             folded = {
-                new: scaled(moments[old], weights[names[old]], factors.get(names[old]))
+                new: scaled(moments[old], names[old : old + 1], weights, factors)
                 for new, old in enumerate(kept)
                 if old in moments
             }
             count = len(kept)
         else:
             (flat,) = moments.values()
-            folded, count = {0: scaled_flat(flat, names, weights, factors)}, 1
+            folded, count = {0: scaled(flat, names, weights, factors)}, 1
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError):
         raise UserError(
             "the state is of an optimizer that a fold cannot carry over: fold without the training "
@@ -73,35 +73,24 @@ def trained(weights: Dict[str, Tensor], options: Dict[str, Any]) -> List[str]:
     return [name for name in weights if name not in constant]
 
 
-def scaled(moments: Dict[str, Any], weight: Tensor, factor) -> Dict[str, Any]:
-    """One parameter's *moments* after it was multiplied by *factor* (None: it was not)."""
-    result = {}
-    for name, value in moments.items():
-        if isinstance(value, Tensor) and value.dim() > 0:
-            if value.shape != weight.shape:
-                raise ValueError(name)
-            if factor is not None:
-                value = (value.double() / factor ** POWERS[name]).to(value.dtype)
-        result[name] = value
-    return result
-
-
-def scaled_flat(
+def scaled(
     moments: Dict[str, Any],
     names: List[str],
     weights: Dict[str, Tensor],
     factors: Dict[str, Tensor],
 ) -> Dict[str, Any]:
-    """The same for the moments of all parameters laid end to end."""
+    """The *moments* of one parameter, or of all of *names* laid end to end, after those in
+    *factors* were multiplied and the omegas are gone."""
     result = {}
     for name, value in moments.items():
         if isinstance(value, Tensor) and value.dim() > 0:
-            parts = value.split([weights[n].numel() for n in names])
-            parts = [
-                scaled({name: part.view_as(weights[n])}, weights[n], factors.get(n))[name].flatten()
-                for n, part in zip(names, parts)
-                if not n.endswith("_residual.omega")
-            ]
-            value = torch.cat(parts)
+            parts = []
+            for key, part in zip(names, value.flatten().split([weights[n].numel() for n in names])):
+                if key in factors:
+                    part = part.view_as(weights[key]).double() / factors[key] ** POWERS[name]
+                if not key.endswith("_residual.omega"):
+                    parts.append(part.flatten().to(value.dtype))
+            shape = weights[names[0]].shape if len(names) == 1 else (-1,)
+            value = torch.cat(parts).view(shape)
         result[name] = value
     return result

@@ -79,12 +79,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(
         title="analyses", dest="analysis", metavar="ANALYSIS", required=True
     )
-    for name, (module, _) in ANALYSES.items():
+    for name, (module, takes_models) in ANALYSES.items():
         analysis = importlib.import_module(f"fairseq_admin.analysis.{module}")
         analysis_parser = commands.add_parser(
             name, help=analysis.SUMMARY, description=analysis.SUMMARY, allow_abbrev=False
         )
-        analysis.add_arguments(analysis_parser)
+        if takes_models:
+            from fairseq_admin.analysis import subjects
+
+            subjects.add_arguments(analysis_parser, analysis)
+        else:
+            analysis.add_arguments(analysis_parser)
         analysis_parser.add_argument(
             "--output", metavar="NAME", help="of the two files, without their endings"
         )

@@ -20,14 +20,14 @@ QUANTIZATIONS = ("int8", "int8_float32", "int16", "float16", "bfloat16", "float3
 def run(options: argparse.Namespace) -> None:
     """Fold where needed, export."""
     check_output(options.output, options.force)
-    kind = {"sentencepiece": options.sentencepiece, "quantization": options.quantization}
-    kind["moses"] = options.moses
+    wanted = ("sentencepiece", "quantization", "moses", "force")
+    given = {option: getattr(options, option) for option in wanted}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = options.checkpoint
         if is_admin(read_checkpoint(checkpoint)):
             checkpoint = os.path.join(folder, "folded.pt")
             print(fold_checkpoint(options.checkpoint, checkpoint))
-        export_model(checkpoint, options.data, options.output, force=options.force, **kind)
+        export_model(checkpoint, options.data, options.output, **given)
     print(f"wrote {options.output}")
 
 

@@ -16,41 +16,29 @@ INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
 
 
 def run(options: argparse.Namespace) -> None:
-    """Translate to the end of the input."""
+    """Translate to the end of the input; where it cannot go on it ends at once: batches on their
+    way are not waited for, and nothing is written any more."""
     try:
         translate(options)
     except KeyboardInterrupt:
-        leave(INTERRUPTED)
+        os._exit(INTERRUPTED)
     except BrokenPipeError:  # nobody reads on, as after `| head`
-        leave(BROKEN_PIPE)
+        os._exit(BROKEN_PIPE)
     except OSError as error:  # of standard input or output, a full disk for example
         print(UserError(f"cannot read or write: {error}"), file=sys.stderr)
-        leave(1)
+        os._exit(1)
 
 
 def translate(options: argparse.Namespace) -> None:
     """Load the folder, read, write."""
     progress = Progress(sys.stderr)
-    translator = LineTranslator(
-        options.folder,
-        beam=options.beam,
-        lenpen=options.lenpen,
-        max_len=options.max_len,
-        batch_tokens=options.batch_tokens,
-        threads=options.threads,
-        device=options.device,
-        progress=progress,
-    )
+    given = {option: x for option, x in vars(options).items() if option not in ("name", "run")}
+    translator = LineTranslator(**given, progress=progress)
     output = sys.stdout.buffer
     for text in translator.translate(read_lines(STDIN)):
         output.write(f"{text}\n".encode())
         output.flush()
     progress.say(str(progress))
-
-
-def leave(code: int) -> None:
-    """End at once: batches on their way are not waited for, and nothing is written any more."""
-    os._exit(code)
 
 
 def positive(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict
 import jinja2
 
 from fairseq_admin.analysis.plotting import plot_curves, plot_omegas
-from fairseq_admin.reporting.report import missing, option_rows, profile_rows, shown
+from fairseq_admin.reporting.report import as_rows, missing, shown
 
 
 def picture(draw: Callable[[str], None]) -> str:
@@ -34,7 +34,7 @@ def page(data: Dict[str, Any], title: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(shown=shown, data_uri=data_uri)
-    environment.globals.update(missing=missing, option_rows=option_rows, profile_rows=profile_rows)
+    environment.globals.update(missing=missing, as_rows=as_rows)
     curves = data["curves"]
     drawn = any(run["train"] or run["valid"] for run in curves["runs"])
     return environment.get_template("report.html").render(

@@ -7,7 +7,6 @@ from typing import Any, Dict, Iterable, List, Tuple
 from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import title as method_title
-from fairseq_admin.omega_file import Profile
 from fairseq_admin.reporting.run_folder import Run, known, read_run
 from fairseq_admin.scoring.outputs import letters
 from fairseq_admin.scoring.score import METRICS
@@ -86,10 +85,16 @@ def differing(runs: List[Run]) -> Tuple[List[Tuple[str, list]], List[Tuple[str, 
     known = [run for run in runs if run.config]
     everywhere, somewhere = [], []
     told: Dict[str, List[list]] = {}
-    for name in sorted({name for run in known for name in run.config} - OWN, key=model_last):
+    names = {name for run in known for name in run.config} - OWN
+    # those of the task and the model, which repeat others, at the end
+    for name in sorted(names, key=lambda n: (n.startswith("model."), n.startswith("task."), n)):
         values = [run.config.get(name, NOT_THERE) for run in runs]
         rows = told.setdefault(name.partition(".")[2], [])
-        if not name.endswith("._name") and any(repeats(values, row) for row in rows):
+        repeated = (  # in an option of the same name
+            all(value is NOT_THERE or value == other for value, other in zip(values, row))
+            for row in rows
+        )
+        if not name.endswith("._name") and any(repeated):
             continue
         rows.append(values)
         own = [run.config.get(name, NOT_THERE) for run in known]
@@ -100,16 +105,6 @@ def differing(runs: List[Run]) -> Tuple[List[Tuple[str, list]], List[Tuple[str, 
     return everywhere, somewhere
 
 
-def model_last(name: str) -> Tuple[bool, bool, str]:
-    """Order of options: those of the task and the model, which repeat others, at the end."""
-    return name.startswith("model."), name.startswith("task."), name
-
-
-def repeats(values: list, row: list) -> bool:
-    """Whether *values* of an option say nothing that *row*, of one of the same name, does not."""
-    return all(value is NOT_THERE or value == other for value, other in zip(values, row))
-
-
 def missing(run: Run) -> List[Tuple[str, str]]:
     """What *run* lacks, and the command that makes it; a command once."""
     found: Dict[str, List[str]] = {}
@@ -118,9 +113,9 @@ def missing(run: Run) -> List[Tuple[str, str]]:
     return [("; ".join(whats), command) for command, whats in found.items()]
 
 
-def option_rows(run: Run) -> List[Tuple[str, list]]:
-    """The whole configuration of *run*: option and its value."""
-    return [(name, [value]) for name, value in run.config.items()]
+def as_rows(cells: Iterable[Tuple]) -> List[Tuple[str, list]]:
+    """What begins each of *cells*, and the others, as a table of the page takes them."""
+    return [(name, values) for name, *values in cells]
 
 
 def shown(value: Any) -> str:
@@ -128,18 +123,6 @@ def shown(value: Any) -> str:
     if value is NOT_THERE:
         return "–"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def profile_rows(profile: Profile) -> List[Tuple[str, List[str]]]:
-    """Sublayer, its branch variance and omega; before each stack the variance of its input."""
-    rows = []
-    for name, stack in profile.stacks.items():
-        if stack.input_var is not None:
-            rows.append((f"{name} input", [f"{stack.input_var:.4f}", ""]))
-        for s in stack.sublayers:
-            var = "" if s.branch_var is None else f"{s.branch_var:.4f}"
-            rows.append((s.name, [var, f"{s.omega:.4f}"]))
-    return rows
 
 
 def score_rows(runs: List[Run]) -> List[Tuple[str, List[str]]]:

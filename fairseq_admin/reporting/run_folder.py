@@ -10,7 +10,6 @@ from typing import Any, Dict, List, Optional, Tuple
 from fairseq_admin.analysis.logs import assemble, read_curves
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import Profile
-from fairseq_admin.reporting.configuration import SECTIONS, flat, portable
 from fairseq_admin.scoring.outputs import read_lines, split_blocks, undo_pieces
 
 PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"  # how such a file begins and ends
@@ -70,6 +69,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
+
+
+def flat(config: Dict[str, Any]) -> Dict[str, Any]:
+    """Value by "section.option"."""
+    sections = {name: options for name, options in config.items() if isinstance(options, dict)}
+    return {f"{name}.{option}": x for name in sections for option, x in sections[name].items()}
 
 
 def checked_scores(scores: Dict[str, Any]) -> Dict[str, Tuple[float, str]]:
@@ -161,38 +166,26 @@ def read_state(run: Run) -> None:
         return
     path = paths[-1]
     try:
-        from fairseq_admin.checkpoints import checkpoint
+        from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
+        from fairseq_admin.checkpoints.facts import training_facts
     except ModuleNotFoundError as error:  # a server may have neither torch nor fairseq
         run.missing.append((f"what {path.name} holds: {error.name} is not installed", ""))
         return
-    state = checkpoint.read_checkpoint(str(path))
+    state = read_checkpoint(str(path))
     run.inputs.append(path)
-    history = state.get("optimizer_history") or [{}]
-    updates = history[-1].get("num_updates")
+    facts, config = training_facts(state)
     if run.facts:
-        if updates is not None and updates > run.facts["updates"]:
-            told = f"an evaluation after update {updates}, which is the last"
+        if facts["updates"] is not None and facts["updates"] > run.facts["updates"]:
+            told = f"an evaluation after update {facts['updates']}, which is the last"
             run.missing.append((told, evaluation(run)))
         return
-    options = checkpoint.model_options(state)
-    cfg = {**(state.get("cfg") or {}), "model": options}
-    layers = [options.get(f"{stack}_layers") for stack in ("encoder", "decoder")]
-    run.facts = {
-        "method": checkpoint.method(state),
-        "layers": "-".join(str(n) for n in layers if n is not None) or None,
-        "width": options.get("encoder_embed_dim") or options.get("decoder_embed_dim"),
-        "seed": (cfg.get("common") or {}).get("seed", options.get("seed")),
-        "updates": updates,
-        "wall_seconds": (state.get("extra_state") or {}).get("previous_training_time"),
-        "checkpoint": path.name,
-    }
-    run.config = flat(portable({name: cfg[name] for name in SECTIONS if name in cfg}))
+    run.facts, run.config = {**facts, "checkpoint": path.name}, flat(config)
     profile = (state.get("task_state") or {}).get("profile")
     try:
         run.profile = profile and Profile.from_dict(profile)
     except BROKEN:
         raise UserError(f"{path} holds a profile that is none of ours") from None
-    if checkpoint.is_admin(state) and not profile:
+    if is_admin(state) and not profile:
         run.missing.append(("the profile: its checkpoint was handed weights alone", ""))
 
 

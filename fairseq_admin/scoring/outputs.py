@@ -76,6 +76,19 @@ def read_output(path: str, count: Optional[int] = None) -> Tuple[List[str], List
     return undo_pieces(hypotheses), undo_pieces(list(targets))
 
 
+def read_compared(
+    path: str, references: Optional[List[str]], told: Optional[str]
+) -> Tuple[List[str], List[str]]:
+    """As `read_output`. Raises UserError also where there are neither *references* nor T- lines to
+    compare with, and where the T- lines are no *references*, those of the file *told*."""
+    lines, targets = read_output(path, references and len(references))
+    if references is None and not targets:
+        raise UserError(f"{path} has no T- lines to compare with: give --reference FILE")
+    if references is not None and targets:
+        check_targets(targets, references, path, told)
+    return lines, targets
+
+
 def split_blocks(lines: List[str], path: str) -> Dict[str, Dict[int, str]]:
     """Text by kind of line and id; of several hypotheses of a sentence (--nbest) the first.
 

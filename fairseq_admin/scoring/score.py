@@ -8,9 +8,8 @@ from typing import Iterable, List, Optional
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 
-from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.moses import Detokenizer, Tokenizer
-from fairseq_admin.scoring.outputs import UNKNOWN, check_targets, read_lines, read_output
+from fairseq_admin.scoring.outputs import UNKNOWN, read_compared, read_lines, read_output
 
 logger = logging.getLogger(__name__)
 
@@ -99,16 +98,12 @@ def score_files(
         UserError: for a file that cannot be read, or does not hold each sentence once.
     """
     references = read_lines(reference) if reference else None
-    lines, targets = read_output(system, references and len(references))
+    lines, targets = read_compared(system, references, reference)
     raw = detokenize if moses else lambda lines, _: lines
     if references is None:
-        if not targets:
-            raise UserError(f"{system} has no T- lines to compare with: give --reference FILE")
         references = raw(targets, target_lang)
         if any(map(UNKNOWN.search, targets)):
             logger.warning(f"{system}: no word matches a reference's <<unk>>; give --reference")
-    elif targets:
-        check_targets(targets, references, system, reference)
     texts = raw(lines, target_lang)
     if not moses:
         tokens, targets = tokenize(texts, target_lang), tokenize(references, target_lang)
@@ -127,9 +122,7 @@ def score_files(
         "scores": measure(texts, references, tokens, targets),
     }
     if baseline:
-        others, other_targets = read_output(baseline, len(references))
-        if other_targets:
-            check_targets(other_targets, references, baseline, record["reference"])
+        others, _ = read_compared(baseline, references, record["reference"])
         test = significance(texts, raw(others, target_lang), references)
         record["significance"] = {"against": baseline, **test}
     return record

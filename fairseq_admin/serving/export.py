@@ -8,8 +8,8 @@ import os
 import shutil
 import tempfile
 from argparse import Namespace
-from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional, Sequence
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence
 
 import torch
 from fairseq.data import Dictionary
@@ -17,6 +17,7 @@ from fairseq.data.data_utils import infer_language_pair
 
 from fairseq_admin.checkpoints.checkpoint import is_admin, model_options, read_checkpoint
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import whole_folder, writing
 from fairseq_admin.serving.served import SERVE, SETTINGS, Settings
 
 JOINT, SIDES = "spm.model", ("source.spm.model", "target.spm.model")
@@ -75,12 +76,13 @@ def export_model(
         quantization=quantization,
         moses=None if moses is None else " ".join(moses),
     )
-    with new_folder(output) as partial:
+    folder = Path(os.path.abspath(output))
+    with whole_folder(folder, f"{os.getpid()}.partial") as partial, writing(output):
         convert(state, data, (source, target), partial, quantization)
         for model, name in zip(models, stored):
-            shutil.copyfile(model, os.path.join(partial, name))
+            shutil.copyfile(model, partial / name)
         for name in {f"dict.{language}.txt" for language in (source, target)}:
-            shutil.copyfile(os.path.join(data, name), os.path.join(partial, name))
+            shutil.copyfile(os.path.join(data, name), partial / name)
         settings.save(partial)
 
 
@@ -145,11 +147,7 @@ def check_sentencepiece(path: str, dictionary: Dictionary, language: str) -> Non
 
 
 def convert(
-    state: Dict[str, Any],
-    data: str,
-    pair: Sequence[str],
-    folder: str,
-    quantization: Optional[str],
+    state: Dict[str, Any], data: str, pair: Sequence[str], folder: Path, quantization: Optional[str]
 ) -> None:
     """CTranslate2's own conversion of the checkpoint *state* into the existing *folder*."""
     try:
@@ -163,42 +161,14 @@ def convert(
     with tempfile.TemporaryDirectory(dir=folder) as inside:
         path = os.path.join(inside, "checkpoint.pt")
         torch.save({"args": args, "model": state["model"]}, path)
-        made = os.path.join(inside, "model")
         try:
-            FairseqConverter(path, data, *pair).convert(made, quantization=quantization)
+            converter = FairseqConverter(path, data, *pair)
+            converter.convert(str(folder), quantization=quantization, force=True)
         except (ValueError, RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
             raise UserError(f"CTranslate2 cannot run this model: {first_line(error)}") from error
-        for name in os.listdir(made):
-            os.rename(os.path.join(made, name), os.path.join(folder, name))
 
 
 def first_line(error: Exception) -> str:
     """What *error* says, in one line."""
     lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])[:300] or repr(error)
-
-
-@contextmanager
-def new_folder(output: str) -> Iterator[str]:
-    """A folder to fill, which becomes *output* when the block ends, or vanishes with an error."""
-    parent, name = os.path.split(os.path.abspath(output))
-    try:
-        partial = tempfile.mkdtemp(prefix=f"{name}.", suffix=".partial", dir=parent)
-    except OSError as error:
-        raise UserError(f"cannot write in {parent}: {error}") from None
-    old = f"{partial}.old"
-    try:
-        yield partial
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o777 & ~umask)  # mkdtemp's are for their owner alone
-        if os.path.exists(output):
-            os.rename(output, old)
-        os.rename(partial, output)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error}") from error
-    finally:
-        if os.path.exists(old) and not os.path.exists(output):
-            os.rename(old, output)
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -3,7 +3,8 @@
 import json
 import os
 from dataclasses import asdict, dataclass, fields
-from typing import Optional
+from pathlib import Path
+from typing import Optional, Union
 
 from fairseq_admin.errors import UserError
 
@@ -32,13 +33,13 @@ class Settings:
     moses: Optional[str] = None  # words of MOSES; None: pieces are of raw text
     format: int = FORMAT
 
-    def save(self, folder: str) -> None:
+    def save(self, folder: Union[str, Path]) -> None:
         """Write the settings into *folder*."""
         with open(os.path.join(folder, SETTINGS), "w", encoding="utf-8") as f:
             f.write(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
-    def load(cls, folder: str) -> "Settings":
+    def load(cls, folder: Union[str, Path]) -> "Settings":
         """The settings in *folder*.
 
         Raises:

@@ -132,10 +132,7 @@ class LineTranslator:
         workers = (threads or cores()) if device == "cpu" else 1
         try:
             self.translator = ctranslate2.Translator(
-                folder,
-                device=device,
-                inter_threads=workers,
-                intra_threads=1,
+                folder, device=device, inter_threads=workers, intra_threads=1
             )
         except (RuntimeError, ValueError) as error:
             raise UserError(f"CTranslate2 cannot load {folder}: {error}") from None

@@ -8,7 +8,7 @@ import tempfile
 import time
 from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import ctranslate2
 import torch
@@ -109,16 +109,12 @@ class Exported:
         return texts, tokens, time.perf_counter() - start
 
 
-class Process:
-    """An engine in a process of its own, where no other library's threads are."""
-
-    def __init__(self, kind: type, *arguments: Any) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(1, spawn, start, (kind, torch.get_num_threads(), arguments))
-
-    def ask(self, method: str) -> Any:
-        """What the engine's *method* returns."""
-        return self.pool.submit(call, method).result()
+def in_process(kind: type, *arguments: Any) -> Callable[[str], Any]:
+    """An engine in a process of its own, where no other library's threads are: what it is called
+    with is the name of a method, what it returns that method's result."""
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(1, spawn, start, (kind, torch.get_num_threads(), arguments))
+    return lambda method: pool.submit(call, method).result()
 
 
 def start(kind: type, threads: int, arguments: tuple) -> None:
@@ -142,20 +138,20 @@ def bench_decoding(options: Namespace) -> List[Dict[str, Any]]:
     """
     checkpoint, data = options.decode
     threads = torch.get_num_threads()
-    engines: Dict[str, Process] = {}
+    engines: Dict[str, Callable[[str], Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         plain = f"{folder}/folded.pt"
         fold_checkpoint(checkpoint, plain)
-        engines["fairseq"] = Process(Fairseq, plain, data, options.subset)
-        model, sources = engines["fairseq"].ask("size"), engines["fairseq"].ask("sources")
+        engines["fairseq"] = in_process(Fairseq, plain, data, options.subset)
+        model, sources = map(engines["fairseq"], ("size", "sources"))
         for weights in WEIGHTS:
             export_model(plain, data, f"{folder}/{weights}", quantization=weights)
-            engines[weights] = Process(Exported, f"{folder}/{weights}", sources, threads)
+            engines[weights] = in_process(Exported, f"{folder}/{weights}", sources, threads)
         speeds: Dict[str, List[float]] = {name: [] for name in engines}
         texts: Dict[str, Dict[int, str]] = {}
         for pair in range(options.pairs + 1):  # the first is not counted
             for name in list(engines) if pair % 2 else list(engines)[::-1]:
-                texts[name], tokens, seconds = engines[name].ask("decode")
+                texts[name], tokens, seconds = engines[name]("decode")
                 if pair:
                     speeds[name].append(tokens / seconds)
     rows = []

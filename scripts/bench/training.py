@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Speed of transformer_admin against fairseq's own Post-LN transformer.
 
 Both models train on the same batch of random tokens in one process, in turn (A B, B A, ...), each
@@ -28,7 +27,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Optional
+from typing import List
 
 import numpy as np
 import torch
@@ -38,6 +37,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
 
 import fairseq_admin
+from fairseq_admin.checkpoints.random_text import dictionary
 from fairseq_admin.files import whole_file
 from fairseq_admin.profiling import named_junctions, profile_model
 
@@ -46,7 +46,7 @@ VOCABULARY = 4000  # types
 LENGTHS = (10, 41)  # tokens a sentence, uniform
 
 
-def make_batch(dictionary: Dictionary, tokens: int, seed: int = 1) -> dict:
+def make_batch(words: Dictionary, tokens: int, seed: int = 1) -> dict:
     """A batch of random sentences whose padded size is about *tokens* on each side."""
     rng = np.random.default_rng(seed)
     count = max(1, tokens // (LENGTHS[1] - 1))
@@ -56,18 +56,15 @@ def make_batch(dictionary: Dictionary, tokens: int, seed: int = 1) -> dict:
         sides.append([torch.from_numpy(rng.integers(4, VOCABULARY, n)) for n in lengths])
     source, target = sides
     sizes = [np.array([len(s) for s in side]) for side in sides]
-    dataset = LanguagePairDataset(source, sizes[0], dictionary, target, sizes[1], dictionary)
+    dataset = LanguagePairDataset(source, sizes[0], words, target, sizes[1], words)
     return dataset.collater([dataset[i] for i in range(count)])
 
 
 def make_trainer(method: str, layers: int, width: int, options_: argparse.Namespace) -> Trainer:
     """A fairseq Trainer for *method*; Admin's omegas get values that need the multiplication."""
     with tempfile.TemporaryDirectory() as folder:
-        dictionary = Dictionary()
-        for i in range(VOCABULARY - dictionary.nspecial):
-            dictionary.add_symbol(f"w{i}")
         for lang in ("de", "en"):
-            dictionary.save(f"{folder}/dict.{lang}.txt")
+            dictionary(VOCABULARY).save(f"{folder}/dict.{lang}.txt")
         arguments = f"""{folder} --user-dir {fairseq_admin.__path__[0]} --arch {MODELS[method]}
             --task translation -s de -t en --criterion label_smoothed_cross_entropy
             --label-smoothing 0.1 --optimizer adam --adam-betas (0.9,0.98) --lr 1e-4
@@ -95,12 +92,11 @@ def make_trainer(method: str, layers: int, width: int, options_: argparse.Namesp
 
 def timed(function) -> float:
     """Wall seconds of *function*, the GPU's work included."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
     start = time.perf_counter()
     function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - start
 
 
@@ -142,7 +138,7 @@ def bench(layers: int, width: int, options_: argparse.Namespace) -> dict:
 def peak_memory(method: str, layers: int, width: int, options_: argparse.Namespace) -> int:
     """Peak memory of two training steps in a process of their own, in MB: of the GPU, or the
     resident set of the process."""
-    command = [sys.executable, __file__, "--peak-of", method, "--layers", str(layers)]
+    command = [sys.executable, sys.argv[0], "--peak-of", method, "--layers", str(layers)]
     command += ["--widths", str(width), "--tokens", str(options_.tokens)]
     command += ["--dtype", options_.dtype, "--dropout", str(options_.dropout)]
     command += ["--threads", str(torch.get_num_threads())]
@@ -162,11 +158,17 @@ def print_peak(options_: argparse.Namespace) -> None:
         print(int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) // 2**10)
 
 
-def write(record: dict, path: Optional[str]) -> None:
-    """Write *record* as JSON to *path*, if one is given."""
-    if path:
-        with whole_file(path) as f:
-            f.write(json.dumps(record, indent=1) + "\n")
+def bench_training(options_: argparse.Namespace) -> List[dict]:
+    """Rows of all sizes; their step time per layer over that of the first depth."""
+    rows: List[dict] = []
+    for width in options_.widths:
+        for layers in options_.layers:
+            rows.append(bench(layers, width, options_))
+            first = next(row for row in rows if row["width"] == width)
+            per_layer = [row["step_s"] / row["layers"] for row in (rows[-1], first)]
+            rows[-1]["linearity"] = round(per_layer[0] / per_layer[1], 3)
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
 
 
 def main() -> None:
@@ -200,29 +202,17 @@ def main() -> None:
 
         record = bench_preparation(options_)
         print(json.dumps(record))
-        write(record, options_.output)
-        return
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    where = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    if options_.decode:
-        from bench.decoding import bench_decoding  # needs CTranslate2
+    else:
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+        record = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
+        if options_.decode:
+            from bench.decoding import bench_decoding as measure  # needs CTranslate2
 
-        where["ctranslate2"] = version("ctranslate2")
-        print(json.dumps(where))
-        write({**where, "rows": bench_decoding(options_)}, options_.output)
-        return
-    where["dtype"] = options_.dtype
-    print(json.dumps(where))
-    rows = []
-    for width in options_.widths:
-        for layers in options_.layers:
-            rows.append(bench(layers, width, options_))
-            first = next(row for row in rows if row["width"] == width)
-            per_layer = [row["step_s"] / row["layers"] for row in (rows[-1], first)]
-            rows[-1]["linearity"] = round(per_layer[0] / per_layer[1], 3)
-            print(json.dumps(rows[-1]), flush=True)
-    write({**where, "rows": rows}, options_.output)
-
-
-if __name__ == "__main__":
-    main()
+            record["ctranslate2"] = version("ctranslate2")
+        else:
+            record["dtype"], measure = options_.dtype, bench_training
+        print(json.dumps(record))
+        record["rows"] = measure(options_)
+    if options_.output:
+        with whole_file(options_.output) as f:
+            f.write(json.dumps(record, indent=1) + "\n")

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any, Callable, Dict, Iterator, Optional, Sequence, Set, Tuple
+from typing import IO, Any, Dict, Iterator, Optional, Sequence, Set, Tuple
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_folder, write, writing
@@ -73,8 +73,12 @@ def _unpack(archive: Path, wanted: Set[str], folder: Path) -> Dict[str, int]:
     """The sizes of the *wanted* members, in bytes, which lie in *folder* then."""
     sizes: Dict[str, int] = {}
     others = []
+    reader = next((read for end, read in READERS.items() if archive.name.endswith(end)), None)
+    if reader is None:
+        endings = ", ".join(READERS)
+        raise UserError(f"{archive}: no archive by its name; known endings are {endings}")
     try:
-        for given, content in _reader(archive)(archive, folder):
+        for given, content in reader(archive, folder):
             name = _safe(given, f"{archive}, refused: ")
             if name not in wanted:
                 others.append(name)
@@ -120,14 +124,6 @@ def _safe(name: str, prefix: str = "") -> str:
     if name.startswith("/") or ".." in name.split("/"):
         raise UserError(f"{prefix}{name} is absolute or leads out of the folder by '..'")
     return posixpath.normpath(name)
-
-
-def _reader(archive: Path) -> Callable[[Path, Path], Iterator[Member]]:
-    """What gives the members of *archive* one after the other, all of them read to their ends."""
-    for ending, reader in READERS.items():
-        if archive.name.endswith(ending):
-            return reader
-    raise UserError(f"{archive}: no archive by its name; known endings are {', '.join(READERS)}")
 
 
 def _read_gz(archive: Path, folder: Path) -> Iterator[Member]:
@@ -182,5 +178,6 @@ def _read_zip(archive: Path, folder: Path) -> Iterator[Member]:
                     yield info.filename, None
 
 
+# what gives the members of an archive one after the other, all of them read to their ends
 READERS = {ending: _read_tar for ending in (".tar.gz", ".tgz", ".tar")}
 READERS.update({".zip": _read_zip, ".gz": _read_gz})

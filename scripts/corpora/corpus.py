@@ -30,6 +30,13 @@ class Clean:
     length: Tuple[int, int]
     ratio: Optional[float] = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "length", tuple(self.length))
+        low, high = self.length
+        if not (1 <= low <= high and (self.ratio is None or self.ratio >= 1)):
+            told = "clean takes a length [1 or more, more] and a ratio of 1 or more"
+            raise ValueError(f"{told}: {vars(self)}")
+
     def keeps(self, source: int, target: int) -> bool:
         """Whether a pair of so many tokens stays."""
         low, high = self.length
@@ -45,6 +52,12 @@ class Text:
     files: Tuple[str, str]
     archive: Optional[str] = None  # a name of `sources`; None: the files are paths, or generated
     format: str = "plain"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", tuple(self.files))
+        if len(self.files) != 2 or self.format not in FORMATS:
+            told = f"a text has two files and a format of {', '.join(FORMATS)}"
+            raise ValueError(f"{told}: {vars(self)}")
 
 
 @dataclass(frozen=True)
@@ -102,27 +115,6 @@ class Corpus:
                 )
 
 
-def text_of(entry: Dict[str, Any]) -> Text:
-    """A text as corpus.yaml has it."""
-    text = Text(**{**entry, "files": tuple(entry["files"])})
-    if len(text.files) != 2 or text.format not in FORMATS:
-        raise ValueError(f"a text has two files and a format of {', '.join(FORMATS)}: {entry}")
-    return text
-
-
-def clean_of(entry: Optional[Dict[str, Any]]) -> Optional[Clean]:
-    """Cleaning as corpus.yaml has it."""
-    if entry is None:
-        return None
-    clean = Clean(**{**entry, "length": tuple(entry["length"])})
-    low, high = clean.length
-    if not (1 <= low <= high and (clean.ratio is None or clean.ratio >= 1)):
-        raise ValueError(
-            f"clean takes a length [1 or more, more] and a ratio of 1 or more: {entry}"
-        )
-    return clean
-
-
 def check(corpus: Corpus) -> None:
     """Raise ValueError for what no corpus can be."""
     archives = {text.archive for texts in corpus.sides().values() for text in texts}
@@ -146,8 +138,11 @@ def corpus_of(entries: Dict[str, Any]) -> Corpus:
             **entries,
             "languages": tuple(entries["languages"]),
             "sources": {name: Source(**s) for name, s in entries.get("sources", {}).items()},
-            **{split: tuple(map(text_of, entries.get(split, ()))) for split in SPLITS},
-            **{key: clean_of(entries.get(key)) for key in ("clean", "clean_subwords")},
+            **{split: tuple(Text(**t) for t in entries.get(split, ())) for split in SPLITS},
+            **{
+                key: None if entries.get(key) is None else Clean(**entries[key])
+                for key in ("clean", "clean_subwords")
+            },
             **{key: tuple(entries.get(key, ())) for key in ("monolingual", "symbols")},
         }
     )

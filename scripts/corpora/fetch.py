@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Optional, Tuple
@@ -61,7 +61,7 @@ def fetch(source: Source, folder: Path, mirror: Optional[str] = None) -> Path:
             if not path.exists():
                 return _download(source, address, path)
     try:
-        found = _sum(path, source.size, _expected(source, path))
+        found = _sum(path, replace(source, sha256=_expected(source, path)))
     except ValueError as error:
         raise UserError(
             f"{path} {error}: it was changed after it was fetched, or never was the right file; "
@@ -73,10 +73,11 @@ def fetch(source: Source, folder: Path, mirror: Optional[str] = None) -> Path:
 
 def _download(source: Source, address: Address, path: Path) -> Path:
     """Makes *path*, which is not there; the lock is held."""
-    partial, expected = path.with_name(f"{path.name}.partial"), _expected(source, path)
-    _transfer(source.size, expected, address, partial)
+    partial = path.with_name(f"{path.name}.partial")
+    known = replace(source, sha256=_expected(source, path))
+    _transfer(known, address, partial)
     try:
-        found = _sum(partial, source.size, expected)
+        found = _sum(partial, known)
     except ValueError as error:
         with writing(partial):
             partial.unlink()
@@ -92,14 +93,12 @@ def _download(source: Source, address: Address, path: Path) -> Path:
     return path
 
 
-def _transfer(
-    size: Optional[int], expected: Optional[str], address: Address, partial: Path
-) -> None:
+def _transfer(source: Source, address: Address, partial: Path) -> None:
     """Fills *partial*, in as many tries as it takes."""
     fruitless, furthest = 0, _length(partial)
     while True:
         try:
-            return _continue(size, expected, address, partial)
+            return _continue(source, address, partial)
         except (OSError, HTTPException) as error:
             reason = str(error) or type(error).__name__
         reached = _length(partial)
@@ -111,26 +110,21 @@ def _transfer(
                 "are there: run this again to go on, or give a mirror"
             )
         pause = PAUSE * 2**fruitless
-        print(
-            f"{address}: {reason}; {reached} bytes are there, next try in {pause:g} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        told = f"{address}: {reason}; {reached} bytes are there, next try in {pause:g} s"
+        print(told, file=sys.stderr, flush=True)
         time.sleep(pause)
 
 
-def _continue(
-    size: Optional[int], expected: Optional[str], address: Address, partial: Path
-) -> None:
+def _continue(source: Source, address: Address, partial: Path) -> None:
     """One try to fill *partial*. Raises OSError or HTTPException where another may do better."""
-    have, validator = _resumable(address, partial)
+    size, (have, validator) = source.size, _resumable(address, partial)
     if have and have == size:
         return
     reply = ask(address, have, validator)
     with reply.stream:
         if None not in (size, reply.total) and size != reply.total:
             raise UserError(f"{address} has {reply.total} bytes, expected {size}")
-        if not reply.has_end and size is None and expected is None:
+        if not reply.has_end and size is None and source.sha256 is None:
             raise UserError(f"{address} does not tell its length: give its sha256 or its size")
         if reply.start == 0:
             with writing(partial):
@@ -201,17 +195,17 @@ def _length(partial: Path) -> int:
     return partial.stat().st_size if partial.exists() else 0
 
 
-def _sum(path: Path, size: Optional[int], expected: Optional[str]) -> str:
-    """The SHA-256 of *path*. Raises ValueError, what is wrong, for one that is not as expected."""
+def _sum(path: Path, source: Source) -> str:
+    """The SHA-256 of *path*. Raises ValueError, what is wrong, for a file that is no *source*."""
     try:
         length = path.stat().st_size
-        if size not in (None, length):
-            raise ValueError(f"has {length} bytes, expected {size}")
+        if source.size not in (None, length):
+            raise ValueError(f"has {length} bytes, expected {source.size}")
         found = sha256(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if expected not in (None, found):
-        raise ValueError(f"has SHA-256 {found}, expected {expected}")
+    if source.sha256 not in (None, found):
+        raise ValueError(f"has SHA-256 {found}, expected {source.sha256}")
     return found
 
 

@@ -2,10 +2,9 @@
 
 import os
 import queue
-import sys
+from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile, rmtree
 from typing import Any, Dict, Iterator, List
@@ -15,34 +14,23 @@ from corpora.corpus import Clean, Corpus
 from corpora.parallel import batches, in_order, progress
 from corpora.reading import Lines
 from corpora.splits import Splits, read_lines
-from corpora.steps import combined, made, run_command, run_step, sha256
+from corpora.steps import BIN, combined, made, run_command, run_step, sha256
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
 from fairseq_admin.scoring import outputs
 
-BIN = Path(sys.executable).parent  # of the console commands of this environment
 CLEAN = Clean((1, 250), 1.5)  # subwords, as fairseq's extract_bt_data.py is used
 DECODING = "--beam 1 --sampling --seed 1"  # Edunov et al. 2018: sampling beats beam search here
 UNKNOWN = "<unk>"
 
 
-@dataclass
-class Options:
-    """How text is translated: lines a shard, devices (processes where *cpu*), flags of
-    fairseq-generate; processes for the rest."""
-
-    shard_lines: int
-    decoders: int
-    decoding: str
-    cpu: bool
-    processes: int
-
-
 class BackTranslation:
     """Text of the language `corpus.languages[1]` on its way into *out*, beside the bitext that
-    scripts/prepare.sh made in *data*."""
+    scripts/prepare.sh made in *data*. Of the *options* of scripts/back_translate.py those that say
+    how it is translated: `shard_lines`, `decoders` (GPUs, processes where `cpu`), `decoding`, and
+    `processes` for the rest."""
 
-    def __init__(self, corpus: Corpus, data: Path, out: Path, options: Options) -> None:
+    def __init__(self, corpus: Corpus, data: Path, out: Path, options: Namespace) -> None:
         self.corpus, self.data, self.out, self.options = corpus, data, out, options
         self.source, self.target = corpus.languages
         self.model = data / "spm" / subwords.MODEL
@@ -74,15 +62,10 @@ class BackTranslation:
             with ExitStack() as stack:
                 stack.callback(lines.close)
                 show = stack.enter_context(progress(f"mono: {path.name}"))
-                arguments = (self.corpus, True, False)
-                processes = self.options.processes
-                tokens = in_order(
-                    text.treat_target, batches(lines), processes, text.prepare, arguments
-                )
+                treat, processes = text.TargetTreatment, self.options.processes
+                tokens = in_order(treat, batches(lines), processes, (self.corpus,))
                 single = (([(line,) for line in batch]) for batch in tokens if batch)
-                encode, prepare = subwords.encode, subwords.prepare
-                arguments = (str(self.model), CLEAN)
-                for batch, _ in in_order(encode, single, 1, prepare, arguments):
+                for batch, _ in in_order(subwords.Encoder, single, 1, (self.model, CLEAN)):
                     yield from (line for (line,) in filter(None, batch))
                     show(lines.done())
 
@@ -160,14 +143,12 @@ class BackTranslation:
             with Splits(folder, (self.source, self.target)) as kept:
                 for name in sums:
                     seen = set()  # of this shard: the memory stays that of one
-                    with ExitStack() as stack:
-                        paths = [translations / name, self.out / "mono" / name]
-                        for pair in read_lines(stack, paths):
-                            if plausible(*pair) and pair not in seen:
-                                seen.add(pair)
-                                kept.write("train", pair)
-                            else:
-                                left_out += 1
+                    for pair in read_lines([translations / name, self.out / "mono" / name]):
+                        if plausible(*pair) and pair not in seen:
+                            seen.add(pair)
+                            kept.write("train", pair)
+                        else:
+                            left_out += 1
             if not kept.pairs:
                 raise UserError("no back-translation could be used: is the reverse model trained?")
             return {"pairs": kept.pairs["train"], "left_out": left_out}

@@ -39,28 +39,30 @@ def batches(lines: Iterable[T], size: Optional[int] = None) -> Iterator[List[T]]
         yield batch
 
 
+_function: Optional[Callable[[Any], Any]] = None  # of this process, see in_order
+
+
 def in_order(
-    function: Callable[[Any], Any],
+    make: Callable[..., Callable[[Any], Any]],
     items: Iterable[Any],
     processes: int,
-    prepare: Callable[..., None],
     arguments: Tuple[Any, ...] = (),
 ) -> Iterator[Any]:
-    """`function(item)` of each item, in their order, whatever the number of processes.
+    """`make(*arguments)(item)` of each item, in their order, whatever the number of processes.
 
     Args:
-        prepare: called with *arguments* before the first item, in each process, and before all
-            in this one, where its mistakes are told.
+        make: called before the first item, in each process, and before all in this one, where its
+            mistakes are told.
 
     Raises:
-        UserError: when a process dies (of memory, mostly); an error of *function* is raised here.
+        UserError: when a process dies (of memory, mostly); an error of the function is raised here.
     """
-    prepare(*arguments)
-    with ProcessPoolExecutor(processes, initializer=_begin, initargs=(prepare, arguments)) as pool:
+    make(*arguments)
+    with ProcessPoolExecutor(processes, initializer=_begin, initargs=(make, arguments)) as pool:
         pending: Deque[Any] = deque()
         try:
             for item in items:
-                pending.append(pool.submit(function, item))
+                pending.append(pool.submit(_call, item))
                 if len(pending) > AHEAD * processes:
                     yield pending.popleft().result()
             while pending:
@@ -75,12 +77,17 @@ def in_order(
                 future.cancel()
 
 
-def _begin(prepare: Callable[..., None], arguments: Tuple[Any, ...]) -> None:
+def _call(item: Any) -> Any:
+    return _function(item)
+
+
+def _begin(make: Callable[..., Callable[[Any], Any]], arguments: Tuple[Any, ...]) -> None:
     """The start of each process: it ends with its parent, on Ctrl-C and when that is killed, and
     so keeps none of its locks."""
+    global _function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
-    prepare(*arguments)
+    _function = make(*arguments)
 
 
 def _end_with_parent() -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 from collections import Counter
-from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import repeat
 from pathlib import Path
@@ -40,7 +39,9 @@ class Preparation:
         for t in (t for texts in self.corpus.sides().values() for t in texts):
             if t.archive is None:
                 for name in t.files:
-                    sums[name] = sha256(readable(Path(name)))
+                    if not (os.path.isfile(name) and os.access(name, os.R_OK)):
+                        raise UserError(f"no such file, or it cannot be read: {name}")
+                    sums[name] = sha256(Path(name))
             else:
                 members.setdefault(t.archive, []).extend(t.files)
         for name, files in members.items():
@@ -89,7 +90,7 @@ class Preparation:
         with progress(f"tok: {split}, {paths[0].name}") as show:
             pairs = batches(reading.read_pairs(*paths, t.format, show))
             arguments = (self.corpus, training, not training or bool(every), split == "test")
-            for batch in in_order(text.treat, pairs, self.processes, text.prepare, arguments):
+            for batch in in_order(text.Treatment, pairs, self.processes, arguments):
                 if batch.unreadable and not training:
                     side, number = batch.unreadable
                     raise UserError(f"{paths[side]}, line {number}: no UTF-8")
@@ -152,18 +153,14 @@ class Preparation:
         paths = [tok / f"{split}.{lang}" for lang in languages]
         held_out_file = split == "test" or (split == "valid" and self.corpus.valid)
         clean = None if held_out_file else clean
-        arguments = (str(self.out / "spm" / subwords.MODEL), clean)
+        arguments = (self.out / "spm" / subwords.MODEL, clean)
+        pairs, raw_pairs = batches(read_lines(paths)), repeat(None)
+        if split != "train":
+            raw_pairs = read_lines([tok / f"{split}.raw.{lang}" for lang in languages])
         done = left_out = 0
-        with ExitStack() as stack:
-            show = stack.enter_context(progress(f"bpe: {split}"))
-            pairs = read_lines(stack, paths)
-            raw_pairs = repeat(None)
-            if split != "train":
-                raw_pairs = read_lines(stack, [tok / f"{split}.raw.{lang}" for lang in languages])
-            encode, prepare = subwords.encode, subwords.prepare
-            for batch, longest in in_order(
-                encode, batches(pairs), self.processes, prepare, arguments
-            ):
+        with progress(f"bpe: {split}") as show:
+            encoded = in_order(subwords.Encoder, pairs, self.processes, arguments)
+            for batch, longest in encoded:
                 if held_out_file and longest[0] > POSITIONS:
                     raise UserError(
                         f"{split}, line {done + longest[1] + 1}: a sentence of {longest[0]} "
@@ -238,10 +235,3 @@ def check_any(pairs: Dict[str, int], left_out: Dict[str, Any]) -> None:
         if not pairs[split]:
             reasons = f"; left out: {json.dumps(left_out)}" if left_out else ": too little text"
             raise UserError(f"no pair for {split}{reasons}")
-
-
-def readable(path: Path) -> Path:
-    """*path*, when it is a file that can be read."""
-    if not (path.is_file() and os.access(path, os.R_OK)):
-        raise UserError(f"no such file, or it cannot be read: {path}")
-    return path

@@ -55,11 +55,6 @@ class Lines:
         self.raw.close()
 
 
-def plain(lines: Lines) -> Iterator[Line]:
-    """Every line."""
-    return iter(lines)
-
-
 def talks(lines: Lines) -> Iterator[Line]:
     """The text of IWSLT's train.tags files, titles and descriptions among it as in fairseq's
     prepare-iwslt14.sh; where a talk begins stands its `<talkid>` line, to be compared."""
@@ -81,7 +76,7 @@ def segments(lines: Lines) -> Iterator[Line]:
             raise UserError(f"{lines.path}, line {number}: not one whole <seg> element a line")
 
 
-FORMATS = {"plain": plain, "talks": talks, "segments": segments}
+FORMATS = {"plain": iter, "talks": talks, "segments": segments}
 
 
 def read_pairs(source: Path, target: Path, form: str, watch=None) -> Iterator[Tuple[Line, Line]]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 
 class Splits:
@@ -19,7 +19,10 @@ class Splits:
         """Append *pair* to *split*."""
         if split not in self.files:
             paths = [self.folder / f"{split}.{lang}" for lang in self.languages]
-            self.files[split] = [self.stack.enter_context(write_text(path)) for path in paths]
+            self.files[split] = [  # whose lines end as they do everywhere
+                self.stack.enter_context(open(path, "w", encoding="utf-8", newline="\n"))  # noqa: SIM115
+                for path in paths
+            ]
         for file, line in zip(self.files[split], pair):
             file.write(f"{line}\n")
         self.pairs[split] += 1
@@ -31,12 +34,9 @@ class Splits:
         self.stack.close()
 
 
-def read_lines(stack: ExitStack, paths: Sequence[Path]) -> Iterator[Tuple[str, ...]]:
-    """Line by line of aligned files, closed with *stack*."""
-    files = [stack.enter_context(open(p, encoding="utf-8", newline="\n")) for p in paths]  # noqa: SIM115
-    return (tuple(line.rstrip("\n") for line in lines) for lines in zip(*files))
-
-
-def write_text(path: Path) -> IO[str]:
-    """A text file to write, whose lines end as they do everywhere."""
-    return open(path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115  closed by its caller
+def read_lines(paths: Sequence[Path]) -> Iterator[Tuple[str, ...]]:
+    """Line by line of aligned files."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(open(p, encoding="utf-8", newline="\n")) for p in paths]
+        for lines in zip(*files):
+            yield tuple(line.rstrip("\n") for line in lines)

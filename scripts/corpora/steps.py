@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import IO, Any, Callable, Dict, Optional, Sequence
 
@@ -11,6 +12,7 @@ from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_folder, writing
 
 MADE = "made.json"  # in each folder: what it was made from, its files and their checksums
+BIN = Path(sys.executable).parent  # of the console commands of this environment
 BINARIZED = (".bin", ".idx", ".txt")  # endings of what fairseq-preprocess writes, but its log
 
 

@@ -5,7 +5,7 @@ import itertools
 from array import array
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import sentencepiece
@@ -80,43 +80,39 @@ def dictionary(model: Path) -> Dictionary:
     return made
 
 
-_processor: Optional[sentencepiece.SentencePieceProcessor] = None  # of this process
-_clean: Optional[Clean] = None
-_dictionary: Optional[Dictionary] = None
+class Encoder:
+    """Cuts pairs of lines (or single lines, as tuples of one) by *model*; *clean* says which stay,
+    None: all."""
+
+    def __init__(self, model: Path, clean: Optional[Clean]) -> None:
+        self.processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+        self.clean = clean
+
+    def __call__(self, pairs: List[Tuple[str, ...]]) -> Tuple[List[Any], Tuple[int, int]]:
+        """*pairs* in pieces separated by spaces, None for those that cleaning leaves out; and of
+        the longest line the number of pieces and the index."""
+        sides = [self.processor.encode(list(side), out_type=str) for side in zip(*pairs)]
+        encoded, longest = [], (0, 0)
+        for index, pieces in enumerate(zip(*sides)):
+            longest = max(longest, (max(map(len, pieces)), index))
+            keep = self.clean is None or self.clean.keeps(len(pieces[0]), len(pieces[-1]))
+            encoded.append(tuple(map(" ".join, pieces)) if keep else None)
+        return encoded, longest
 
 
-def prepare(model: str, clean: Optional[Clean]) -> None:
-    """Load the model of this process."""
-    global _processor, _clean
-    _processor, _clean = sentencepiece.SentencePieceProcessor(model_file=model), clean
+def ids(model: Path) -> Callable[[List[str]], Tuple[bytes, List[int]]]:
+    """The function from lines of pieces to fairseq's binarized data: the types, each line's
+    followed by </s>; and how many each line has."""
+    words = dictionary(model)
+    find, unknown, end = words.indices.get, words.unk(), words.eos()
+    dtype = best_fitting_int_dtype(len(words))
 
+    def ids_of(lines: List[str]) -> Tuple[bytes, List[int]]:
+        numbers = [[*(find(piece, unknown) for piece in line.split()), end] for line in lines]
+        flat = np.fromiter((number for line in numbers for number in line), dtype)
+        return flat.tobytes(), list(map(len, numbers))
 
-def encode(pairs: List[Tuple[str, ...]]) -> Tuple[List[Optional[Tuple[str, ...]]], Tuple[int, int]]:
-    """*pairs* (or single lines, as tuples of one) in pieces separated by spaces, None for those
-    that cleaning leaves out; and of the longest line the number of pieces and the index."""
-    sides = [_processor.encode(list(side), out_type=str) for side in zip(*pairs)]
-    encoded, longest = [], (0, 0)
-    for index, pieces in enumerate(zip(*sides)):
-        longest = max(longest, (max(map(len, pieces)), index))
-        keep = _clean is None or _clean.keeps(len(pieces[0]), len(pieces[-1]))
-        encoded.append(tuple(map(" ".join, pieces)) if keep else None)
-    return encoded, longest
-
-
-def prepare_ids(model: str) -> None:
-    """Load the dictionary of this process."""
-    global _dictionary
-    _dictionary = dictionary(Path(model))
-
-
-def ids(lines: List[str]) -> Tuple[bytes, List[int]]:
-    """*lines* of pieces as fairseq's binarized data: the types, each line's followed by </s>; and
-    how many each line has."""
-    find, unknown, end = _dictionary.indices.get, _dictionary.unk(), _dictionary.eos()
-    numbers = [[*(find(piece, unknown) for piece in line.split()), end] for line in lines]
-    dtype = best_fitting_int_dtype(len(_dictionary))
-    flat = np.fromiter((number for line in numbers for number in line), dtype)
-    return flat.tobytes(), list(map(len, numbers))
+    return ids_of
 
 
 def binarize(pieces: Path, total: int, model: Path, prefix: Path, processes: int) -> None:
@@ -126,8 +122,7 @@ def binarize(pieces: Path, total: int, model: Path, prefix: Path, processes: int
         text = stack.enter_context(open(pieces, encoding="utf-8", newline="\n"))
         data = stack.enter_context(open(f"{prefix}.bin", "wb"))
         show = stack.enter_context(progress(f"bin: {pieces.name}"))
-        arguments = (str(model),)
-        for types, lengths in in_order(ids, batches(text), processes, prepare_ids, arguments):
+        for types, lengths in in_order(ids, batches(text), processes, (model,)):
             data.write(types)
             sizes.extend(lengths)
             show(len(sizes) / total)

@@ -20,37 +20,13 @@ LINE_ENDS = re.compile("[\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")  # to Pytho
 
 @dataclass
 class Batch:
-    """A batch of pairs of one split after :func:`treat`."""
+    """A batch of pairs of one split after :class:`Treatment`."""
 
     kept: List[int] = field(default_factory=list)  # indices into the batch
     tokens: List[Tuple[str, str]] = field(default_factory=list)  # of the kept pairs
     raw: List[Tuple[str, str]] = field(default_factory=list)  # of the kept pairs, if asked for
     dropped: Counter = field(default_factory=Counter)  # pairs by reason
     unreadable: Optional[Tuple[int, int]] = None  # side and number of the first line not UTF-8
-
-
-_treatment: Optional["Treatment"] = None  # of this process
-
-
-def prepare(*arguments) -> None:
-    """Make the tokenizers of this process once."""
-    global _treatment
-    _treatment = Treatment(*arguments)
-
-
-def treat_target(lines: List[Line]) -> List[str]:
-    """Tokens of *lines* of the target language alone; lines that are empty or no UTF-8 are left
-    out."""
-    side, kept = _treatment.sides[1], []
-    for _, line in lines:
-        with suppress(UnicodeDecodeError):
-            kept.append(side(LINE_ENDS.sub(" ", line.decode("utf-8"))))
-    return list(filter(None, kept))
-
-
-def treat(pairs: List[Tuple[Line, Line]]) -> Batch:
-    """What becomes of *pairs* in a process made ready by :func:`prepare`."""
-    return _treatment(pairs)
 
 
 class Treatment:
@@ -114,3 +90,18 @@ class Treatment:
                 raw = [step(text) for step, text in zip(self.detokenize, raw)] or raw
                 batch.raw.append(tuple(map(str.lower, raw) if self.corpus.lowercase else raw))
         return batch
+
+
+class TargetTreatment(Treatment):
+    """Turns raw training lines of the target language alone into tokens; lines that are empty or no
+    UTF-8 are left out."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        super().__init__(corpus, training=True, raw=False)
+
+    def __call__(self, lines: List[Line]) -> List[str]:
+        kept = []
+        for _, line in lines:
+            with suppress(UnicodeDecodeError):
+                kept.append(self.sides[1](LINE_ENDS.sub(" ", line.decode("utf-8"))))
+        return list(filter(None, kept))

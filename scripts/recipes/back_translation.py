@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Add back-translations to a bitext: translate monolingual text of the target language by a model
 of the reverse direction, in shards, and put the pairs beside the bitext as its second training set.
 
@@ -23,7 +22,7 @@ import torch
 
 from corpora.corpus import Corpus, corpus_of
 from corpora.fetch import fetch
-from corpora.monolingual import DECODING, BackTranslation, Options
+from corpora.monolingual import DECODING, BackTranslation
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
 
@@ -74,12 +73,9 @@ def main() -> None:
         corpus = corpus_of(json.loads((data / "manifest.json").read_text())["corpus"])
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{data} was not made by scripts/prepare.sh: give another --data") from None
-    how = Options(
-        options.shard_lines, options.decoders, options.decoding, options.cpu, options.processes
-    )
     with locked(options.output / "back-translation", "back-translation"):
         files = monolingual(corpus, options)
-        steps = BackTranslation(corpus, data, options.output, how).run(files, options.model)
+        steps = BackTranslation(corpus, data, options.output, options).run(files, options.model)
         with whole_file(options.output / "manifest.json") as f:
             f.write(json.dumps(steps, indent=1, sort_keys=True) + "\n")
     pairs = steps["pairs"]
@@ -87,7 +83,3 @@ def main() -> None:
         f"back_translate: {options.output}: {pairs['pairs']:,} pairs beside the bitext, "
         f"{pairs['left_out']:,} left out"
     )
-
-
-if __name__ == "__main__":
-    main()

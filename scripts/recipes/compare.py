@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Train two conditions (one a method) side by side on one corpus, evaluate both, draw.
 
 Usage:   python scripts recipes.compare DATA OUT CONFIG CONFIG [--show N] [options of evaluate.sh]
@@ -20,11 +19,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Dict, List
 
+from corpora.steps import BIN
 from fairseq_admin.omega_file import Profile
 from fairseq_admin.scoring.outputs import read_lines
 from fairseq_admin.scoring.score import hypotheses
 from recipes.processes import Job, run_together, share_of_cores
-from recipes.training import BIN, ROOT, Training
+from recipes.training import ROOT, Training
 
 
 def train(conditions: List[Training]) -> None:
@@ -34,21 +34,13 @@ def train(conditions: List[Training]) -> None:
     def tell(seconds: float) -> None:
         print(f"{seconds:6.0f} s  " + "   ".join(c.progress() for c in todo), flush=True)
 
+    command = str(BIN / "fairseq-hydra-train")
     with ExitStack() as logs:
-        command = str(BIN / "fairseq-hydra-train")
-        run_together(
-            [
-                Job(
-                    c.name,
-                    [command, *c.arguments()],
-                    logs.enter_context(c.locked_log(1)),
-                    folder=c.folder,
-                )
-                for c in todo
-            ],
-            tell,
-            share_of_cores(len(conditions)),
-        )
+        jobs = []
+        for c in todo:
+            log = logs.enter_context(c.locked_log(1))
+            jobs.append(Job(c.name, [command, *c.arguments()], log, folder=c.folder))
+        run_together(jobs, tell, share_of_cores(len(conditions)))
 
 
 def evaluate(conditions: List[Training], data: Path, options: List[str]) -> None:
@@ -58,19 +50,16 @@ def evaluate(conditions: List[Training], data: Path, options: List[str]) -> None
     model = data / "spm" / "spm.model"
     options = ["--data", str(data / "bin"), "--sentencepiece", str(model), *options]
     options += ["--reference", str(data / "raw" / f"test.{target}")]
+
+    def tell(seconds: float) -> None:
+        print(f"{seconds:6.0f} s  evaluating", flush=True)
+
     with ExitStack() as logs:
-        run_together(
-            [
-                Job(
-                    c.name,
-                    [*command, str(c.folder), *options],
-                    logs.enter_context(open(c.folder / "evaluate.log", "a")),
-                )
-                for c in conditions
-            ],
-            lambda seconds: print(f"{seconds:6.0f} s  evaluating", flush=True),
-            share_of_cores(len(conditions)),
-        )
+        jobs = []
+        for c in conditions:
+            log = logs.enter_context(open(c.folder / "evaluate.log", "a"))
+            jobs.append(Job(c.name, [*command, str(c.folder), *options], log))
+        run_together(jobs, tell, share_of_cores(len(conditions)))
 
 
 def draw(conditions: List[Training], records: Dict[str, Dict[str, object]], out: Path) -> None:

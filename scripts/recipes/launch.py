@@ -7,8 +7,9 @@ from typing import List, Optional
 
 from omegaconf import DictConfig
 
+from corpora.steps import BIN
 from fairseq_admin.errors import UserError
-from recipes.training import BIN, ROOT, Training, load_config, quoted
+from recipes.training import ROOT, Training, load_config, quoted
 
 PORTS = (20000, 30000)  # one of these for the ranks of a SLURM job to meet
 RESTARTS = 3  # of all processes by torchrun after one has died
@@ -101,7 +102,7 @@ def update_freq(config: DictConfig, world: int, max_tokens: int, nodes: int = 1)
     worlds = [n for n in range(nodes, total // max_tokens + 1, nodes) if fits(total, n, max_tokens)]
     near = sorted(sorted(worlds, key=lambda n: abs(n - world))[:3])
     choices = [f"--gpus {n // nodes} (update-freq {total // (n * max_tokens)})" for n in near]
-    tokens = [t for t in divisors(total) if t <= recipe[1] and fits(total, world, t)]
+    tokens = [t for t in range(1, recipe[1] + 1) if fits(total, world, t)]
     if tokens:
         best = tokens[-1]
         choices.append(f"--max-tokens {best} (update-freq {total // (world * best)})")
@@ -112,20 +113,9 @@ def update_freq(config: DictConfig, world: int, max_tokens: int, nodes: int = 1)
     )
 
 
-def slurm_value(value: str) -> str:
-    """*value* of an option of SLURM as hydra reads it, lists and dictionaries as they are."""
-    return value if value[:1] in "[{" else quoted(value)
-
-
 def fits(total: int, world: int, max_tokens: int) -> bool:
     """Whether whole batches add up to *total*."""
     return total % (world * max_tokens) == 0
-
-
-def divisors(n: int) -> List[int]:
-    """All of them, in order."""
-    small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
-    return sorted({*small, *(n // d for d in small)})
 
 
 class Launch:
@@ -206,11 +196,12 @@ class Launch:
             "additional_parameters.dependency": "singleton",
         }
         given = dict(option.partition("=")[::2] for option in self.hardware.slurm)
-        options = [
-            # ++: a new key of a dictionary; quoted: a comma would be several jobs
-            f"{'++' * ('.' in key)}hydra.launcher.{key}={slurm_value(str(value))}"
-            for key, value in {**launcher, **given}.items()
-        ]
+        options = []
+        for key, value in {**launcher, **given}.items():
+            # a comma would be several jobs; lists and dictionaries stay as they are
+            value = value if str(value)[:1] in "[{" else quoted(str(value))
+            new = "++" * ("." in key)  # a key of a dictionary
+            options.append(f"{new}hydra.launcher.{key}={value}")
         return [
             str(BIN / "fairseq-hydra-train"),
             "--multirun",

@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Callable, Dict, List, NamedTuple, Optional, Sequence
 
@@ -42,20 +43,12 @@ def run_together(
         UserError: when one fails, with the end of its log; the others are ended.
     """
     running: List[subprocess.Popen] = []
+    popen = partial(subprocess.Popen, env=env, pass_fds=keep)
     start = told = time.monotonic()
     try:
         for job in jobs:
             stdout = job.output or job.log
-            running.append(
-                subprocess.Popen(
-                    job.command,
-                    stdout=stdout,
-                    stderr=job.log,
-                    cwd=job.folder,
-                    env=env,
-                    pass_fds=keep,
-                )
-            )
+            running.append(popen(job.command, stdout=stdout, stderr=job.log, cwd=job.folder))
         while any(process.poll() is None for process in running):
             check(jobs, running)
             time.sleep(0.2)

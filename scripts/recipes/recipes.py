@@ -38,11 +38,6 @@ def averaged(checkpoint: Any) -> List[str]:
     return ["--num-update-checkpoints", str(checkpoint.keep_interval_updates)]
 
 
-def smoke_shards(smoke: bool) -> List[str]:
-    """Options of back_translate.py where little is to be translated."""
-    return ["--shard-lines", "40", "--sample"] if smoke else []
-
-
 def load_costs() -> Dict[str, Dict[str, Any]]:
     """The rows of results/costs.json by recipe; none where scripts/costs.py has not written it."""
     path = ROOT / "results" / "costs.json"

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Run a recipe of a published experiment, from download to BLEU.
 
 Usage:   scripts/run.sh RECIPE [options] [-- OVERRIDES OF THE CONFIG]
@@ -18,15 +17,17 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 from omegaconf import OmegaConf
 
+from corpora.steps import BIN
 from fairseq_admin.errors import UserError
 from recipes.launch import Hardware, Launch
-from recipes.recipes import averaged, load_recipes, parsed, smoke_overrides, smoke_shards
-from recipes.training import BIN, ROOT, Training
+from recipes.recipes import averaged, load_recipes, parsed, smoke_overrides
+from recipes.training import ROOT, Training
 
 STEPS = ("prepare", "back-translate", "train", "average", "decode", "score", "fold")
 EVALUATION = {  # steps of scripts/evaluate.sh, and what each needs in RUN_DIR/eval
@@ -36,11 +37,7 @@ EVALUATION = {  # steps of scripts/evaluate.sh, and what each needs in RUN_DIR/e
     "fold": "score.json",
 }
 # overrides that would say another thing than the option does
-OWN = {
-    "common.seed": "--seed",
-    "checkpoint.save_dir": "--output",
-    "task.data": "--data",
-}
+OWN = {"common.seed": "--seed", "checkpoint.save_dir": "--output", "task.data": "--data"}
 Command = List[str]
 
 
@@ -94,7 +91,8 @@ class Run:
         translate += ["--output", str(self.data), "--decoders", str(self.launch.processes)]
         if self.options.mirror:
             translate += ["--mirror", self.options.mirror]
-        return [train, translate + ["--cpu"] * hardware.cpu + smoke_shards(self.options.smoke)]
+        translate += ["--cpu"] * hardware.cpu
+        return [train, translate + ["--shard-lines", "40", "--sample"] * self.options.smoke]
 
     def train(self) -> List[Command]:
         return [self.launch.command()]
@@ -195,14 +193,8 @@ def main() -> None:
         raise UserError(f"--from {options.first} comes after --to {options.last}")
     if options.smoke:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # so little work gains nothing by more
-    options.hardware = Hardware(
-        options.gpus,
-        options.nodes,
-        options.cpu or options.smoke,
-        options.max_tokens,
-        options.rendezvous,
-        options.slurm,
-    )
+    options.cpu |= options.smoke
+    options.hardware = Hardware(**{f.name: getattr(options, f.name) for f in fields(Hardware)})
     for name in names:
         check(name, options.overrides)
     runs = [

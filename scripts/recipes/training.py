@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Callable, List, Optional, Sequence, Tuple
@@ -18,7 +17,6 @@ from recipes.code import PACKAGE, ROOT, TRAINED_BY, code_of
 from recipes.processes import Job, run_together
 
 CONFIGS = ROOT / "configs"
-BIN = Path(sys.executable).parent  # of the console commands of this environment
 EPOCH_LINE = re.compile(r"epoch (\d+):\s+(\d+) / (\d+) ")
 
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """fairseq-hydra-train, as one of the processes of a training that may have been killed before.
 
 Usage:   scripts/run.sh runs it, by itself or under torchrun

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What a recipe costs: parameters, FLOPs, memory, hours, disk. docs/costs.md explains the numbers.
 
 Usage:   python scripts/costs.py [--check]    write results/costs.json, or compare it
@@ -14,15 +13,17 @@ import json
 import logging
 import math
 import sys
-from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 from omegaconf import OmegaConf
 
+from bench.training import LENGTHS, VOCABULARY, make_batch
+from fairseq_admin.files import whole_file
+from recipes.code import ROOT
+from recipes.recipes import load_recipes
 from recipes.training import load_config
 from records.counting import Count, build, count
 
-ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "results" / "costs.json"
 SPECIAL, MULTIPLE = 4, 8  # types that fairseq adds to a dictionary; its size is a multiple of this
 ASSUMED = {
@@ -115,8 +116,6 @@ class Costs:
 def measured(record: Dict[str, Any]) -> Tuple[Dict[str, Any], List[Dict[str, Any]]]:
     """Of a record of scripts/bench.py: the speed with its largest model, and the peak memory in MB
     of each, counted and measured."""
-    from bench.training import LENGTHS, VOCABULARY, make_batch
-
     memory, longest = [], LENGTHS[1] - 1
     for row in sorted(record["rows"], key=lambda r: (r["width"], r["layers"])):
         model = {"_name": "transformer_admin", "share_all_embeddings": True, "dropout": 0.1}
@@ -140,8 +139,6 @@ def measured(record: Dict[str, Any]) -> Tuple[Dict[str, Any], List[Dict[str, Any
 
 def costs() -> Dict[str, Any]:
     """All of results/costs.json."""
-    from recipes.recipes import load_recipes
-
     recipes = {name: Costs(name, facts) for name, facts in load_recipes().items()}
     paths = sorted(FILE.parent.glob("bench/[cg]pu*.json"))
     bench = [measured(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
@@ -166,13 +163,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     text = json.dumps(costs(), indent=1) + "\n"
     if not options.check:
-        from fairseq_admin.files import whole_file  # imports torch
-
         with whole_file(str(FILE)) as f:
             f.write(text)
     elif not FILE.exists() or FILE.read_text(encoding="utf-8") != text:
         sys.exit("costs: results/costs.json is out of date: run python scripts/costs.py")
-
-
-if __name__ == "__main__":
-    main()

@@ -21,6 +21,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import List, Sequence
 
+from corpora.steps import BIN
 from fairseq_admin import cli
 from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
 from fairseq_admin.checkpoints.fold import fold_checkpoint
@@ -30,7 +31,6 @@ from fairseq_admin.scoring.score import score_files
 from fairseq_admin.serving.export import export_model, languages
 from recipes.code import EVALUATED_BY, code_of
 from recipes.processes import Job, run_together
-from recipes.training import BIN
 from records.record import make_record, summary
 
 STEPS = ("average", "decode", "score", "fold")

@@ -15,8 +15,8 @@ import torch
 
 from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log
-from fairseq_admin.checkpoints.checkpoint import is_admin, method, model_options, read_checkpoint
-from fairseq_admin.reporting.configuration import SECTIONS, portable
+from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
+from fairseq_admin.checkpoints.facts import portable, training_facts
 from fairseq_admin.scoring.score import hypotheses
 from recipes.code import ROOT
 
@@ -39,9 +39,9 @@ def data_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def hardware(cfg: Dict[str, Any]) -> str:
+def hardware(config: Dict[str, Any]) -> str:
     """The GPU that fairseq decodes on, or the processor."""
-    if torch.cuda.is_available() and not cfg["common"].get("cpu"):
+    if torch.cuda.is_available() and not config["common"].get("cpu"):
         return torch.cuda.get_device_name()
     cpu = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return f"{len(os.sched_getaffinity(0))} cores of {cpu[0] if cpu else platform.processor()}"
@@ -63,23 +63,16 @@ def make_record(
     state = read_checkpoint(str(checkpoint))
     last = run / "checkpoint_last.pt"
     ended = read_checkpoint(str(last)) if last.exists() else state
-    # a namespace, where the model has no dataclass
-    state["cfg"] = cfg = {**state["cfg"], "model": model_options(state)}
-    config = portable({name: cfg[name] for name in SECTIONS if name in cfg})
+    facts, config = training_facts(state)
+    facts.update({k: training_facts(ended)[0][k] for k in ("updates", "wall_seconds")})
     score = json.loads((folder / "score.json").read_text())
     curves = read_log(str(run / "train.log"))
-    seconds = ended["extra_state"].get("previous_training_time")
     return {
         "name": run.name,
-        "method": method(state),
-        "layers": "-".join(str(cfg["model"][f"{s}_layers"]) for s in ("encoder", "decoder")),
-        "width": cfg["model"]["encoder_embed_dim"],
-        "seed": cfg["common"]["seed"],
-        "updates": ended["optimizer_history"][-1]["num_updates"],
-        "wall_seconds": None if seconds is None else round(seconds, 1),
+        **facts,
         "commit": git("rev-parse", "HEAD"),
         "dirty": bool(git("status", "--porcelain")),
-        "hardware": hardware(cfg),
+        "hardware": hardware(config),
         "versions": {
             "python": platform.python_version(),
             "fairseq": fairseq.__version__,

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Make the tables of a Markdown file from records of runs.
 
 Usage:   python scripts/table.py FILE.md           rewrite the tables
@@ -226,7 +225,3 @@ def main() -> None:
         sys.exit("\n".join(diff) or None)
     if after != before:
         options.file.write_text(after, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

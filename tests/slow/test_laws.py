@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fairseq_admin import profiling
-from fairseq_admin.analysis import dependency, gradients, norms, output_change, updates
+from fairseq_admin.analysis import dependency, gradients, norms, output_change, subjects, updates
 from fairseq_admin.analysis.figures import last_ffn
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import STACKS
@@ -26,7 +26,7 @@ SIZES += "--decoder-attention-heads 4 --share-all-embeddings --dropout 0 --param
 def measure(analysis, *arguments, sizes=SIZES):
     """The models of an analysis' result, in this process."""
     parser = argparse.ArgumentParser()
-    analysis.add_arguments(parser)
+    subjects.add_arguments(parser, analysis)
     words = [*map(str, arguments), *sizes.split()]
     return analysis.measure(*parser.parse_known_args(words))["models"]
 

@@ -1,5 +1,6 @@
 """Which back-translations are kept, and where they lie then."""
 
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,6 @@ from corpora import subwords
 from corpora.corpus import load_corpus
 from corpora.monolingual import (
     BackTranslation,
-    Options,
     plausible,
     visible_devices,
 )
@@ -49,7 +49,7 @@ def test_shards_of_so_many_lines(tmp_path, monkeypatch):
     (tmp_path / "spm").mkdir()
     (tmp_path / "spm" / "spm.model").write_bytes(b"model")
     corpus = replace(load_corpus("own"), languages=("de", "en"))
-    options = Options(shard_lines=2, decoders=1, decoding="", cpu=True, processes=1)
+    options = Namespace(shard_lines=2, decoders=1, decoding="", cpu=True, processes=1)
     for lines, shards in ((1, [1]), (2, [2]), (5, [2, 2, 1])):
         back = BackTranslation(corpus, tmp_path, tmp_path / str(lines), options)
         monkeypatch.setattr(back, "pieces", lambda files, n=lines: iter(["a"] * n))
@@ -85,7 +85,9 @@ def back(tmp_path):
             text = "".join(f"{pair[side]}\n" for pair in pairs)
             (out / folder / name).write_text(text, encoding="utf-8")
     corpus = replace(load_corpus("own"), languages=("de", "en"))
-    return BackTranslation(corpus, data, out, Options(1, 1, "", True, 1))
+    return BackTranslation(
+        corpus, data, out, Namespace(shard_lines=1, decoders=1, decoding="", cpu=True, processes=1)
+    )
 
 
 def test_pairs_that_stay_and_where_they_lie(back):

@@ -117,8 +117,8 @@ def same(item):
     return os.getpid(), item
 
 
-def nothing(*arguments):
-    pass
+def itself(function):
+    return function
 
 
 def fails(item):
@@ -141,7 +141,7 @@ def test_in_order_and_no_further_ahead(processes):
             yield item
 
     used = set()
-    for given, (process, item) in enumerate(in_order(same, items(), processes, nothing), 1):
+    for given, (process, item) in enumerate(in_order(itself, items(), processes, (same,)), 1):
         assert item == given
         most = max(most, read - given)
         used.add(process)
@@ -151,9 +151,9 @@ def test_in_order_and_no_further_ahead(processes):
 
 def test_errors_of_other_processes():
     with pytest.raises(KeyError, match="1"):
-        list(in_order(fails, [1, 2], 1, nothing))
+        list(in_order(itself, [1, 2], 1, (fails,)))
     with pytest.raises(UserError, match="a process was killed"):
-        list(in_order(dies, range(9), 2, nothing))
+        list(in_order(itself, range(9), 2, (dies,)))
 
 
 def hold_lock_of_progress(held):
@@ -314,8 +314,7 @@ def test_dictionary_is_the_pieces(model, tmp_path):
     """Rare characters are <unk>: a dictionary of the text would have an entry for each word."""
     words = subwords.dictionary(model)
     assert len(words) % 8 == 0 and 50 <= len(words) < 50 + 1 + 8
-    subwords.prepare(str(model), None)
-    (row,), longest = subwords.encode([("haus 漢字",)])
+    (row,), longest = subwords.Encoder(model, None)([("haus 漢字",)])
     assert row == ("▁haus ▁ 漢字",) and longest == (3, 0)
     assert words.index("漢字") == words.unk() != words.index("▁haus")
     words.save(str(tmp_path / "dict.txt"))
@@ -335,8 +334,7 @@ def test_symbols_are_in_no_other_subword(tmp_path):
 
 
 def test_longest_line_and_its_index(model):
-    subwords.prepare(str(model), Clean((1, 3), 1.5))
-    encoded, longest = subwords.encode(
+    encoded, longest = subwords.Encoder(model, Clean((1, 3), 1.5))(
         [("haus", "haus"), ("haus", "haus baum"), ("haus " * 4, "hund"), ("", "")]
     )
     assert encoded == [("▁haus", "▁haus"), None, None, None] and longest == (4, 2)

@@ -54,7 +54,7 @@ def test_a_linear_layer_is_counted_exactly():
     inputs, outputs, rows = 12, 20, 7
     layer = torch.nn.Linear(inputs, outputs, bias=False, device="meta")
     x = torch.empty(rows, inputs, device="meta", requires_grad=True)
-    memory = counting.allocations([x, layer.weight])
+    memory = counting.Allocations([x, layer.weight])
     with FlopCounterMode(display=False) as flops, memory:
         layer(x).sum().backward()
     # forward, gradient of the input, gradient of the weight: a product and a sum each

@@ -1,0 +1,43 @@
+"""What a checkpoint says of its training, as records and reports hold it."""
+
+import argparse
+import os
+from typing import Any, Dict, Tuple
+
+from fairseq_admin.checkpoints.checkpoint import method, model_options
+from fairseq_admin.omega_file import STACKS
+
+SECTIONS = ("common", "task", "dataset", "optimization", "criterion", "optimizer", "lr_scheduler")
+SECTIONS += ("checkpoint", "ema", "distributed_training", "model")  # of the configuration
+
+
+def portable(config: Any) -> Any:
+    """*config* in JSON's types, and with the names of files instead of a machine's paths."""
+    if isinstance(config, argparse.Namespace):
+        config = vars(config)
+    if isinstance(config, dict):
+        return {str(name): portable(value) for name, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [portable(value) for value in config]
+    if isinstance(config, str) and os.path.isabs(config):
+        return os.path.basename(config)
+    return config if isinstance(config, (str, int, float, bool, type(None))) else str(config)
+
+
+def training_facts(state: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """What was trained, for how long and with which configuration, of the checkpoint *state*; a
+    fact that it does not tell is None."""
+    options = model_options(state)
+    cfg = {**(state.get("cfg") or {}), "model": options}
+    layers = [options.get(f"{stack}_layers") for stack in STACKS]
+    history = state.get("optimizer_history") or [{}]
+    seconds = (state.get("extra_state") or {}).get("previous_training_time")
+    facts = {
+        "method": method(state),
+        "layers": "-".join(str(n) for n in layers if n is not None) or None,
+        "width": options.get("encoder_embed_dim") or options.get("decoder_embed_dim"),
+        "seed": (cfg.get("common") or {}).get("seed", options.get("seed")),
+        "updates": history[-1].get("num_updates"),
+        "wall_seconds": None if seconds is None else round(seconds, 1),
+    }
+    return facts, portable({name: cfg[name] for name in SECTIONS if name in cfg})
