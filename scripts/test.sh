@@ -44,4 +44,5 @@ fi
 
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # a process a core, at most four: each has its own server of commands and its own fixtures
-exec "$bin/python" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
+exec "$bin/python" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+    --no-loadscope-reorder "$@"

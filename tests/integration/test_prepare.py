@@ -446,19 +446,21 @@ def wait_for(condition, seconds=60):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("module", [text, subwords], ids=["tok", "bpe"])
-def test_killed_worker_is_one_line(site, module):
+@pytest.mark.parametrize(
+    "module, name", [(text, "Treatment"), (subwords, "Encoder")], ids=["tok", "bpe"]
+)
+def test_killed_worker_is_one_line(site, module, name):
     site.put(iwslt())
 
     def before():
-        main, prepare = os.getpid(), module.prepare
+        main, make = os.getpid(), getattr(module, name)
 
         def killed(*arguments):
             if os.getpid() != main:
                 os.kill(os.getpid(), signal.SIGKILL)
-            prepare(*arguments)
+            return make(*arguments)
 
-        module.prepare = killed
+        setattr(module, name, killed)
 
     refused(site.prepare(before=before), site.out, "a process was killed", "fewer --processes")
     ok(site.prepare())
@@ -476,7 +478,7 @@ def test_workers_end_with_a_killed_parent(site):
                 started.touch()
                 time.sleep(HANGS)
 
-        text.prepare = slow
+        text.Treatment = slow
 
     process = site.prepare(before=before, wait=False)
     wait_for((site.out.parent / "started").exists)

@@ -53,7 +53,9 @@ def shown(output: str) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_shows_its_commands_and_writes_nothing(main, tmp_path, name):
+def test_every_recipe_shows_its_commands_and_writes_nothing(main, tmp_path, name, monkeypatch):
+    if name != RECIPE:  # overrides are composed by themselves first: seconds each
+        monkeypatch.setattr(script, "check", lambda *_: None)
     dry = shown(main(name, "--seed", "7", "--dry-run", "--", "model.dropout=0.17"))
     facts, config = RECIPES[name], dry.config
     assert set(dry.commands) == {"prepare", "train", "fold"} | (
@@ -184,7 +186,7 @@ def tear(path: Path) -> None:
 @pytest.fixture(scope="module")
 def straight(lab, workers, tmp_path_factory):
     out = tmp_path_factory.mktemp("straight")
-    result = workers.submit(lab.run, [*START, *SMOKE, "--output", out])
+    result = workers.submit(lab.run, [*quick(lab), *SMOKE, "--output", out])
     return SimpleNamespace(out=out, folder=out / FOLDER, result=result)
 
 

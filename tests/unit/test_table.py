@@ -4,8 +4,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from records.table import main
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "table.py"
 MARKERS = """before
@@ -46,15 +49,24 @@ def page(tmp_path):
     return make
 
 
-def table(*arguments):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True
-    )
+@pytest.fixture
+def table(monkeypatch):
+    """Runs the script in this process."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["table.py", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as end:
+            return SimpleNamespace(returncode=0 if end.code is None else 1, stderr=str(end.code))
+        return SimpleNamespace(returncode=0, stderr="")
+
+    return run
 
 
 def test_a_row_a_record_with_the_signature_below(page):
     path = page(record("a", 20.5), record("b", 21, width=128))
-    assert table(path).returncode == 0
+    subprocess.run([sys.executable, str(SCRIPT), str(path)], check=True)
     rows = path.read_text().split("-->\n")[1].split("<!--")[0].strip().splitlines()
     assert rows[0] == "| run | layers | BLEU |"
     assert rows[2:4] == ["| [a](runs/0.json) | 6-6 | 20.50 |", "| [b](runs/1.json) | 6-6 | 21.00 |"]
@@ -62,13 +74,13 @@ def test_a_row_a_record_with_the_signature_below(page):
     assert path.read_text().startswith("before\n") and path.read_text().endswith("after\n")
 
 
-def test_seeds_are_one_row_with_mean_and_spread(page):
+def test_seeds_are_one_row_with_mean_and_spread(page, table):
     path = page(*(record(f"s{seed}", bleu, seed) for seed, bleu in ((1, 20), (2, 22), (3, 24))))
     table(path)
     assert "| [s1](runs/0.json) | 6-6 | 22.00 ± 2.00 | 3 |" in path.read_text()
 
 
-def test_check_finds_a_row_without_a_record(page):
+def test_check_finds_a_row_without_a_record(page, table):
     path = page(record("a", 20.5))
     table(path)
     assert table("--check", path).returncode == 0
@@ -81,7 +93,7 @@ def test_check_finds_a_row_without_a_record(page):
         assert path.read_text() == before.replace(row, wrong)  # nothing is written
 
 
-def test_no_record_and_no_column_are_errors(page):
+def test_no_record_and_no_column_are_errors(page, table):
     path = page(markers=MARKERS)
     assert "no record matches runs/*.json" in table(path).stderr
     path.write_text(MARKERS.replace("bleu", "blue"))
