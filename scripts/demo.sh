@@ -8,7 +8,7 @@
 # Outputs: runs/demo/ (report.html, curves.png, omegas.png, data/, a folder a condition with
 #          eval/record.json and eval/serve/, which `fairseq-admin translate` takes).
 #
-# On two CPU cores about ten minutes beside the set-up. What is finished is not done again.
+# On two CPU cores ten to twenty minutes beside the set-up. What is finished is not done again.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)

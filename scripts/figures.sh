@@ -6,7 +6,7 @@
 # Inputs:  none; runs the demo first (scripts/demo.sh; what is finished is not done again).
 # Outputs: FOLDER (default: results/figures): a JSON and a PNG an analysis.
 #
-# From nothing about 20 minutes on two CPU cores, of which the demo takes ten; beside the set-up.
+# From nothing 20 to 40 minutes on two CPU cores, of which the demo takes half; beside the set-up.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
