@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from recipes.training import ROOT, Training, load_config
 
 HERE = Path(__file__).parent
+COSTS = ROOT / "results" / "costs.json"
 SMOKE = OmegaConf.to_container(OmegaConf.load(HERE / "smoke.yaml"))
 SMOKE_DEPTH = 6  # layers of a recipe to one of its smoke test
 
@@ -40,8 +41,7 @@ def averaged(checkpoint: Any) -> List[str]:
 
 def load_costs() -> Dict[str, Dict[str, Any]]:
     """The rows of results/costs.json by recipe; none where scripts/costs.py has not written it."""
-    path = ROOT / "results" / "costs.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    rows = json.loads(COSTS.read_text(encoding="utf-8"))["rows"] if COSTS.exists() else []
     return {row["recipe"]: row for row in rows}
 
 

@@ -88,6 +88,16 @@ def test_a_group_shows_each_recipe_with_each_of_its_seeds(main, monkeypatch):
     assert titles == [(name, str(s)) for name in group for s in RECIPES[name]["seeds"]]
 
 
+def test_the_list_of_recipes_needs_no_results(monkeypatch, tmp_path):
+    with_costs = recipes.listing(RECIPES).splitlines()
+    monkeypatch.setattr(recipes, "COSTS", tmp_path / "costs.json")
+    without = recipes.listing(RECIPES).splitlines()
+    assert len(without) == len(with_costs) == 1 + len(RECIPES)
+    for name, line, longer in zip(RECIPES, without[1:], with_costs[1:]):
+        assert line.split()[0] == name and line.split()[-1] == longer.split()[-1]
+        assert len(line.split()) == len(longer.split()) - 2  # hours and disk
+
+
 MISTAKES = {
     "no recipe nonesuch": ["nonesuch"],
     "Could not override 'model.encoder_layer'": [RECIPE, "--", "model.encoder_layer=3"],
