@@ -365,7 +365,7 @@ def test_two_ranks_of_which_one_is_killed_come_to_the_same_number_of_updates(
 
 
 def test_two_machines_share_a_folder(lab, prepared, workers, tmp_path):
-    arguments = [*START, *prepared, "--output", tmp_path, "--to", "train", "--gpus", "1"]
+    arguments = [*quick(lab), *prepared, "--output", tmp_path, "--to", "train", "--gpus", "1"]
     arguments += ["--nodes", "2", "--rendezvous", f"localhost:{lab.free_port()}"]
     for run in [workers.submit(lab.run, arguments) for _ in range(2)]:
         assert "2 processes x 500 tokens x update-freq 1" in run.result().ok().output
