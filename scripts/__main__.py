@@ -3,4 +3,9 @@
 import runpy
 import sys
 
-runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
+try:
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+except KeyboardInterrupt:
+    sys.exit(130)  # as a shell reports SIGINT

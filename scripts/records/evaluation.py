@@ -15,7 +15,6 @@ import argparse
 import json
 import logging
 import os
-import shlex
 import sys
 from pathlib import Path
 from shutil import rmtree
@@ -108,7 +107,8 @@ class Evaluation:
     def translate(self) -> None:
         """Decode and, as far as wanted, what comes after."""
         state = read_checkpoint(str(self.model))
-        data = self.options.data or Path(state["cfg"]["task"]["data"]).resolve()
+        told = (state.get("cfg") or {}).get("task") or {}  # none of the time before hydra
+        data = self.options.data or Path(told.get("data") or "no data named").resolve()
         if not data.is_dir():
             raise UserError(f"no such data folder: {data}: give --data")
         sides, admin, to = languages(state, str(data)), is_admin(state), self.options.to
@@ -128,7 +128,7 @@ class Evaluation:
             return
         say(f"translating {self.options.subset} by {checkpoint}")
         command = [str(BIN / "fairseq-generate"), str(data), *plugin, "--path", str(checkpoint)]
-        command += ["-s", sides[0], "-t", sides[1], *shlex.split(self.decoding)]
+        command += ["-s", sides[0], "-t", sides[1], *self.decoding.split()]
         partial, log = (self.out / f"{name}.{end}" for end in ("partial", "log"))
         with open(partial, "w") as output, open(log, "w") as errors:
             run_together([Job("fairseq-generate", command, errors, output)], keep=[self.lock])

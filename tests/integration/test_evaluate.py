@@ -2,11 +2,14 @@
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from fairseq_admin.errors import UserError
 from records import evaluation
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -126,6 +129,17 @@ def test_a_mistake_is_said_and_no_record_written(admin, tmp_path, message, monke
         evaluation.main()
     assert message in f"{refused.value} {capsys.readouterr().err}"
     assert not list(tmp_path.glob("**/record.json"))
+
+
+def test_a_checkpoint_of_the_time_before_hydra_names_no_data(
+    transformer, lab, tmp_path, monkeypatch
+):
+    state = lab.load(transformer)
+    state["args"], state["cfg"] = Namespace(arch="transformer"), None
+    torch.save(state, tmp_path / "checkpoint_best.pt")
+    monkeypatch.setattr(sys, "argv", ["evaluate.sh", str(tmp_path)])
+    with pytest.raises(UserError, match="no such data folder: .*: give --data"):
+        evaluation.main()
 
 
 def test_a_mistake_of_the_script_is_one_line(lab):
