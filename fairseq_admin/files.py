@@ -1,12 +1,13 @@
 """Files and folders that are written whole or not at all, by one process at a time."""
 
+import glob
 import os
 import platform
 import shutil
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Iterable, Iterator, Optional, Union
+from typing import IO, Iterable, Iterator, List, Optional, Sequence, Union
 
 from fairseq_admin.errors import UserError
 
@@ -26,40 +27,62 @@ def writing(path: Union[str, Path]) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Union[str, Path], mode: str = "w") -> Iterator[IO]:
-    """A file to write, UTF-8 if it is text, which becomes *path* when the block ends. When it ends
-    with an error, what was at *path* before is there as it was, and nothing beside it. Processes of
-    several machines may do so at once.
-
-    Raises:
-        UserError: when it cannot be written.
-    """
-    partial = f"{path}.{platform.node()}.{os.getpid()}.partial"
-    try:
-        with writing(path):
-            with open(partial, mode, encoding=None if "b" in mode else "utf-8") as f:
-                yield f
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(partial, path)
-    finally:
-        with suppress(OSError):
-            os.remove(partial)
+    """`whole_files` of one *path*."""
+    with whole_files([path], mode) as (file,):
+        yield file
 
 
 @contextmanager
-def whole_folder(folder: Path, ending: str = "partial") -> Iterator[Path]:
+def whole_files(paths: Sequence[Union[str, Path]], mode: str = "w") -> Iterator[List[IO]]:
+    """Files to write, UTF-8 if they are text, which become *paths* when the block ends, all or none
+    of them. When it ends with an error, what was at *paths* before is there as it was, and nothing
+    beside it; what a process that was killed left there goes. Processes of several machines may do
+    so at once. Links are followed, and what is no regular file (a device, a pipe) is written as it
+    is.
+
+    Raises:
+        UserError: when they cannot be written.
+    """
+    regular = [not os.path.exists(path) or os.path.isfile(path) for path in paths]
+    targets = [os.path.realpath(path) if whole else path for path, whole in zip(paths, regular)]
+    partials = [partial_of(path) if whole else path for path, whole in zip(targets, regular)]
+    try:
+        with writing(" and ".join(map(str, paths))), ExitStack() as stack:
+            files = [
+                stack.enter_context(open(p, mode, encoding=None if "b" in mode else "utf-8"))
+                for p in partials
+            ]
+            yield files
+            for file, whole in zip(files, regular):
+                file.flush()
+                if whole:
+                    os.fsync(file.fileno())
+            stack.close()
+            for partial, path, whole in zip(partials, targets, regular):
+                if whole:
+                    os.replace(partial, path)
+    finally:
+        for partial, whole in zip(partials, regular):
+            if whole:
+                with suppress(OSError):
+                    os.remove(partial)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill, which becomes *folder* when the block ends, in place of what was
-    there; by one process at a time, unless each has its own *ending*. When it ends with an error,
-    what was there stays.
+    there. When it ends with an error, what was there stays, and nothing beside it; what a process
+    that was killed left there goes. A link is followed.
 
     Raises:
         UserError: when it cannot be made.
     """
-    partial, old = (folder.with_name(f"{folder.name}.{end}") for end in (ending, f"{ending}.old"))
+    folder = Path(os.path.realpath(folder))
+    with writing(folder):
+        old = Path(partial_of(str(folder), ".old"))  # first: it may be all there is
+        partial = Path(partial_of(str(folder)))
+        partial.mkdir(parents=True)
     try:
-        with writing(folder):
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            partial.mkdir(parents=True)
         yield partial
         with writing(folder):
             if folder.exists():
@@ -70,6 +93,35 @@ def whole_folder(folder: Path, ending: str = "partial") -> Iterator[Path]:
             old.rename(folder)
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def partial_of(path: str, kind: str = ".partial") -> str:
+    """A name beside *path* for what this process, and no other of any machine, writes there. What
+    processes of this machine left under such names goes when they are dead; but what one moved
+    away from *path* (*kind* `.old`) comes back where nothing has taken its place."""
+    begin = f"{path}.{platform.node()}."
+    for left in glob.glob(f"{glob.escape(begin)}*{kind}"):
+        pid = left[len(begin) : -len(kind)]
+        if pid.isdecimal() and int(pid) != os.getpid() and not running(int(pid)):
+            if kind == ".old" and not os.path.lexists(path):
+                os.rename(left, path)
+            elif os.path.isdir(left):
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    os.remove(left)
+    return f"{begin}{os.getpid()}{kind}"
+
+
+def running(pid: int) -> bool:
+    """Whether a process of this machine has the number *pid*."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is somebody else's
+        pass
+    return True
 
 
 def write(file: IO[bytes], data: bytes) -> None:

@@ -81,7 +81,6 @@ def average(paths: List[str]) -> Dict[str, Any]:
     groups = tied(first["model"])
     sums = {key: wide(first["model"][key]) for key in groups}
     first["model"] = {key: tensor.to("meta") for key, tensor in first["model"].items()}
-    first.pop("last_optimizer_state", None)  # with it, the first file leaves the memory
     for path in paths[1:]:
         state = read_checkpoint(path)
         check_same_model(first, state, paths[0], path)

@@ -4,18 +4,19 @@ import argparse
 import os
 import pickle
 import re
-import zipfile
 from typing import Any, Dict, Optional
 
 import torch
 from torch import Tensor
 
-from fairseq_admin import weights_only  # noqa: F401  allow-lists what such files hold
+from fairseq_admin.checkpoints import tensor_file
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
 from fairseq_admin.methods import method_of
+from fairseq_admin.model import depths
 from fairseq_admin.omega_file import STACKS
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EMBEDDINGS = (
     "encoder.embed_tokens.weight",
     "decoder.embed_tokens.weight",
@@ -23,19 +24,18 @@ EMBEDDINGS = (
 )
 
 
-def read_checkpoint(path: str) -> Dict[str, Any]:
-    """A checkpoint of fairseq, on the CPU. Tensors are mapped, so that what nobody looks at (the
-    optimizer's state) takes no memory, and nothing in the file is executed.
+def read_checkpoint(path: str, optimizer: bool = False) -> Dict[str, Any]:
+    """A checkpoint of fairseq, on the CPU, its checksums compared; with the *optimizer*'s state
+    only where that is wanted. Nothing in the file is executed.
 
     Raises:
-        UserError: for a file that is missing, damaged, holds foreign classes, or is no checkpoint.
+        UserError: for a file that is missing, damaged, holds foreign classes, is no checkpoint, or
+            whose weights are not those of its configuration.
     """
     if not os.path.isfile(path):
         raise UserError(f"no such checkpoint: {path}")
     try:
-        state = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        state = tensor_file.load(path, "" if optimizer else "last_optimizer_state")
     except Exception as error:  # torch raises whatever a damaged file makes it stumble over
         foreign = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and foreign:
@@ -44,13 +44,47 @@ def read_checkpoint(path: str) -> Dict[str, Any]:
                 "not loaded, and nothing in it was executed"
             ) from None
         raise UserError(
-            f"{path} cannot be read: it is damaged, cut short, or no file of torch.save"
+            f"{path} cannot be read: it is damaged, cut short, being written, or no file of "
+            "torch.save"
         ) from None
     if not isinstance(state, dict) or not is_state_dict(state.get("model")):
         raise UserError(f"{path} is no checkpoint of fairseq: it holds no model")
     if model_options(state) is None:
         raise UserError(f"{path} is no checkpoint of fairseq: it holds no model configuration")
+    for key, tensor in state["model"].items():
+        check_weight(key, tensor, path)
+    check_sizes(model_options(state), state["model"], path)
     return state
+
+
+def check_weight(key: str, tensor: Tensor, path: str) -> None:
+    """Raise UserError where *tensor* is of a kind that no training writes."""
+    counter = tensor.dtype == torch.int64 and tensor.numel() == 1  # as BatchNorm has
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.is_quantized or not (tensor.dtype in FLOATS or counter):
+        kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}".replace("torch.", "")
+        raise UserError(f"{path} holds {key} as {kind}, which no training writes")
+    reach = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride()))
+    if tensor.numel() > reach + 1:
+        raise UserError(f"{path} holds {key} expanded, which no training writes")
+
+
+def check_sizes(options: Dict[str, Any], weights: Dict[str, Tensor], path: str) -> None:
+    """Raise UserError where a Transformer's *options* say other depths or widths than its *weights*
+    have: building what they say could take any time and memory."""
+    layers = depths(weights)
+    for stack in STACKS:
+        fc1 = weights.get(f"{stack}.layers.0.fc1.weight")
+        if fc1 is None or fc1.dim() != 2:
+            continue  # no Transformer of fairseq
+        found = {"layers": layers[stack], "ffn_embed_dim": len(fc1), "embed_dim": fc1.shape[1]}
+        for name, size in found.items():
+            said = options.get(f"{stack}_{name}")
+            if isinstance(said, (int, float)) and said != size:
+                raise UserError(
+                    f"{path} contradicts itself: {stack}_{name} is {said} in its options and "
+                    f"{size} in its weights"
+                )
 
 
 def is_state_dict(model: Any) -> bool:

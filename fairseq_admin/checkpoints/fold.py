@@ -58,7 +58,7 @@ def fold_checkpoint(source: str, output: str, keep_training_state: bool = False)
         UserError: for a checkpoint that cannot be folded exactly; nothing is written then.
     """
     check_no_input(output, [source])
-    state = read_checkpoint(source)
+    state = read_checkpoint(source, optimizer=keep_training_state)
     if "folded_from" in (state.get("extra_state") or {}):
         raise UserError(f"{source} is folded already")
     if not is_admin(state):

@@ -2,14 +2,13 @@
 
 import argparse
 import importlib.util
-import io
 import json
 import os
 import warnings
 from typing import Any, List
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import whole_file
+from fairseq_admin.files import whole_files
 
 HELP = """\
 Measure and draw what the papers behind Admin show, for checkpoints of any Transformer of fairseq or
@@ -65,12 +64,9 @@ def run(options: argparse.Namespace, rest: List[str]) -> None:
             "NaN or infinite numbers came out: the model's activations or gradients overflow; "
             "take an earlier checkpoint or fewer layers"
         ) from None
-    picture = io.BytesIO()
-    draw(result, picture)  # before anything is written: both files or none
-    with whole_file(f"{base}.json") as f:
-        f.write(f"{text}\n")
-    with whole_file(f"{base}.png", "wb") as f:
-        f.write(picture.getvalue())
+    with whole_files([f"{base}.json", f"{base}.png"], "wb") as (data, picture):
+        data.write(f"{text}\n".encode())
+        draw(result, picture)
     print(f"wrote {base}.json and {base}.png")
 
 

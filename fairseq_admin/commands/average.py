@@ -10,25 +10,27 @@ from fairseq_admin.files import check_no_input
 
 HELP = """\
 Write the mean of checkpoints, summed in fp32 whatever precision they hold: of files, or of the last
-ones in a folder that fairseq-train wrote. Options are those of fairseq's average_checkpoints.py."""
+ones in a folder that fairseq-train wrote. It takes the options of fairseq's average_checkpoints.py,
+but for --num-best-checkpoints."""
 
 
 def run(options: argparse.Namespace) -> None:
     """Find the files, average, write."""
+    if bool(options.inputs) == bool(options.more):
+        raise UserError("give checkpoints, or one folder, once: by themselves or after --inputs")
+    inputs = options.inputs or options.more
     by_updates = options.num_update_checkpoints is not None
     count = options.num_update_checkpoints if by_updates else options.num_epoch_checkpoints
     if count is None:
         if options.checkpoint_upper_bound is not None:
             raise UserError("--checkpoint-upper-bound goes with a folder and a number of them")
-        paths = options.inputs
+        paths = inputs
     else:
-        if len(options.inputs) != 1 or not os.path.isdir(options.inputs[0]):
+        if len(inputs) != 1 or not os.path.isdir(inputs[0]):
             raise UserError("give the one folder to take the last checkpoints of")
         if count < 1:
             raise UserError("average at least one checkpoint")
-        paths = last_checkpoints(
-            options.inputs[0], count, by_updates, options.checkpoint_upper_bound
-        )
+        paths = last_checkpoints(inputs[0], count, by_updates, options.checkpoint_upper_bound)
     for path in paths:
         if os.path.isdir(path):
             raise UserError(
@@ -42,7 +44,8 @@ def run(options: argparse.Namespace) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="checkpoints, or one folder")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="checkpoints, or one folder")
+    parser.add_argument("--inputs", nargs="+", dest="more", metavar="INPUT", help="the same")
     parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write")
     last = parser.add_mutually_exclusive_group()
     last.add_argument(

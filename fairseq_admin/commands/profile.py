@@ -9,6 +9,7 @@ import numpy as np
 
 from fairseq_admin.arguments import training_config
 from fairseq_admin.errors import UserError
+from fairseq_admin.files import whole_file
 from fairseq_admin.omega_file import Profile
 
 HELP = """\
@@ -51,7 +52,8 @@ def run(options: argparse.Namespace, arguments: List[str]) -> None:
     if options.plot:
         from fairseq_admin.analysis.plotting import plot_omegas
 
-        plot_omegas(profile, options.plot)
+        with whole_file(options.plot, "wb") as picture:
+            plot_omegas(profile, picture)
         print(f"wrote {options.plot}")
 
 

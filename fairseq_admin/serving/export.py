@@ -77,7 +77,7 @@ def export_model(
         moses=None if moses is None else " ".join(moses),
     )
     folder = Path(os.path.abspath(output))
-    with whole_folder(folder, f"{os.getpid()}.partial") as partial, writing(output):
+    with whole_folder(folder) as partial, writing(output):
         convert(state, data, (source, target), partial, quantization)
         for model, name in zip(models, stored):
             shutil.copyfile(model, partial / name)

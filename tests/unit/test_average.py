@@ -7,7 +7,9 @@ import textwrap
 import pytest
 import torch
 
+from fairseq_admin import cli
 from fairseq_admin.checkpoints.average import average, last_checkpoints
+from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.errors import UserError
 from tests.helpers import checkpoint_of, randomized
 
@@ -60,6 +62,19 @@ def test_everything_else_is_of_the_first_file(tmp_path):
     folder = tmp_path.name
     assert got["extra_state"]["averaged"] == [f"{folder}/a.pt", f"{folder}/b.pt"]
     assert "last_optimizer_state" not in got
+
+
+def test_the_command_takes_fairseqs_spelling(tmp_path):
+    """`--inputs`, without which fairseq's own script does not run."""
+    paths = [saved(tmp_path, f"{seed}.pt", seed)[0] for seed in (1, 2)]
+    outputs = [str(tmp_path / f"mean{i}.pt") for i in range(2)]
+    cli.main(["average", "--inputs", *paths, "--output", outputs[0]])
+    cli.main(["average", *paths, "--output", outputs[1]])
+    first, second = (read_checkpoint(path)["model"] for path in outputs)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    for wrong in ([], [paths[0], "--inputs", paths[1]]):
+        with pytest.raises(UserError, match="give checkpoints, or one folder, once"):
+            cli.main(["average", *wrong, "--output", outputs[0]])
 
 
 def test_tied_embeddings_stay_one(tmp_path):
@@ -157,7 +172,8 @@ def test_memory_of_two_checkpoints(tmp_path):
     it needs for five small ones."""
     script = textwrap.dedent("""
         import re, sys
-        from fairseq_admin.checkpoints.average import average
+        from fairseq_admin import cli
+from fairseq_admin.checkpoints.average import average
         average(sys.argv[1:])
         status = open("/proc/self/status").read()
         print(re.search(r"VmHWM:\\s*(\\d+) kB", status).group(1))

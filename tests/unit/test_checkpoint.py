@@ -6,7 +6,9 @@ import fractions
 import os
 import pickle
 import resource
+import struct
 import subprocess
+import zipfile
 
 import numpy as np
 import pytest
@@ -16,10 +18,6 @@ from omegaconf import OmegaConf
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint, write_checkpoint
 from fairseq_admin.errors import UserError
 from tests.helpers import checkpoint_of, randomized
-
-pytestmark = pytest.mark.skipif(
-    torch.__version__ < "2.6", reason="before torch 2.6 nothing is protected by default"
-)
 
 
 def reloaded(tmp_path, content):
@@ -113,6 +111,134 @@ def test_a_truncated_file_is_refused(whole, tmp_path, kept):
     path.write_bytes(content[:size])
     with pytest.raises(UserError, match="cut.pt cannot be read: it is damaged, cut short"):
         read_checkpoint(str(path))
+
+
+def rezipped(source, target, change):
+    """The records of *source* in *target*, each as *change*(name, bytes) gives it."""
+    with zipfile.ZipFile(source) as whole, zipfile.ZipFile(target, "w") as changed:
+        for info in whole.infolist():
+            changed.writestr(info.filename, change(info.filename, whole.read(info)))
+    return str(target)
+
+
+@pytest.mark.parametrize("bytes_off", [-2000, -1, 1])
+def test_a_record_of_another_size_than_its_tensor_is_refused(whole, tmp_path, bytes_off):
+    def change(name, data):
+        if not name.endswith("data/1"):
+            return data
+        return data[:bytes_off] if bytes_off < 0 else data + b"x" * bytes_off
+
+    with pytest.raises(UserError, match="short.pt cannot be read: it is damaged"):
+        read_checkpoint(rezipped(whole[0], tmp_path / "short.pt", change))
+
+
+def test_a_flipped_bit_in_a_weight_is_refused(whole, tmp_path):
+    """Of each record, whose checksum tells."""
+    content = whole[0].read_bytes()
+    with zipfile.ZipFile(whole[0]) as archive:
+        records = [i for i in archive.infolist() if "/data/" in i.filename and i.file_size]
+    path = tmp_path / "flipped.pt"
+    for info in records[::5]:
+        name, extra = struct.unpack_from("<HH", content, info.header_offset + 26)
+        start = info.header_offset + 30 + name + extra + info.file_size // 2
+        path.write_bytes(content[:start] + bytes([content[start] ^ 4]) + content[start + 1 :])
+        with pytest.raises(UserError, match="flipped.pt cannot be read: it is damaged"):
+            read_checkpoint(str(path))
+
+
+def test_a_compressed_file_is_refused_before_it_takes_memory(whole, tmp_path):
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("bomb/data.pkl", b"N" * 4 * 10**7)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="bomb.pt cannot be read: it is damaged"):
+        read_checkpoint(str(path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
+    with zipfile.ZipFile(whole[0]) as stored, zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as other:
+        for info in stored.infolist():
+            other.writestr(info.filename, stored.read(info))
+    with pytest.raises(UserError, match="bomb.pt cannot be read: it is damaged"):
+        read_checkpoint(str(path))
+
+
+def test_a_file_that_shrinks_after_it_was_read_harms_nothing(whole, tmp_path):
+    """As fairseq copies to checkpoint_last.pt. A mapped file would end the process by signal 7."""
+    path = tmp_path / "last.pt"
+    path.write_bytes(whole[0].read_bytes())
+    weights = read_checkpoint(str(path))["model"]
+    path.write_bytes(b"")
+    assert all(torch.equal(weights[key], whole[1]["model"][key]) for key in weights)
+
+
+def test_the_optimizers_state_is_read_where_it_is_wanted(tmp_path):
+    """Tensors that it shares with others are those of the others."""
+    state = checkpoint_of(*randomized())
+    shared, moments = torch.ones(3), torch.arange(5.0)
+    state["extra_state"] = {"ema": {"a": shared}}
+    state["last_optimizer_state"] = {"state": {0: {"exp_avg": moments, "other": shared}}}
+    path = str(tmp_path / "checkpoint.pt")
+    torch.save(state, path)
+    got = read_checkpoint(path)
+    assert "last_optimizer_state" not in got and torch.equal(got["extra_state"]["ema"]["a"], shared)
+    got = read_checkpoint(path, optimizer=True)["last_optimizer_state"]["state"][0]
+    assert torch.equal(got["exp_avg"], moments) and torch.equal(got["other"], shared)
+
+
+def test_tied_views_and_empty_tensors_come_back(tmp_path):
+    state = checkpoint_of(*randomized(share_all_embeddings=True))
+    table = torch.arange(12.0)
+    state["model"].update(
+        transposed=table.view(3, 4).t(), part=table[2:5], empty=torch.zeros(0), none=torch.ones(0)
+    )
+    path = str(tmp_path / "checkpoint.pt")
+    for zipped in (True, False):
+        torch.save(state, path, _use_new_zipfile_serialization=zipped)
+        got = read_checkpoint(path)["model"]
+        assert got.keys() == state["model"].keys()
+        assert all(torch.equal(got[key], state["model"][key]) for key in got)
+        names = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+        assert got[names[0]].data_ptr() == got[names[1]].data_ptr()
+
+
+KINDS = {
+    "int32": lambda w: w.int(),
+    "int64": lambda w: w.long(),
+    "bool": lambda w: w.bool(),
+    "complex64": lambda w: w.cfloat(),
+    "sparse_coo": lambda w: w.to_sparse(),
+    "sparse_csr": lambda w: w.to_sparse_csr(),
+    "quint8": lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.quint8),
+    "meta": lambda w: w.to("meta"),
+    "float8_e4m3fn": lambda w: w.to(torch.float8_e4m3fn),
+    "expanded": lambda w: w[:, :1].expand(-1, w.shape[1]),
+    "overlapping|expanded": lambda w: w.flatten().as_strided(w.shape, (1, 1)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_a_kind_that_no_training_writes_are_refused(tmp_path, kind):
+    state = checkpoint_of(*randomized())
+    key = "encoder.layers.0.fc1.weight"
+    state["model"][key] = KINDS[kind](state["model"][key])
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(
+        UserError, match=rf"other.pt holds {key} .*{kind}.*|other.pt cannot be read"
+    ):
+        read_checkpoint(str(tmp_path / "other.pt"))
+
+
+@pytest.mark.parametrize("option", ["layers", "ffn_embed_dim", "embed_dim"])
+@pytest.mark.parametrize("stack", ["encoder", "decoder"])
+def test_sizes_that_the_weights_do_not_have_are_refused(tmp_path, stack, option):
+    """Before a model of 10,000,000 layers is built, or one that a pruned training wrote."""
+    for said in (10**7, 1):
+        state = checkpoint_of(*randomized())
+        state["cfg"]["model"][f"{stack}_{option}"] = said
+        torch.save(state, tmp_path / "a.pt")
+        told = f"a.pt contradicts itself: {stack}_{option} is {said} in its options"
+        with pytest.raises(UserError, match=told):
+            read_checkpoint(str(tmp_path / "a.pt"))
 
 
 @pytest.mark.parametrize("old_format", [False, True])

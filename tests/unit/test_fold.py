@@ -310,7 +310,7 @@ def test_weights_that_are_not_of_the_configuration(tmp_path, change):
         state["model"]["decoder.layers.0.more.weight"] = torch.ones(2)
     else:
         state["cfg"]["model"]["encoder_ffn_embed_dim"] = 8
-    refused(tmp_path, state, "not those of the configuration|is of another size")
+    refused(tmp_path, state, "not those of the configuration|contradicts itself")
 
 
 def refused(tmp_path, state, message):

@@ -1,0 +1,135 @@
+"""torch.load with what it leaves out: the sizes and checksums of a file's records.
+
+torch reads or maps as many bytes of a record as its tensor has, into the next record if need be,
+and compares no checksum; a mapped file that is rewritten meanwhile ends the process by a signal.
+"""
+
+import os
+import pickle
+import sys
+import zipfile
+from typing import Any, Dict, Iterator, List
+
+import torch
+from torch import Tensor, UntypedStorage
+
+from fairseq_admin import weights_only  # noqa: F401  allow-lists what such files hold
+
+CHUNK = 1 << 20  # bytes read at once
+
+
+class Inert:
+    """Stands for whatever a pickle names, does nothing, and takes everything."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    __setstate__ = __setitem__ = append = extend = __init__
+
+
+class Keys(pickle._Unpickler):
+    """Finds the records that the pickle of a file names: `keys`, in the order in which torch asks
+    for them. (Python's own unpickler: a memo of any size costs it nothing.)"""
+
+    def find_class(self, module: str, name: str) -> type:
+        return Inert
+
+    def persistent_load(self, pid: Any) -> Inert:
+        _, _, key, _, numel = pid
+        if numel:
+            self.keys[key] = None
+        return Inert()
+
+
+def load(path: str, unread: str) -> Dict[str, Any]:
+    """What the file *path* of torch.save holds, on the CPU, without *unread*: an entry of it whose
+    tensors are not read and take no memory. Nothing in the file is executed.
+
+    Raises:
+        Exception: of any kind, where the file is damaged.
+    """
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):  # of the time before torch 1.6; it has no checksums
+            file.seek(0)
+            return without(torch.load(file, map_location="cpu", weights_only=True), unread)
+        storages: List[UntypedStorage] = []
+
+        def keep(storage: UntypedStorage, _: str) -> UntypedStorage:
+            if storage.nbytes():
+                storages.append(storage)
+            return storage
+
+        with zipfile.ZipFile(file) as archive:
+            check_records(archive, os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            with torch.serialization.skip_data():  # memory of the right size, without content
+                state = torch.load(file, map_location=keep, weights_only=True)
+            fill(archive, storages, {s.data_ptr() for s in unused(state, unread)})
+    return without(state, unread)
+
+
+def without(state: Any, unread: str) -> Any:
+    """*state* without its entry *unread*."""
+    if isinstance(state, dict):
+        state.pop(unread, None)
+    return state
+
+
+def unused(state: Any, unread: str) -> Iterator[UntypedStorage]:
+    """Storages of tensors that stand in the entry *unread* of *state* alone."""
+    if not isinstance(state, dict):
+        return
+    kept = {s.data_ptr() for name in state if name != unread for s in storages_of(state[name])}
+    yield from (s for s in storages_of(state.get(unread)) if s.data_ptr() not in kept)
+
+
+def storages_of(value: Any) -> Iterator[UntypedStorage]:
+    """The storage of each tensor in nested containers."""
+    if isinstance(value, Tensor):
+        yield value.untyped_storage()
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from storages_of(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from storages_of(item)
+
+
+def check_records(archive: zipfile.ZipFile, size: int) -> None:
+    """Raise ValueError where *archive*, a file of *size* bytes, is none that torch.save writes: a
+    compressed record could take any memory."""
+    for info in archive.infolist():
+        stored = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
+        if not stored or info.header_offset + info.file_size > size:
+            raise ValueError(f"record {info.filename} is compressed or longer than the file")
+
+
+def fill(archive: zipfile.ZipFile, storages: List[UntypedStorage], unread: set) -> None:
+    """Read the records of *archive* into *storages*, which are in the order of its pickle, but for
+    those at the addresses *unread*.
+
+    Raises:
+        ValueError: for a record that is shorter or longer than its storage.
+        zipfile.BadZipFile: for a record whose checksum is another.
+    """
+    records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+    if "byteorder" in records and archive.read(records["byteorder"]) != sys.byteorder.encode():
+        raise ValueError("another byte order")
+    with archive.open(records["data.pkl"]) as pickled:
+        unpickler = Keys(pickled)
+        unpickler.keys = {}
+        unpickler.load()
+    if len(unpickler.keys) != len(storages):
+        raise ValueError("other tensors than records")
+    for key, storage in zip(unpickler.keys, storages):
+        record = records[f"data/{key}"]
+        if record.file_size != storage.nbytes():
+            raise ValueError(f"record {key} has another size than its tensor")
+        if storage.data_ptr() in unread:
+            continue
+        buffer = memoryview(torch.empty(0, dtype=torch.uint8).set_(storage).numpy())
+        with archive.open(record) as content:
+            for start in range(0, len(buffer), CHUNK):
+                part = buffer[start : start + CHUNK]
+                if content.readinto(part) != len(part):
+                    raise ValueError(f"record {key} ends early")
