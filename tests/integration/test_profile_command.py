@@ -1,9 +1,15 @@
 """`fairseq-admin profile`: what training would set, as a table, as JSON and as PNG."""
 
 import json
+import os
+import resource
+import sys
 from types import SimpleNamespace
 
 import pytest
+
+from fairseq_admin import cli
+from fairseq_admin.errors import UserError
 
 CASES = {
     "no architecture": (["DATA"], ["which model?", "--arch"]),
@@ -71,6 +77,25 @@ def test_as_omega_file_it_sets_the_same_omegas_without_profiling(
     for name, omega in lab.omegas(state["model"]).items():
         assert (omega - expected[name]).abs().max() < 1e-6, name
     assert lab.profile_of(state).meta["omega_file"] == str(profiled.json)
+
+
+def test_a_full_disk_keeps_the_picture_of_before(corpus, lab, tmp_path, monkeypatch):
+    """To a program the same: files may grow to as much as the numbers take, not the picture."""
+    picture = tmp_path / "p.png"
+    picture.write_bytes(b"before")
+    arguments = [str(corpus), "--arch", "transformer_admin", *lab.model_options]
+    monkeypatch.setattr(sys, "argv", ["fairseq-admin"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="cannot write .*p.png: File too large"):
+            cli.main(
+                ["profile", *arguments, "--output", f"{tmp_path}/p.json", "--plot", str(picture)]
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(os.listdir(tmp_path)) == ["p.json", "p.png"]
+    assert picture.read_bytes() == b"before"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["profile", "--help"]])

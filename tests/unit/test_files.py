@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fairseq_admin import cli
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file, whole_files, whole_folder
 
@@ -133,3 +134,17 @@ def test_a_folder_that_was_moved_away_by_a_killed_process_comes_back(tmp_path, d
     with pytest.raises(KeyError), whole_folder(tmp_path / "out"):
         raise KeyError
     assert os.listdir(tmp_path) == ["out"] and os.listdir(tmp_path / "out") == ["before"]
+
+
+def test_an_analysis_writes_its_figure_and_its_numbers_or_neither(tmp_path):
+    log = tmp_path / "train.log"
+    line = "train_inner | epoch 001: {0} / 9 loss=2, ppl=9.{0}, num_updates={0}, lr=1\n"
+    log.write_text("".join(line.format(i) for i in range(9)))
+    (tmp_path / "out.json").write_text("before")
+    command = ["analyze", "curves", str(log), "--output", str(tmp_path / "out")]
+    with limited(5_000), pytest.raises(UserError, match="out.json and .*out.png: File too large"):
+        cli.main(command)
+    assert sorted(os.listdir(tmp_path)) == ["out.json", "train.log"]
+    assert (tmp_path / "out.json").read_text() == "before"
+    cli.main(command)
+    assert sorted(os.listdir(tmp_path)) == ["out.json", "out.png", "train.log"]
