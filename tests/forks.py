@@ -56,7 +56,7 @@ def client(name: str, folder: str) -> None:
 class Server:
     """Forks for each client, and tells it how its command ended."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, until: int) -> None:
         import selectors
 
         self.selector = selectors.DefaultSelector()
@@ -64,7 +64,7 @@ class Server:
         self.listening.bind(os.path.join(folder, ".server"))
         self.listening.listen(100)
         self.clients = {}  # the connection of each running command, by its pid
-        self.selector.register(0, selectors.EVENT_READ, self.end)
+        self.selector.register(os.pidfd_open(until), selectors.EVENT_READ, self.end)
         self.selector.register(self.listening, selectors.EVENT_READ, self.accept)
 
     def run(self):
@@ -197,9 +197,9 @@ def command(words, environment, folder) -> None:
         runpy.run_path(what, run_name="__main__")
 
 
-def serve(folder):
-    """Fill *folder* with commands and start their server; it ends when it reads something, or when
-    this process is dead."""
+def serve(folder, until):
+    """Fill *folder* with commands and start their server, which ends when the process of the number
+    *until* does."""
     import subprocess
     from pathlib import Path
 
@@ -214,15 +214,14 @@ def serve(folder):
     log = folder / ".server.log"  # mostly warnings of what is imported
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, __file__, folder],
+            [sys.executable, __file__, folder, str(until)],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
         )
     assert process.stdout.readline() == b"ready\n", log.read_text()
-    return process
 
 
 def warm_up() -> None:
@@ -237,7 +236,7 @@ def warm_up() -> None:
     convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, words))
 
 
-def serve_forever(folder: str) -> None:
+def serve_forever(folder: str, until: int) -> None:
     import gc
     import importlib
     import logging
@@ -251,7 +250,7 @@ def serve_forever(folder: str) -> None:
     warm_up()
     assert "fairseq_admin" not in sys.modules and "fairseq_cli" not in sys.modules
     gc.freeze()  # else the first collection of each command copies all of it
-    server = Server(folder)
+    server = Server(folder, until)
     os.write(1, b"ready\n")
     end(lambda: command(**server.run()))
 
@@ -260,4 +259,4 @@ if __name__ == "__main__":
     if sys.flags.isolated:
         client(os.path.basename(sys.argv[0]), os.path.dirname(os.path.abspath(sys.argv[0])))
     else:
-        serve_forever(sys.argv[1])
+        serve_forever(sys.argv[1], int(sys.argv[2]))

@@ -43,7 +43,7 @@ RECIPE += ["--lr-scheduler", "inverse_sqrt", "--warmup-updates", "10", "--max-to
 RECIPE += ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1"]
 # else fairseq 0.12.3 forms other batches after a resume than a run that never stopped
 RECIPE += ["--update-epoch-batch-itr", "True"]
-RECIPE += ["--log-format", "json", "--log-interval", "1", "--cpu"]
+RECIPE += ["--log-format", "json", "--log-interval", "1", "--num-workers", "0", "--cpu"]
 
 
 @dataclass
@@ -190,25 +190,33 @@ def workers():
 
 
 @pytest.fixture(scope="session")
-def admin(corpus, lab, tmp_path_factory):
+def admin(corpus, lab, shared):
     """The run that most tests look at: Admin, 120 updates, checkpoints after 20, 60 and all."""
-    folder = tmp_path_factory.mktemp("admin")
     every_20 = ["--save-interval-updates", "20", "--save-interval", "99"]
-    command = lab.train_command(corpus, folder, "--max-update", "120", *every_20)
-    run = lab.run([*command, "--validate-interval", "99"], cwd=folder).ok()
+    every_20 += ["--validate-interval", "99", "--max-update", "120"]
+
+    def train(folder):
+        command = lab.train_command(corpus, folder, *every_20)
+        (folder / "printed").write_text(lab.run(command, cwd=folder).ok().output)
+
+    folder = shared("admin", train)
     checkpoints = {n: next(folder.glob(f"checkpoint_*_{n}.pt")) for n in (20, 60)}  # mid-epoch
     checkpoints[120] = folder / "checkpoint_last.pt"
+    run = Run(0, (folder / "printed").read_text())
+    command = lab.train_command(corpus, folder, *every_20[:4], "--max-update", "120")
     return SimpleNamespace(run=run, folder=folder, command=command, checkpoints=checkpoints)
 
 
 @pytest.fixture(scope="session")
-def transformer(corpus, lab, tmp_path_factory):
+def transformer(corpus, lab, shared):
     """A checkpoint of fairseq's own transformer, trained without the plugin, 4 updates."""
-    folder = tmp_path_factory.mktemp("transformer")
-    command = [lab.bin / "fairseq-train", corpus, "--task", "translation", "--arch", "transformer"]
-    command += [*lab.model_options, *lab.recipe, "--save-dir", folder, "--max-update", "4"]
-    lab.run(command, cwd=folder).ok()
-    return folder / "checkpoint_last.pt"
+
+    def train(folder):
+        command = [lab.bin / "fairseq-train", corpus, "--task", "translation"]
+        command += ["--arch", "transformer", *lab.model_options, *lab.recipe]
+        lab.run([*command, "--save-dir", folder, "--max-update", "4"], cwd=folder).ok()
+
+    return shared("transformer", train) / "checkpoint_last.pt"
 
 
 def pytest_generate_tests(metafunc):

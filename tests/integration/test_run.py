@@ -250,6 +250,7 @@ def test_a_second_time_nothing_is_done(straight, lab):
     assert "was trained already" in run.output and "record.json was already there" in run.output
 
 
+@pytest.mark.slow  # two minutes; tests/slow/test_kills.py does it at random moments
 def test_killed_at_every_turn_it_comes_to_the_same_end(killed, straight, lab):
     straight.result.result().ok()
     seen = killed.seen

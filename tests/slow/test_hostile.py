@@ -1,0 +1,276 @@
+"""A thousand damaged files, read by every command that reads their kind: none runs code, hangs,
+ends in a traceback or leaves something behind, and what must be refused is, in one line.
+
+Figures go to the file that RELIABILITY names (results/reliability.json), by kind.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+from collections import Counter, defaultdict
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from damage import OTHER, UNREAD, checkpoints, encodings, json_files, text_files
+
+from corpora import prepare
+from fairseq_admin import cli
+from fairseq_admin.checkpoints.checkpoint import read_checkpoint, write_checkpoint
+from fairseq_admin.errors import UserError
+from fairseq_admin.omega_file import read_profile
+from fairseq_admin.profiling import named_junctions, profile_model
+from fairseq_admin.serving.translate import LineTranslator, read_lines
+from tests.helpers import PAD, TYPES, build, checkpoint_of, net_input, randomized
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # seconds
+
+SEED = 1
+SECONDS = 60  # after which a command hangs
+RECORD = Path(__file__).resolve().parents[2] / "results" / "demo" / "demo_admin.json"
+ENDS = ("refused in one line", "accepted with reason", "accepted without", "traceback", "hang")
+ENDS += ("code run", "left behind")
+LANGUAGES = ("de", "en")
+
+
+class Hang(BaseException):
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A whole file of each kind, and what belongs to them."""
+    folder = tmp_path_factory.mktemp("whole")
+    rng = random.Random(SEED)
+    made = SimpleNamespace(folder=folder, data=folder / "data", run=folder / "run")
+    made.data.mkdir()
+    for lang in LANGUAGES:
+        words = "".join(f"w{i} 1\n" for i in range(TYPES))
+        (made.data / f"dict.{lang}.txt").write_text(words)
+    model, cfg = randomized(share_all_embeddings=True)
+    fresh = build()
+    profile = profile_model(fresh, net_input(), PAD, 1)
+    state = checkpoint_of(model, cfg, task_state={"profile": profile.to_dict()})
+    moments = {i: {"exp_avg": torch.ones(3), "step": 1} for i in range(3)}
+    state["last_optimizer_state"] = {"state": moments, "param_groups": [{"params": [0, 1, 2]}]}
+    made.checkpoint = folder / "checkpoint.pt"
+    write_checkpoint(state, str(made.checkpoint))
+    made.weights = read_checkpoint(str(made.checkpoint))["model"]
+    made.names = {stack: list(found) for stack, found in named_junctions(fresh).items()}
+    profile.save(str(folder / "omegas.json"))
+    lines = [f"{i} {x}\n" for stack in profile.stacks.values() for i, x in enumerate(omegas(stack))]
+    (folder / "clinic").write_text("".join(lines))
+    (folder / "deepnmt").write_text("".join(f"{x}\n" for x in profile.omegas))
+    sentences = [" ".join(f"w{rng.randrange(TYPES)}" for _ in range(9)) for _ in range(30)]
+    blocks = [
+        f"S-{i}\t{x}\nT-{i}\t{x}\nH-{i}\t-0.1\t{x}\nD-{i}\t-0.1\t{x}\nP-{i}\t-0.1\n"
+        for i, x in enumerate(sentences)
+    ]
+    (folder / "generate.txt").write_text("".join(blocks))
+    (folder / "text").write_text("".join(f"{x}\n" for x in sentences))
+    log = "train_inner | epoch 001: {0} / 99 loss=2, ppl=9.{0}, num_updates={0}, lr=1\n"
+    json_log = '[t][train_inner][INFO] - {{"epoch": 1, "ppl": "9.{0}", "num_updates": "{0}"}}\n'
+    (folder / "train.log").write_text("".join(log.format(i) for i in range(20)))
+    (folder / "json.log").write_text("".join(json_log.format(i) for i in range(20)))
+    shutil.copyfile(RECORD, folder / "record.json")
+    (made.run / "eval").mkdir(parents=True)
+    for name in ("train.log", "record.json", "generate.txt"):
+        place = made.run if name.endswith("log") else made.run / "eval"
+        shutil.copyfile(folder / name, place / name)
+    quiet(["fold", made.checkpoint, folder / "plain.pt"])
+    quiet(["export", folder / "plain.pt", "--data", made.data, "--output", folder / "served"])
+    return made
+
+
+def omegas(stack):
+    return [sublayer.omega for sublayer in stack.sublayers]
+
+
+def quiet(arguments):
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        cli.main([str(word) for word in arguments])
+
+
+def placed(tree: Path, work: Path, place: str, file: Path) -> Path:
+    """A copy of *tree* in which the damaged *file* stands at *place*."""
+    copy = Path(shutil.copytree(tree, work.parent / "tree"))
+    (copy / place).unlink(missing_ok=True)
+    (copy / place).symlink_to(file)
+    return copy
+
+
+def readers(whole):
+    """By kind of file, the commands that read it: of the file and an empty folder for output."""
+    text, data = whole.folder / "text", whole.data
+
+    def of_checkpoint(path, work):
+        out = work / "out"
+        return {
+            "average": ["average", path, "--output", out],
+            "average with a whole one": ["average", whole.checkpoint, path, "--output", out],
+            "fold": ["fold", path, out],
+            "export": ["export", path, "--data", data, "--output", out],
+            "analyze": ["analyze", "omega", path, "--output", out],
+            "report": lambda: report("checkpoint_last.pt", path, out),
+        }
+
+    def report(place, path, out):
+        quiet(["report", placed(whole.run, out.parent, place, path), "--output", out])
+
+    def of_run(place):
+        return lambda path, work: {"report": lambda: report(place, path, work / "out")}
+
+    def served(path):
+        folder = placed(whole.folder / "served", path, "fairseq_admin.json", path)
+        list(LineTranslator(str(folder)).translate(["w1 w2", "w3"]))
+
+    def prepared(path, work):
+        given = {side: work.parent / f"in.{side}" for side in LANGUAGES}
+        given["de"].symlink_to(path)
+        shutil.copyfile(text, given["en"])
+        words = ["--train", given["de"], given["en"], "--valid", text, text, "--subwords", "70"]
+        words += ["--output", work / "out", "--processes", "1"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["prepare.sh", *map(str, words)])
+            prepare.main()
+
+    def streamed(path):
+        with open(path, "rb") as file:
+            list(read_lines(file.fileno()))
+
+    return {
+        "checkpoint": of_checkpoint,
+        "omega file": lambda path, _: {"read": lambda: read_profile(str(path), whole.names)},
+        "translations": lambda path, work: {
+            "score": ["score", path, "--target-lang", "en", "--output", work / "out"],
+            "score with reference": ["score", path, "--target-lang", "en", "--reference", text],
+            "analyze": [
+                "analyze",
+                "errors",
+                f"a={path}",
+                "--target-lang",
+                "en",
+                "--output",
+                work / "out",
+            ],
+            "report": lambda: report("eval/generate.txt", path, work / "out"),
+        },
+        "text": lambda path, work: {
+            "score": ["score", path, "--target-lang", "en", "--reference", text],
+            "reference": ["score", text, "--target-lang", "en", "--reference", path],
+            "translate": lambda: streamed(path),
+        },
+        "own text": lambda path, work: {"prepare": lambda: prepared(path, work)},
+        "log": lambda path, work: {
+            "analyze": ["analyze", "curves", path, "--output", work / "out"],
+            "report": lambda: report("train.log", path, work / "out"),
+        },
+        "record": of_run("eval/record.json"),
+        "settings": lambda path, work: {"translate": lambda: served(path)},
+    }
+
+
+def cases(whole, mark):
+    """All damaged files."""
+    rng, folder = random.Random(SEED), whole.folder
+    read = lambda name: (folder / name).read_bytes()  # noqa: E731
+    yield from checkpoints(whole.checkpoint, mark, rng)
+    yield from json_files("omega file", read("omegas.json"), rng, 80)
+    for name in ("clinic", "deepnmt"):
+        yield from text_files("omega file", read(name), rng, 12, None)
+    yield from text_files("translations", read("generate.txt"), rng, 40, OTHER)
+    yield from text_files("text", read("text"), rng, 20, None)
+    yield from encodings("own text", read("text"))
+    for name in ("train.log", "json.log"):
+        yield from text_files("log", read(name), rng, 16, OTHER)
+    yield from json_files("record", read("record.json"), rng, 120)
+    yield from json_files("settings", read("served/fairseq_admin.json"), rng, 60)
+
+
+@contextmanager
+def stopped_after(seconds):
+    def hang(*_):
+        raise Hang
+
+    before = signal.signal(signal.SIGALRM, hang)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def ended(command) -> str:
+    """How *command* ended, and what it said."""
+    try:
+        with stopped_after(SECONDS):
+            command() if callable(command) else quiet(command)
+    except UserError as error:
+        return "traceback: several lines" if "\n" in error.message else f"refused: {error.message}"
+    except Hang:
+        return "hang"
+    except BaseException as error:  # a usage error of argparse is none of these files
+        return f"traceback: {type(error).__name__}: {error}"[:300]
+    return "accepted"
+
+
+def test_no_file_does_harm(whole, tmp_path, monkeypatch):
+    mark, spare = tmp_path / "mark", tmp_path / "spare"
+    monkeypatch.setattr("tempfile.tempdir", str(spare))
+    found, faults, done = defaultdict(Counter), [], Counter()
+    commands = readers(whole)
+    for number, case in enumerate(cases(whole, mark)):
+        done[case.kind] += 1
+        area = tmp_path / "area"
+        for name in commands[case.kind](area / "file", area / "work"):
+            work = area / "work"
+            work.mkdir(parents=True)
+            spare.mkdir()
+            case.make(area / "file")
+            end = ended(commands[case.kind](area / "file", work)[name])
+            verdict = judged(case, end, work, spare, mark, whole)
+            found[case.kind][verdict] += 1
+            if verdict not in ENDS[:2]:
+                faults.append(f"{number} {case.kind}, {case.name}, {name}: {verdict}: {end}")
+            mark.unlink(missing_ok=True)
+            shutil.rmtree(area)
+            shutil.rmtree(spare)
+    rows = [{"kind": k, "files": done[k], **{e: found[k][e] for e in ENDS}} for k in found]
+    print(json.dumps(rows, indent=1))
+    assert sum(done.values()) >= 1000
+    assert not faults, "\n".join([f"{len(faults)} faults", *faults])
+    write_figures("files", rows)
+
+
+def judged(case, end, work, spare, mark, whole) -> str:
+    """One of ENDS."""
+    if mark.exists():
+        return "code run"
+    if not end.startswith(("refused", "accepted")):
+        return end.partition(":")[0]
+    left = [path.name for path in work.iterdir()]
+    if os.listdir(spare) or (left and end != "accepted") or any("partial" in name for name in left):
+        return "left behind"
+    if end != "accepted":
+        return ENDS[0]
+    if case.reason == UNREAD and (work / "out").is_file():
+        with suppress(UserError):  # a picture, or a page
+            weights = read_checkpoint(str(work / "out"))["model"]
+            same = weights.keys() != whole.weights.keys() or all(
+                torch.equal(weights[key], whole.weights[key]) for key in weights
+            )
+            return ENDS[1] if same else ENDS[2]
+    return ENDS[1] if case.reason else ENDS[2]
+
+
+def write_figures(name, value) -> None:
+    """Put *value* into the file that RELIABILITY names."""
+    if path := os.environ.get("RELIABILITY"):
+        known = json.loads(Path(path).read_text()) if os.path.exists(path) else {}
+        Path(path).write_text(json.dumps({**known, name: value}, indent=1) + "\n")
