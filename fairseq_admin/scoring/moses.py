@@ -2,14 +2,15 @@
 
 ``Tokenizer`` is tokenizer.perl, ``normalize_punctuation`` normalize-punctuation.perl and
 ``remove_non_printing`` remove-non-printing-char.perl, each for one line without its newline.
-Only ``Tokenizer`` guarantees a result without anything that could end a line. The other two, as
-Moses' scripts, do not: punctuation removes of line ends only ``\\r``, printing leaves U+2028/2029.
+``TextSteps`` is all of them in a row. Only ``Tokenizer`` and that guarantee a result without
+anything that could end a line. The other two, as Moses' scripts, do not: punctuation removes of
+line ends only ``\\r``, printing leaves U+2028/2029.
 """
 
 import logging
 import re
-from functools import lru_cache
-from typing import List, Tuple
+from functools import lru_cache, partial
+from typing import Callable, List, Tuple
 
 import regex
 from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 LANGUAGE = re.compile(r"([a-z]{2,3})([-_][A-Za-z]+)*")  # ISO 639, by which Moses names its files
 ALPHA = regex.compile(r"\p{Alpha}")
 NON_PRINTING = regex.compile(r"\p{C}")
+LINE_ENDS = re.compile("[\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")  # to Python or to fairseq
 
 # Moses: all of Unicode, as perl knows it. sacremoses: lists of characters of an older Unicode
 # without Chinese or Korean, but with the viramas and nuktas of Indic scripts. regex, as perl, has
@@ -179,3 +181,44 @@ def remove_non_printing(line: str) -> str:
     BOM), private and unassigned characters; not U+2028 and U+2029, those end with `Tokenizer`.
     """
     return NON_PRINTING.sub(" ", line)
+
+
+class TextSteps:
+    """Raw text to tokens, a line at a time: what training text goes through before it is cut into
+    subwords, and so what any text must that the model is to translate.
+
+    Args:
+        lang: the line's language; `UserError` is raised where the steps need it and it is none.
+        normalize: Moses' punctuation, and no characters that do not print.
+        moses: Moses' tokens, *aggressive* with hyphens between letters as tokens; else only spaces
+            become single ones.
+        lowercase: at the end.
+    """
+
+    def __init__(
+        self,
+        lang: str,
+        normalize: bool = False,
+        moses: bool = True,
+        aggressive: bool = False,
+        lowercase: bool = False,
+    ) -> None:
+        self.steps: List[Callable[[str], str]] = []
+        if normalize:
+            punctuation = partial(normalize_punctuation, lang=language(lang))
+            self.steps += [punctuation, remove_non_printing]
+        self.steps.append(Tokenizer(lang, aggressive) if moses else single_spaced)
+        if lowercase:
+            self.steps.append(str.lower)
+
+    def __call__(self, line: str) -> str:
+        """The tokens of *line*, nothing in it to end a line."""
+        line = LINE_ENDS.sub(" ", line)
+        for step in self.steps:
+            line = step(line)
+        return line
+
+
+def single_spaced(line: str) -> str:
+    """*line* with one space where there is any whitespace, none at its ends."""
+    return " ".join(line.split())

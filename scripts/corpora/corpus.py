@@ -86,6 +86,10 @@ class Corpus:
     lines: Dict[str, int] = field(default_factory=dict)  # published pairs a split
     tolerance: float = 0.0  # relative, of `lines`
 
+    def __post_init__(self) -> None:
+        if self.tokenized:  # too late to normalize: tokens stay as they are
+            object.__setattr__(self, "normalize", False)
+
     def sides(self) -> Dict[str, Tuple[Text, ...]]:
         """The texts of each split."""
         return {split: getattr(self, split) for split in SPLITS}

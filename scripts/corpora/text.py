@@ -1,21 +1,13 @@
 """Raw pairs to Moses tokens: the part of the preparation that runs in many processes."""
 
-import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Callable, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from corpora.corpus import Corpus
 from corpora.reading import Line
-from fairseq_admin.scoring.moses import (
-    Detokenizer,
-    Tokenizer,
-    normalize_punctuation,
-    remove_non_printing,
-)
-
-LINE_ENDS = re.compile("[\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")  # to Python or to fairseq
+from fairseq_admin.scoring.moses import Detokenizer, TextSteps, single_spaced
 
 
 @dataclass
@@ -43,24 +35,11 @@ class Treatment:
         self.detokenize = [Detokenizer(lang) for lang in corpus.languages if corpus.tokenized]
         self.sides = [self.side(lang) for lang in corpus.languages]
 
-    def side(self, lang: str) -> Callable[[str], str]:
+    def side(self, lang: str) -> TextSteps:
         """The function from raw text to tokens of one language."""
-        corpus, steps = self.corpus, []
-        if corpus.normalize and not (corpus.tokenized or self.test):
-            steps += [lambda line: normalize_punctuation(line, lang), remove_non_printing]
-        if corpus.moses and not corpus.tokenized:
-            steps.append(Tokenizer(lang, corpus.aggressive))
-        else:
-            steps.append(lambda line: " ".join(line.split()))
-        if corpus.lowercase:
-            steps.append(str.lower)
-
-        def run(line: str) -> str:
-            for step in steps:
-                line = step(line)
-            return line
-
-        return run
+        c = self.corpus
+        normalize = c.normalize and not self.test
+        return TextSteps(lang, normalize, c.moses and not c.tokenized, c.aggressive, c.lowercase)
 
     def __call__(self, pairs: List[Tuple[Line, Line]]) -> Batch:
         batch = Batch()
@@ -68,7 +47,7 @@ class Treatment:
             texts = []
             for side, (number, line) in enumerate(pair):
                 try:
-                    texts.append(LINE_ENDS.sub(" ", line.decode("utf-8")))
+                    texts.append(line.decode("utf-8"))
                 except UnicodeDecodeError:
                     batch.unreadable = batch.unreadable or (side, number)
             if len(texts) < len(pair):
@@ -86,7 +65,7 @@ class Treatment:
             batch.kept.append(index)
             batch.tokens.append(tokens)
             if self.raw:
-                raw = [" ".join(text.split()) for text in texts]
+                raw = list(map(single_spaced, texts))
                 raw = [step(text) for step, text in zip(self.detokenize, raw)] or raw
                 batch.raw.append(tuple(map(str.lower, raw) if self.corpus.lowercase else raw))
         return batch
@@ -103,5 +82,5 @@ class TargetTreatment(Treatment):
         kept = []
         for _, line in lines:
             with suppress(UnicodeDecodeError):
-                kept.append(self.sides[1](LINE_ENDS.sub(" ", line.decode("utf-8"))))
+                kept.append(self.sides[1](line.decode("utf-8")))
         return list(filter(None, kept))

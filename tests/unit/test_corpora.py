@@ -22,6 +22,7 @@ from corpora.reading import read_pairs
 from corpora.steps import MADE, combined, run_step
 from corpora.text import Treatment
 from fairseq_admin.errors import UserError
+from fairseq_admin.scoring.moses import TextSteps, single_spaced
 
 
 def moses_keeps(source, target, low, high, ratio):
@@ -273,6 +274,27 @@ def test_text_without_moses_stays_as_it_is():
         assert batch.raw == batch.tokens
     batch = Treatment(replace(corpus, normalize=True), training=True, raw=False)([pair])
     assert batch.tokens[0][0] == 'Um 11:15 Uhr; "so" & e-mail.'
+
+
+TREATMENTS = [*known_corpora(), "own", "own tokenized", "iwslt14_de_en tokenized"]
+
+
+@pytest.mark.parametrize("name", TREATMENTS)
+def test_a_manifest_says_how_training_text_became_tokens(name):
+    """Who serves a model of it has raw text, and these five entries, to do the same."""
+    name, *tokenized = name.split()
+    corpus = replace(load_corpus(name), languages=("de", "en"), tokenized=bool(tokenized))
+    said = json.loads(json.dumps(asdict(corpus)))
+    how = [said[key] for key in ("normalize", "moses", "aggressive", "lowercase")]
+    texts = ["Er sagte: „Ja, e-mail“ \x85und ging\u2028–\xa0so.", "It’s “an e-mail”;\u200b no.\x0b"]
+    steps = [TextSteps(lang, *how) for lang in corpus.languages]
+    tokens = tuple(step(text) for step, text in zip(steps, texts))
+    given = [TextSteps(lang)(line) for lang, line in zip(corpus.languages, texts)]
+    given = given if tokenized else texts
+    treatment = Treatment(corpus, training=True, raw=False)
+    assert treatment([tuple((1, side.encode()) for side in given)]).tokens == [tokens]
+    assert (tokens[1] == single_spaced(texts[1])) == (name == "phrases")
+    assert "“" in tokens[0] or said["normalize"]
 
 
 def test_steps_start_from_nothing(tmp_path):
