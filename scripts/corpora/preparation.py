@@ -89,7 +89,8 @@ class Preparation:
         paths = self.paths(t)
         with progress(f"tok: {split}, {paths[0].name}") as show:
             pairs = batches(reading.read_pairs(*paths, t.format, show))
-            arguments = (self.corpus, training, not training or bool(every), split == "test")
+            raw_too, test = not training or bool(every), split == "test"
+            arguments = (self.corpus, training, raw_too, test, t.format)
             for batch in in_order(text.Treatment, pairs, self.processes, arguments):
                 if batch.unreadable and not training:
                     side, number = batch.unreadable

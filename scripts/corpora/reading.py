@@ -71,7 +71,7 @@ def segments(lines: Lines) -> Iterator[Line]:
         match, count = SEGMENT.match(line), line.lower().count(b"<seg")
         if match and count == 1:
             lines.segment = match.group(1)
-            yield number, match.group(2).replace("’".encode(), b"'")
+            yield number, match.group(2)
         elif count:
             raise UserError(f"{lines.path}, line {number}: not one whole <seg> element a line")
 

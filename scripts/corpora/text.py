@@ -9,6 +9,8 @@ from corpora.corpus import Corpus
 from corpora.reading import Line
 from fairseq_admin.scoring.moses import Detokenizer, TextSteps, single_spaced
 
+CURLED = "’"
+
 
 @dataclass
 class Batch:
@@ -28,10 +30,15 @@ class Treatment:
         training: pairs may be left out.
         raw: also give the raw text of the pairs that stay, detokenized where it is tokens already.
         test: punctuation stays, since a published test set is not to be changed.
+        form: of the text, a name of reading.FORMATS. Tokens of `segments` have U+2019 straight, as
+            in fairseq's prepare-iwslt14.sh and prepare-wmt14en2de.sh; the raw text as it was.
     """
 
-    def __init__(self, corpus: Corpus, training: bool, raw: bool, test: bool = False) -> None:
+    def __init__(
+        self, corpus: Corpus, training: bool, raw: bool, test: bool = False, form: str = "plain"
+    ) -> None:
         self.corpus, self.training, self.raw, self.test = corpus, training, raw, test
+        self.apostrophe = "'" if form == "segments" else CURLED
         self.detokenize = [Detokenizer(lang) for lang in corpus.languages if corpus.tokenized]
         self.sides = [self.side(lang) for lang in corpus.languages]
 
@@ -53,7 +60,8 @@ class Treatment:
             if len(texts) < len(pair):
                 batch.dropped["no UTF-8"] += 1
                 continue
-            tokens = tuple(step(text) for step, text in zip(self.sides, texts))
+            straight = (text.replace(CURLED, self.apostrophe) for text in texts)
+            tokens = tuple(step(text) for step, text in zip(self.sides, straight))
             counts = [len(side.split()) for side in tokens]
             if self.training:
                 if not all(counts):

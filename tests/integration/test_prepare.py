@@ -294,6 +294,8 @@ def test_strange_text_stays_aligned(site):
         found = read(out / "tok" / f"{split}.de")
         assert [line[: len(start)] for line, start in zip(found, expected)] == expected
         assert len(found) == len(expected)
+    assert "a\u2019b" in (out / "raw" / "test.de").read_text(encoding="utf-8")
+    assert "\u2019" not in (out / "tok" / "test.de").read_text(encoding="utf-8")
     words = Dictionary.load(str(out / "bin" / "dict.de.txt"))
     assert words.index("漢字") == words.unk() or "漢" in words  # no entry for each unknown word
     assert read(out / "bin" / "dict.de.txt") == read(out / "bin" / "dict.en.txt")

@@ -65,7 +65,7 @@ def texts(folder, form, data, other=None):
 
 
 def test_segments(tmp_path):
-    """As in IWSLT's XML and NIST's SGML; the text to the letter but for U+2019."""
+    """As in IWSLT's XML and NIST's SGML; the text to the letter."""
     data = """<?xml version="1.0" encoding="UTF-8"?>
 <mteval><refset setid="x" srclang="any" trglang="de">
 <doc docid="535" genre="lectures"><talkid>535</talkid><title>No text</title>
@@ -77,7 +77,7 @@ def test_segments(tmp_path):
 </doc></refset></mteval>
 """
     data = data.replace("<hl>", "").replace("</seg></hl>", "</seg>")
-    expected = ["It's “so” &amp; <b>so</b>.", "tight", "upper", "", "never"]
+    expected = ["It’s “so” &amp; <b>so</b>.", "tight", "upper", "", "never"]
     assert texts(tmp_path, "segments", data.encode()) == expected
     assert texts(tmp_path, "plain", "It’s\n".encode()) == ["It’s"]
     assert texts(tmp_path, "talks", "It’s\n".encode()) == ["It’s"]
@@ -254,6 +254,17 @@ def test_treatment_of_held_out_text():
     assert batch.tokens[1] == ("", "z") and not batch.dropped
     batch = Treatment(corpus, training=True, raw=True)(pairs)
     assert batch.dropped == {"length or ratio": 1, "empty": 1}
+
+
+def test_tokens_of_segments_have_straight_apostrophes_and_references_their_own():
+    corpus = load_corpus("iwslt14_de_en")
+    pair = ((1, "so geht’s".encode()), (1, "it’s so".encode()))
+    batch = Treatment(corpus, False, raw=True, test=True, form="segments")([pair])
+    assert batch.raw == [("so geht’s", "it’s so")]
+    assert batch.tokens == [("so geht &apos; s", "it &apos;s so")]
+    assert Treatment(corpus, False, raw=True, test=True)([pair]).tokens == [
+        ("so geht ’ s", "it ’ s so")
+    ]
 
 
 def test_raw_text_of_tokens_is_detokenized():
