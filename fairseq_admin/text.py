@@ -1,25 +1,54 @@
 """What a file of text is, told by its bytes: many a file that is none reads as one."""
 
+import gzip
 import re
+import zlib
+from contextlib import suppress
 from os import PathLike
 from typing import Union
 
 from fairseq_admin.errors import UserError
 
 HEAD = 1 << 16  # bytes that tell what a file is
+GZIP = b"\x1f\x8b"
+KINDS = {  # of text, as `markup` names them
+    "plain": "plain text",
+    "talks": "IWSLT's train.tags markup",
+    "segments": "XML or SGML",
+}
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, UTF-32's begin alike
 
-# IWSLT's train.tags files, and NIST's XML and SGML, whose text stands in <seg> elements
+# IWSLT's train.tags files, some of which begin with <doc> too; NIST's XML and SGML, with their text
+# in <seg> elements
 TALKS = re.compile(rb"^\s*<(?:url|talkid|keywords)>", re.MULTILINE)
-SEGMENTS = re.compile(rb"^\s*<(?:\?xml|!doctype|mteval|srcset|refset|tstset|doc)\b", re.I)
+SEGMENTS = re.compile(rb"\s*<(?:\?xml|!doctype|mteval|srcset|refset|tstset|doc|seg)\b", re.I)
+
+
+def read_head(path: Union[str, PathLike]) -> bytes:
+    """The first bytes of the file *path*, unzipped if it is gzipped; none where it is damaged.
+
+    Raises:
+        UserError: where it cannot be opened or read.
+    """
+    try:
+        with open(path, "rb") as raw:
+            zipped = raw.read(len(GZIP)) == GZIP
+            raw.seek(0)
+            file = gzip.GzipFile(fileobj=raw) if zipped else raw
+            with suppress(EOFError, zlib.error, gzip.BadGzipFile):
+                return file.read(HEAD)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    return b""
 
 
 def markup(head: bytes) -> str:
     """Which markup a file that begins with *head* has: `talks` (IWSLT's train.tags), `segments`
     (NIST's XML or SGML), or `plain` for none."""
-    if SEGMENTS.match(head.removeprefix(b"\xef\xbb\xbf")):
-        return "segments"
-    return "talks" if TALKS.search(head) else "plain"
+    head = head.removeprefix(b"\xef\xbb\xbf")
+    if TALKS.search(head) and b"<seg" not in head.lower():
+        return "talks"
+    return "segments" if SEGMENTS.match(head) else "plain"
 
 
 def check_encoding(path: Union[str, PathLike], head: bytes) -> None:

@@ -3,8 +3,8 @@ binarize.
 
 Usage:   scripts/prepare.sh CORPUS [options]
          scripts/prepare.sh [CORPUS] --train a.de a.en --valid v.de v.en [--test t.de t.en]
-Inputs:  data/CORPUS/corpus.yaml; or your own text, one sentence a line, gzipped or not, treated as
-         CORPUS is, or as data/own/corpus.yaml says
+Inputs:  data/CORPUS/corpus.yaml; or your own text, one sentence a line or in IWSLT's or NIST's
+         markup, gzipped or not, treated as CORPUS is, or as data/own/corpus.yaml says
 Outputs: in --output: bin/ (for fairseq-train), raw/{valid,test}.LANG (to score against),
          spm/spm.model, tok/ and bpe/ (the text on its way), downloads/, extracted/ or generated/,
          manifest.json (pairs read, kept and left out; sha256 of every file)
@@ -29,6 +29,7 @@ from corpora.preparation import Preparation
 from corpora.steps import run_command
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
+from fairseq_admin.text import markup, read_head
 
 GENERATORS = ("babel", "num2words")  # packages by which text is generated
 
@@ -37,26 +38,45 @@ def own_text(options: argparse.Namespace) -> Tuple[Dict[str, Tuple[Text, ...]], 
     """The texts given by --train, --valid and --test, and their languages."""
     if not options.valid:
         raise UserError("give --valid FILE FILE with --train")
-    texts = {}
+    texts, languages = {}, languages_of(options.train)
     for split in SPLITS:
         files = getattr(options, split)
         if files:
-            texts[split] = (Text(tuple(str(file.resolve()) for file in files)),)
-    return texts, languages_of(options.train)
+            check_sides(split, files, languages)
+            paths = tuple(str(file.resolve()) for file in files)
+            texts[split] = (Text(paths, format=markup(read_head(files[0]))),)
+    return texts, languages
+
+
+def language_of(file: Path) -> str:
+    """The language of a file by its name, NAME.LANGUAGE; nothing where that does not end in one."""
+    name = re.sub(r"(\.(xml|sgml?|txt))?(\.gz)?$", "", file.name)
+    match = re.fullmatch(r".*\.([A-Za-z]{2,3}(?:[-_]\w+)?)", name)
+    return match.group(1) if match else ""
 
 
 def languages_of(files: Sequence[Path]) -> Tuple[str, str]:
     """The languages of two files, by their names."""
-    languages = []
-    for file in files:
-        name = file.name[:-3] if file.name.endswith(".gz") else file.name
-        match = re.fullmatch(r".*\.([A-Za-z]{2,3}(?:[-_]\w+)?)", name)
-        if not match:
-            raise UserError(f"{file}: call it NAME.LANGUAGE, as in train.de or train.de.gz")
-        languages.append(match.group(1))
+    languages = tuple(map(language_of, files))
+    if "" in languages:
+        file = files[languages.index("")]
+        raise UserError(f"{file}: call it NAME.LANGUAGE, as in train.de or train.de.gz")
     if languages[0] == languages[1]:
         raise UserError(f"two files of the language {languages[0]}: call them NAME.LANGUAGE")
-    return tuple(languages)
+    return languages
+
+
+def check_sides(split: str, files: Sequence[Path], languages: Tuple[str, str]) -> None:
+    """Raise UserError where a file is by its name of another language than its side of --train. Of
+    three letters that may be no language, as in valid.src."""
+    codes = [re.split("[-_]", language)[0].lower() for language in languages]
+    for file, code, language in zip(files, codes, languages):
+        found = re.split("[-_]", language_of(file))[0].lower()
+        if found != code and (found in codes or len(found) == 2):
+            raise UserError(
+                f"--{split}: {file} is {found} by its name, but this side of --train is "
+                f"{language}: give the files in the same order, and of the same languages"
+            )
 
 
 def generated(corpus: Corpus, folder: Path) -> Corpus:

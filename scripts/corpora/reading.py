@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Iterator, Tuple
 
 from fairseq_admin.errors import UserError
+from fairseq_admin.text import GZIP, KINDS, markup, read_head
 
 Line = Tuple[int, bytes]  # number in its file, from 1; text without its end
 
@@ -22,17 +23,19 @@ SEGMENT = re.compile(rb"\s*<seg\s+id\s*=\s*\"?([^\">]*)\"?\s*>\s*(.*?)\s*</seg>\
 
 
 class Lines:
-    """Lines of a file, gzipped or not, that can say how far it has been read."""
+    """Lines of a file, gzipped or not, that can say how far it has been read, and which `markup`
+    it has."""
 
     segment = b""  # id of the <seg> read last
 
     def __init__(self, path: Path) -> None:
+        self.markup = markup(read_head(path))
         try:
             self.path, self.size = path, path.stat().st_size
             self.raw = open(path, "rb")  # noqa: SIM115  see close
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        zipped = self.raw.read(2) == b"\x1f\x8b"
+        zipped = self.raw.read(len(GZIP)) == GZIP
         self.raw.seek(0)
         self.file: IO[bytes] = gzip.GzipFile(fileobj=self.raw) if zipped else self.raw
 
@@ -87,12 +90,21 @@ def read_pairs(source: Path, target: Path, form: str, watch=None) -> Iterator[Tu
         watch: called with the share of the files read so far, now and then.
 
     Raises:
-        UserError: where the files are not aligned, at which line, or cannot be read.
+        UserError: where the files are not aligned, at which line, have another form, or cannot be
+            read.
     """
     with ExitStack() as stack:
         sides = [Lines(path) for path in (source, target)]
         for side in sides:
             stack.callback(side.close)
+        kinds = [KINDS[side.markup] for side in sides]
+        if kinds[0] != kinds[1]:
+            raise UserError(f"sides not alike: {source} is {kinds[0]}, {target} {kinds[1]}")
+        if kinds[0] != KINDS[form]:
+            raise UserError(
+                f"{source} and {target} are {kinds[0]}, not {KINDS[form]}: mend the `format` of "
+                "this text in corpus.yaml"
+            )
         within, pairs = " before the first talk" if form == "talks" else "", 0
         for pairs, pair in enumerate(zip_longest(*map(FORMATS[form], sides)), 1):
             if None in pair:

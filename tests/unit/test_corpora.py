@@ -1,13 +1,16 @@
 """What decides which text becomes of a corpus: cleaning, formats, order, steps."""
 
+import gzip
 import json
 import multiprocessing
 import os
 import signal
 import threading
 import time
+from argparse import Namespace
 from dataclasses import asdict, replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +21,13 @@ from tqdm.std import TqdmDefaultWriteLock
 from corpora import parallel, subwords
 from corpora.corpus import SPLITS, Clean, Text, corpus_of, known_corpora, load_corpus
 from corpora.parallel import AHEAD, batches, in_order, progress
+from corpora.prepare import own_text
 from corpora.reading import read_pairs
 from corpora.steps import MADE, combined, run_step
 from corpora.text import Treatment
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.moses import TextSteps, single_spaced
+from fairseq_admin.text import KINDS
 
 
 def moses_keeps(source, target, low, high, ratio):
@@ -80,7 +85,6 @@ def test_segments(tmp_path):
     expected = ["It’s “so” &amp; <b>so</b>.", "tight", "upper", "", "never"]
     assert texts(tmp_path, "segments", data.encode()) == expected
     assert texts(tmp_path, "plain", "It’s\n".encode()) == ["It’s"]
-    assert texts(tmp_path, "talks", "It’s\n".encode()) == ["It’s"]
     for broken in (
         "<seg id='1'> a",
         "<seg id=1> a </seg> <seg id=2> b </seg>",
@@ -112,6 +116,103 @@ Last, no end"""
         UserError, match="not aligned in talk 8: .*text.en ends .*text.de goes on at line 13"
     ):
         texts(tmp_path, "talks", data, data.replace(b"Last, no end", b""))
+
+
+XML = """<?xml version="1.0" encoding="UTF-8"?>
+<mteval>
+<refset setid="x" srclang="any" trglang="any">
+<doc docid="1">
+<url>http://x/1</url>
+<talkid>1</talkid>
+<seg id="1"> {0} one. </seg>
+<seg id="2"> {0} two. </seg>
+</doc>
+</refset>
+</mteval>
+"""
+TAGS = """<url>http://x/1</url>
+<keywords>talks</keywords>
+<talkid>1</talkid>
+<title>{0} one.</title>
+ {0} two.
+"""
+MARKED = {
+    "train.tags": ("talks", TAGS),
+    "train.tags, later": ("talks", '<doc docid="1" genre="lectures">\n' + TAGS),
+    "XML": ("segments", XML),
+    "XML with a mark": ("segments", "\ufeff" + XML),
+    "SGML": ("segments", XML[XML.index("<refset") : XML.index("</mteval>")].replace("ref", "src")),
+    "segments alone": ("segments", XML[XML.index("<seg") : XML.index("</doc>")]),
+    "text": ("plain", "{0} one.\n{0} two.\n"),
+}
+
+
+def own(folder, train, **more):
+    """The format and the text of the files *train* by their content, as prepare.sh takes them."""
+    options = {"train": train, "valid": train, "test": None, **more}
+    for split, files in options.items():
+        for path, content in (files or {}).items():
+            content = content.encode() if isinstance(content, str) else content
+            (folder / path).write_bytes(content)
+        options[split] = [folder / path for path in files] if files else None
+    texts, languages = own_text(Namespace(**options))
+    (text,) = texts["train"]
+    pairs = read_pairs(*map(Path, text.files), text.format)
+    return languages, text.format, [tuple(line.decode() for _, line in pair) for pair in pairs]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("kind", MARKED)
+def test_markup_is_read_whatever_the_name(tmp_path, kind, zipped):
+    form, content = MARKED[kind]
+    german, english = (content.format(word).encode() for word in ("Satz", "Line"))
+    pack = gzip.compress if zipped else bytes
+    found = own(tmp_path, {"a.de": pack(german), "a.en": pack(english)})
+    pairs = [("Satz one.", "Line one."), ("Satz two.", "Line two.")]
+    assert found == (("de", "en"), form, pairs)
+
+
+@pytest.mark.parametrize("kind", ["train.tags", "XML"])
+def test_sides_of_two_kinds_are_one_line(tmp_path, kind):
+    form, content = MARKED[kind]
+    plain = MARKED["text"][1]
+    for first, second in ((content, plain), (plain, content)):
+        kinds = ".*".join([KINDS[form], "plain text"][:: 1 if first is content else -1])
+        with pytest.raises(UserError, match=f"not alike: .*{kinds}"):
+            own(tmp_path, {"a.de": first, "a.en": second})
+    paths = write_pair(tmp_path, content.encode(), content.encode())
+    for other in {*KINDS} - {form}:  # what a corpus.yaml may say
+        with pytest.raises(UserError, match=f"are {KINDS[form]}, not {KINDS[other]}: .*`format`"):
+            next(read_pairs(*paths, other))
+
+
+FILES = {  # of --train, of --valid, of the message
+    "exchanged": ("a.de a.en", "v.en v.de", "v.en is en by its name, .* is de"),
+    "zipped": ("a.de a.en.gz", "v.en.gz v.de", "v.en.gz is en by its name"),
+    "one": ("a.de a.en", "v.de w.de", "w.de is de by its name, .* is en"),
+    "another": ("a.de a.en", "v.de v.fr", "v.fr is fr by its name, .* is en"),
+    "XML": ("a.de a.en", "v.de-en.en.xml v.de-en.de.xml", "is en by its name"),
+    "text": ("a.de.txt a.en.txt", "v.en.txt v.de.txt", "is en by its name"),
+    "three letters": ("a.gsw a.en", "v.en v.gsw", "v.en is en by its name, .* is gsw"),
+    "regions": ("a.de_AT a.en-GB", "v.en v.de", "v.en is en by its name, .* is de_AT"),
+    "right": ("a.de a.en", "v.de.gz v.en", ""),
+    "the same region or none": ("a.de_AT a.en", "v.de v.en-GB", ""),
+    "no language": ("a.de a.en", "source target", ""),
+    "no language in three letters": ("a.de a.en", "v.src v.trg", ""),
+    "only one": ("a.de a.en", "v.txt v.en", ""),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_sides_exchanged_by_their_names_are_one_line(tmp_path, case, split):
+    *names, message = FILES[case]
+    train, other = (dict.fromkeys(name.split(), "x\n") for name in names)
+    if message:
+        with pytest.raises(UserError, match=f"--{split}: .*{message}"):
+            own(tmp_path, train, **{split: other})
+    else:
+        assert own(tmp_path, train, **{split: other})[2] == [("x", "x")]
 
 
 def same(item):
