@@ -19,7 +19,7 @@ SPLITS = ("train", "valid", "test")
 TREATMENT = ("languages", "valid_every", "normalize", "aggressive", "lowercase", "moses")
 TREATMENT += ("tokenized", "clean")
 MISTAKES = (ValueError, TypeError, KeyError, AttributeError)  # of what an entry is
-NUMBERS = ("valid_every", "subwords", "character_coverage", "tolerance")
+NUMBERS = ("valid_every", "subwords", "character_coverage", "unreadable", "tolerance")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class Corpus:
     tokenized: bool = False  # the text is Moses-tokenized already
     clean: Optional[Clean] = None  # counts Moses' tokens
     clean_subwords: Optional[Clean] = None  # counts subwords
+    unreadable: float = 0.01  # share of a training text's lines that may be no UTF-8
     subwords: int = 32000  # types, both languages together
     character_coverage: float = 1.0  # rarer characters become <unk>
     symbols: Tuple[str, ...] = ()  # subwords that no other holds

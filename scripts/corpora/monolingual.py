@@ -5,6 +5,7 @@ import queue
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile, rmtree
 from typing import Any, Dict, Iterator, List
@@ -12,7 +13,7 @@ from typing import Any, Dict, Iterator, List
 from corpora import subwords, text
 from corpora.corpus import Clean, Corpus
 from corpora.parallel import batches, in_order, progress
-from corpora.reading import Lines
+from corpora.reading import Lines, read_text
 from corpora.splits import Splits, read_lines
 from corpora.steps import BIN, combined, made, run_command, run_step, sha256
 from fairseq_admin.errors import UserError
@@ -62,10 +63,16 @@ class BackTranslation:
             with ExitStack() as stack:
                 stack.callback(lines.close)
                 show = stack.enter_context(progress(f"mono: {path.name}"))
-                treat, processes = text.TargetTreatment, self.options.processes
-                tokens = in_order(treat, batches(lines), processes, (self.corpus,))
-                single = (([(line,) for line in batch]) for batch in tokens if batch)
-                for batch, _ in in_order(subwords.Encoder, single, 1, (self.model, CLEAN)):
+                single = batches((line,) for line in read_text(lines))
+                arguments = (
+                    replace(self.corpus, languages=(self.target,), clean=None),
+                    True,
+                    False,
+                )
+                treated = in_order(text.Treatment, single, self.options.processes, arguments)
+                treated = text.readable(treated, [path], self.corpus)
+                tokens = (batch.tokens for batch in treated if batch.tokens)
+                for batch, _ in in_order(subwords.Encoder, tokens, 1, (self.model, CLEAN)):
                     yield from (line for (line,) in filter(None, batch))
                     show(lines.done())
 

@@ -91,10 +91,8 @@ class Preparation:
             pairs = batches(reading.read_pairs(*paths, t.format, show))
             raw_too, test = not training or bool(every), split == "test"
             arguments = (self.corpus, training, raw_too, test, t.format)
-            for batch in in_order(text.Treatment, pairs, self.processes, arguments):
-                if batch.unreadable and not training:
-                    side, number = batch.unreadable
-                    raise UserError(f"{paths[side]}, line {number}: no UTF-8")
+            treated = in_order(text.Treatment, pairs, self.processes, arguments)
+            for batch in text.readable(treated, paths, self.corpus, training):
                 left_out += batch.dropped
                 for i, pair in enumerate(batch.tokens):
                     held_out = training and every and (sum(tokens.pairs.values()) + 1) % every == 0

@@ -27,6 +27,7 @@ from typing import Any, Dict, Sequence, Tuple
 from corpora.corpus import DATA, SPLITS, Corpus, Text, known_corpora, load_corpus
 from corpora.preparation import Preparation
 from corpora.steps import run_command
+from corpora.text import share
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
 from fairseq_admin.text import markup, read_head
@@ -111,6 +112,12 @@ def main() -> None:
     )
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--subwords", type=int, help="types, both languages together")
+    parser.add_argument(
+        "--unreadable",
+        type=share,
+        metavar="SHARE",
+        help="lines of a training text that may be left out because they are no UTF-8 (0.01)",
+    )
     parser.add_argument("--tokenized", action="store_true", help="your text is Moses-tokenized")
     parser.add_argument("--sample", action="store_true", help="a tiny generated sample instead")
     options = parser.parse_args()
@@ -131,8 +138,8 @@ def main() -> None:
     if options.train:
         texts, languages = own_text(options)
         corpus = replace(corpus.with_texts(texts, languages), tokenized=options.tokenized)
-    if options.subwords:
-        corpus = replace(corpus, subwords=options.subwords)
+    given = {name: getattr(options, name) for name in ("subwords", "unreadable")}
+    corpus = replace(corpus, **{name: n for name, n in given.items() if n is not None})
     if not corpus.train:
         raise UserError("your own text goes by --train FILE FILE and --valid FILE FILE")
     missing = [name for name in GENERATORS if not find_spec(name)]

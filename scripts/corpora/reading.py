@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Iterator, Tuple
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.text import GZIP, KINDS, markup, read_head
+from fairseq_admin.text import GZIP, KINDS, check_encoding, markup, read_head
 
 Line = Tuple[int, bytes]  # number in its file, from 1; text without its end
 
@@ -24,12 +24,14 @@ SEGMENT = re.compile(rb"\s*<seg\s+id\s*=\s*\"?([^\">]*)\"?\s*>\s*(.*?)\s*</seg>\
 
 class Lines:
     """Lines of a file, gzipped or not, that can say how far it has been read, and which `markup`
-    it has."""
+    it has. Raises UserError for a file that cannot be read, and for one that is no UTF-8 text."""
 
     segment = b""  # id of the <seg> read last
 
     def __init__(self, path: Path) -> None:
-        self.markup = markup(read_head(path))
+        head = read_head(path)
+        check_encoding(path, head)
+        self.markup = markup(head)
         try:
             self.path, self.size = path, path.stat().st_size
             self.raw = open(path, "rb")  # noqa: SIM115  see close
@@ -80,6 +82,11 @@ def segments(lines: Lines) -> Iterator[Line]:
 
 
 FORMATS = {"plain": iter, "talks": talks, "segments": segments}
+
+
+def read_text(lines: Lines) -> Iterator[Line]:
+    """The text of one file, by the markup that it has."""
+    return (line for line in FORMATS[lines.markup](lines) if not TALK.match(line[1]))
 
 
 def read_pairs(source: Path, target: Path, form: str, watch=None) -> Iterator[Tuple[Line, Line]]:

@@ -1,26 +1,28 @@
 """Raw pairs to Moses tokens: the part of the preparation that runs in many processes."""
 
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import List, Optional, Tuple
+from pathlib import Path
+from typing import Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from corpora.corpus import Corpus
 from corpora.reading import Line
+from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.moses import Detokenizer, TextSteps, single_spaced
 
 CURLED = "’"
+UNREADABLE = "no UTF-8"  # or a NUL byte in the line: why it is left out
 
 
 @dataclass
 class Batch:
-    """A batch of pairs of one split after :class:`Treatment`."""
+    """A batch of pairs of one split (or of single lines, as tuples of one) after `Treatment`."""
 
     kept: List[int] = field(default_factory=list)  # indices into the batch
-    tokens: List[Tuple[str, str]] = field(default_factory=list)  # of the kept pairs
-    raw: List[Tuple[str, str]] = field(default_factory=list)  # of the kept pairs, if asked for
+    tokens: List[Tuple[str, ...]] = field(default_factory=list)  # of the kept pairs
+    raw: List[Tuple[str, ...]] = field(default_factory=list)  # of the kept pairs, if asked for
     dropped: Counter = field(default_factory=Counter)  # pairs by reason
-    unreadable: Optional[Tuple[int, int]] = None  # side and number of the first line not UTF-8
+    unreadable: Optional[Tuple[int, int]] = None  # side and number of the first such line
 
 
 class Treatment:
@@ -48,17 +50,17 @@ class Treatment:
         normalize = c.normalize and not self.test
         return TextSteps(lang, normalize, c.moses and not c.tokenized, c.aggressive, c.lowercase)
 
-    def __call__(self, pairs: List[Tuple[Line, Line]]) -> Batch:
+    def __call__(self, pairs: List[Tuple[Line, ...]]) -> Batch:
         batch = Batch()
         for index, pair in enumerate(pairs):
             texts = []
             for side, (number, line) in enumerate(pair):
                 try:
-                    texts.append(line.decode("utf-8"))
+                    texts.append(decoded(line))
                 except UnicodeDecodeError:
                     batch.unreadable = batch.unreadable or (side, number)
             if len(texts) < len(pair):
-                batch.dropped["no UTF-8"] += 1
+                batch.dropped[UNREADABLE] += 1
                 continue
             straight = (text.replace(CURLED, self.apostrophe) for text in texts)
             tokens = tuple(step(text) for step, text in zip(self.sides, straight))
@@ -79,16 +81,41 @@ class Treatment:
         return batch
 
 
-class TargetTreatment(Treatment):
-    """Turns raw training lines of the target language alone into tokens; lines that are empty or no
-    UTF-8 are left out."""
+def decoded(line: bytes) -> str:
+    """The text of a line. Raises UnicodeDecodeError where it is none: no UTF-8, or with NUL."""
+    if b"\0" in line:
+        raise UnicodeDecodeError("utf-8", line, line.index(b"\0"), len(line), "NUL")
+    return line.decode("utf-8")
 
-    def __init__(self, corpus: Corpus) -> None:
-        super().__init__(corpus, training=True, raw=False)
 
-    def __call__(self, lines: List[Line]) -> List[str]:
-        kept = []
-        for _, line in lines:
-            with suppress(UnicodeDecodeError):
-                kept.append(self.sides[1](line.decode("utf-8")))
-        return list(filter(None, kept))
+def readable(
+    batches: Iterable[Batch], paths: Sequence[Path], corpus: Corpus, training: bool = True
+) -> Iterator[Batch]:
+    """*batches*, which the lines of *paths* became.
+
+    Raises:
+        UserError: after the last one, where more lines were unreadable than `corpus.unreadable`;
+            where the text is not for *training*, any.
+    """
+    first, bad, lines = (0, 0), 0, 0
+    for batch in batches:
+        if batch.unreadable and not bad:
+            first = batch.unreadable
+        bad += batch.dropped[UNREADABLE]
+        lines += len(batch.kept) + batch.dropped.total()
+        yield batch
+    if bad > (corpus.unreadable if training else 0) * lines:
+        side, number = first
+        more = ", or leave out so many of its lines by --unreadable SHARE" if training else ""
+        raise UserError(
+            f"{paths[side]}, line {number}: no UTF-8, or a NUL byte; {bad:,} of {lines:,} lines "
+            f"are such: convert the file, for example by iconv -f ISO-8859-1 -t UTF-8{more}"
+        )
+
+
+def share(given: str) -> float:
+    """An option's number of 0 to 1. Raises ValueError, which argparse tells, for what is none."""
+    number = float(given)
+    if not 0 <= number <= 1:
+        raise ValueError(given)
+    return number

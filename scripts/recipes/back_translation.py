@@ -15,6 +15,7 @@ A shard is translated whole or not at all; after a kill the same command goes on
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import List
 
@@ -23,6 +24,7 @@ import torch
 from corpora.corpus import Corpus, corpus_of
 from corpora.fetch import fetch
 from corpora.monolingual import DECODING, BackTranslation
+from corpora.text import share
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
 
@@ -53,6 +55,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--monolingual", type=Path, nargs="+", metavar="FILE", help="your own")
     parser.add_argument("--mirror", help="of the downloads, see prepare.sh")
+    parser.add_argument(
+        "--unreadable",
+        type=share,
+        metavar="SHARE",
+        help="lines of a text that may be left out because they are no UTF-8 (as DATA was made)",
+    )
     parser.add_argument("--shard-lines", type=int, default=1_000_000)
     parser.add_argument("--decoders", type=int, default=1, help="GPUs (with --cpu processes)")
     parser.add_argument("--decoding", default=DECODING, help="flags of fairseq-generate")
@@ -70,9 +78,11 @@ def main() -> None:
             "give fewer, or --cpu"
         )
     try:
-        corpus = corpus_of(json.loads((data / "manifest.json").read_text())["corpus"])
+        corpus = corpus_of(json.loads((data / "manifest.json").read_text("utf-8"))["corpus"])
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{data} was not made by scripts/prepare.sh: give another --data") from None
+    if options.unreadable is not None:
+        corpus = replace(corpus, unreadable=options.unreadable)
     with locked(options.output / "back-translation", "back-translation"):
         files = monolingual(corpus, options)
         steps = BackTranslation(corpus, data, options.output, options).run(files, options.model)

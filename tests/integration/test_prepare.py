@@ -231,7 +231,7 @@ def number(line):
     return next((word for word in line.split() if word.isdigit()), None)
 
 
-STRANGE = ["\r", "\x85", "\u2028", "\u2029", "\0", "\ufeff", "\u2581", "\x1c", "\x0b", "\u3000"]
+STRANGE = ["\r", "\x85", "\u2028", "\u2029", "\x01", "\ufeff", "\u2581", "\x1c", "\x0b", "\u3000"]
 STRANGE += ["\u2581\u2581", "\x1e\x1e", "漢字", "<unk>", "</s>", "\u200b", "a\u2019b", "&amp; <b>"]
 
 
@@ -345,7 +345,13 @@ MISALIGNED = {
     ),
     "training text not UTF-8": (
         lambda n, d: d.decode().encode("utf-16") if "train.tags.de-en.en" in n else d,
-        "not aligned",
+        "train.tags.de-en.en is UTF-16",
+    ),
+    "Latin-1": (
+        lambda n, d: d.replace("ß".encode(), b"\xdf") if "train.tags.de-en.de" in n else d,
+        "train.tags.de-en.de, line ",
+        "of 612 lines",
+        "--unreadable",
     ),
 }
 
@@ -606,7 +612,9 @@ def test_mistakes_with_own_text(own, prepare):
     own.write("short.de", [b"a"] * 399)
     assert "ends after 399 lines" in last(train=("short.de", "train.en"))
     own.write("bad.de", [b"\xff"] * 400)
-    assert '"no UTF-8": 400' in last(train=("bad.de", "train.en"))
+    assert "400 of 400 lines" in last(train=("bad.de", "train.en"))
+    assert '"no UTF-8": 400' in last("--unreadable", "1", train=("bad.de", "train.en"))
+    assert "invalid share value: '2'" in last("--unreadable", "2")
     own.write("long.de", [b"a " * 300] * 400)
     assert "no pair for train" in last(train=("long.de", "train.en"))
     own.write("cut.de.gz", [b"a b c"] * 400)

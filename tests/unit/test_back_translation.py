@@ -113,6 +113,28 @@ def test_pairs_that_stay_and_where_they_lie(back):
         back.filter(mono)
 
 
+def test_monolingual_text_is_read_as_bitext_is(back, tmp_path):
+    """Markup by its bytes; what is no text is one line, and so are too many unreadable lines."""
+    path, rows = tmp_path / "mono", ["haus baum", "katze"]
+    segments = "".join(f'<seg id="{i}"> {row} </seg>\n' for i, row in enumerate(rows))
+    tags = "<talkid>1</talkid>\n<url>x</url>\n" + "\n".join(rows)
+    for content in ("\n".join([*rows, "", ""]), f"<doc>\n{segments}</doc>\n", tags):
+        path.write_text(content, encoding="utf-8")
+        pieces = [line.replace(" ", "").replace("▁", " ").strip() for line in back.pieces([path])]
+        assert pieces == rows
+    for data, message in (
+        ("ä\n".encode("utf-16"), "mono is UTF-16"),
+        (b"a\rb\r", "mono ends its lines with CR alone"),
+        (b"haus\n\xe4\n", "mono, line 2: no UTF-8.*1 of 2 lines"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=message):
+            list(back.pieces([path]))
+    path.write_bytes(b"haus\n\xe4\n")
+    back.corpus = replace(back.corpus, unreadable=0.5)
+    assert len(list(back.pieces([path]))) == 1
+
+
 def test_a_command_that_fails_is_its_last_words(tmp_path):
     with open(tmp_path / "out", "w") as f:
         run_command(["sh", "-c", 'echo "$A" $0; echo warned >&2', tmp_path], f, {"A": "1"})

@@ -24,7 +24,7 @@ from corpora.parallel import AHEAD, batches, in_order, progress
 from corpora.prepare import own_text
 from corpora.reading import read_pairs
 from corpora.steps import MADE, combined, run_step
-from corpora.text import Treatment
+from corpora.text import Treatment, readable
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.moses import TextSteps, single_spaced
 from fairseq_admin.text import KINDS
@@ -317,6 +317,7 @@ MISTAKES = {
     "lines": "languages: [de, en]\nlines: {train: 160.239.1}",
     "split": "languages: [de, en]\nlines: {training: 3}",
     "every": "languages: [de, en]\nvalid_every: -1",
+    "unreadable": "languages: [de, en]\nunreadable: few",
 }
 
 
@@ -349,9 +350,9 @@ def test_digest_is_of_the_treatment():
 def test_treatment_of_held_out_text():
     """Nothing is left out of it; raw text is as it was but for space."""
     corpus = replace(load_corpus("own"), languages=("de", "en"), clean=Clean((1, 2)))
-    pairs = [((1, b" A\t\xc2\xa0b,\x00  c. "), (1, "„x“\u2028y".encode())), ((2, b""), (2, b"z"))]
+    pairs = [((1, b" A\t\xc2\xa0b,\x01  c. "), (1, "„x“\u2028y".encode())), ((2, b""), (2, b"z"))]
     batch = Treatment(corpus, training=False, raw=True, test=True)(pairs)
-    assert batch.raw == [("A b,\0 c.", "„x“ y"), ("", "z")] and batch.kept == [0, 1]
+    assert batch.raw == [("A b,\x01 c.", "„x“ y"), ("", "z")] and batch.kept == [0, 1]
     assert batch.tokens[1] == ("", "z") and not batch.dropped
     batch = Treatment(corpus, training=True, raw=True)(pairs)
     assert batch.dropped == {"length or ratio": 1, "empty": 1}
@@ -386,6 +387,55 @@ def test_text_without_moses_stays_as_it_is():
         assert batch.raw == batch.tokens
     batch = Treatment(replace(corpus, normalize=True), training=True, raw=False)([pair])
     assert batch.tokens[0][0] == 'Um 11:15 Uhr; "so" & e-mail.'
+
+
+NO_TEXT = {  # what the first bytes tell
+    "UTF-16": ("ä b\nc d\n".encode("utf-16"), "UTF-16 or no text"),
+    "UTF-16 without a mark": ("中b\nc d\n".encode("utf-16-be"), "UTF-16 or no text"),
+    "UTF-32": ("a b\nc d\n".encode("utf-32"), "UTF-16 or no text"),
+    "UTF-16 in XML": (XML.encode("utf-16"), "UTF-16 or no text"),
+    "a program": (b"\x7fELF\2\1\1\0\n\n", "UTF-16 or no text"),
+    "CR": (b"a b\rc d\r", "ends its lines with CR alone"),
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("kind", NO_TEXT)
+def test_what_is_no_text_is_one_line(tmp_path, kind, zipped):
+    data, message = NO_TEXT[kind]
+    data = gzip.compress(data) if zipped else data
+    for files in ({"a.de": data, "a.en": b"a\nb\n"}, {"a.de": b"a\nb\n", "a.en": data}):
+        with pytest.raises(UserError, match=f"a.(de|en) .*{message}"):
+            own(tmp_path, files)
+
+
+def test_a_single_line_may_end_in_cr(tmp_path):
+    assert own(tmp_path, {"a.de": b"a\r", "a.en": b"b\r\n"})[2] == [("a", "b")]
+
+
+@pytest.mark.parametrize("bad", [b"\xfc", b"a\0b"])
+def test_unreadable_lines_are_told_above_a_share(bad):
+    """Wherever they are: the first is named, of either side."""
+    corpus = replace(load_corpus("own"), languages=("de", "en"))
+    paths = [Path("a.de"), Path("a.en")]
+
+    def read(unreadable, training=True, lines=1000):
+        pairs = [((i, b"ja"), (i, bad if i in unreadable else b"yes")) for i in range(1, lines + 1)]
+        treated = map(Treatment(corpus, training, raw=False), batches(pairs, 7))
+        kept = readable(treated, paths, corpus, training)
+        return sum(len(batch.tokens) for batch in kept)
+
+    assert read({}) == 1000 and read({}, lines=0) == 0
+    assert read({9, 500, *range(993, 1001)}) == 990
+    with pytest.raises(UserError, match="a.en, line 9: .* 11 of 1,000 lines .*--unreadable SHARE"):
+        read({9, 500, *range(992, 1001)})
+    with pytest.raises(UserError, match="a.en, line 500: .* 1 of 1,000 lines") as error:
+        read({500}, training=False)
+    assert "--unreadable" not in error.value.message
+    corpus = replace(corpus, unreadable=0.5)
+    assert read(range(1, 501)) == 500
+    with pytest.raises(UserError, match="a.en, line 1: .* 501 of 1,000"):
+        read(range(1, 502))
 
 
 TREATMENTS = [*known_corpora(), "own", "own tokenized", "iwslt14_de_en tokenized"]
