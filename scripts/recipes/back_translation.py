@@ -25,8 +25,10 @@ from corpora.corpus import Corpus, corpus_of
 from corpora.fetch import fetch
 from corpora.monolingual import DECODING, BackTranslation
 from corpora.text import share
+from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
+from fairseq_admin.serving.export import languages
 
 
 def monolingual(corpus: Corpus, options: argparse.Namespace) -> List[Path]:
@@ -69,7 +71,8 @@ def main() -> None:
     parser.add_argument("--sample", action="store_true", help="tiny generated text")
     options = parser.parse_args()
     options.output, data = options.output.resolve(), options.data.resolve()
-    for path in (options.model, data / "manifest.json", *(options.monolingual or [])):
+    made = [data / name for name in ("manifest.json", "bin/made.json")]
+    for path in (options.model, *made, *(options.monolingual or [])):
         if not path.is_file():
             raise UserError(f"no such file: {path}")
     if not options.cpu and options.decoders > torch.cuda.device_count():
@@ -81,6 +84,14 @@ def main() -> None:
         corpus = corpus_of(json.loads((data / "manifest.json").read_text("utf-8"))["corpus"])
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{data} was not made by scripts/prepare.sh: give another --data") from None
+    source, target = corpus.languages
+    found = tuple(languages(read_checkpoint(str(options.model)), str(data / "bin")))
+    if found != (target, source):
+        raise UserError(
+            f"{options.model} translates from {found[0]} to {found[1]}, but the text to translate "
+            f"is of {target}: give a model of {target} to {source}, trained with -s {target} "
+            f"-t {source}"
+        )
     if options.unreadable is not None:
         corpus = replace(corpus, unreadable=options.unreadable)
     with locked(options.output / "back-translation", "back-translation"):

@@ -1,20 +1,27 @@
-"""Which back-translations are kept, and where they lie then."""
+"""What is translated back, which translations are kept, and where they lie then."""
 
+import json
+import sys
 from argparse import Namespace
 from dataclasses import replace
 
 import pytest
+import torch
 from fairseq.data import data_utils
+from helpers import checkpoint_of, randomized
 
 from corpora import subwords
-from corpora.corpus import load_corpus
+from corpora.corpus import Text, corpus_of, load_corpus
 from corpora.monolingual import (
     BackTranslation,
     plausible,
     visible_devices,
 )
+from corpora.preparation import Preparation
+from corpora.prepare import write_manifest
 from corpora.steps import run_command, run_step
 from fairseq_admin.errors import UserError
+from recipes.back_translation import main
 
 PAIRS = {
     "as long": ("a b c", "x y z", True),
@@ -113,26 +120,117 @@ def test_pairs_that_stay_and_where_they_lie(back):
         back.filter(mono)
 
 
-def test_monolingual_text_is_read_as_bitext_is(back, tmp_path):
+ENGLISH = """A man is walking his dog along the river.
+Two children are playing with a red ball in the park.
+The woman with the hat is reading a newspaper.
+Many people are waiting for the train at the station.
+An old man is sitting on a bench and feeding the birds.
+The girl in the blue dress is smiling at the camera.
+Three young men are playing music in the street.
+A dog is running through the snow with a stick.
+She is standing in front of a large house.
+Several workers are building a wall of stone.
+A boy is jumping into the water of the lake.
+The teacher is writing something on the board."""
+GERMAN = """Ein Mann geht mit seinem Hund am Fluss entlang.
+Zwei Kinder spielen im Park mit einem roten Ball.
+Die Frau mit dem Hut liest eine Zeitung.
+Viele Menschen warten am Bahnhof auf den Zug.
+Ein alter Mann sitzt auf einer Bank und füttert die Vögel.
+Das Mädchen im blauen Kleid lächelt in die Kamera.
+Drei junge Männer machen auf der Straße Musik.
+Ein Hund läuft mit einem Stock durch den Schnee.
+Sie steht vor einem großen Haus.
+Mehrere Arbeiter bauen eine Mauer aus Stein.
+Ein Junge springt in das Wasser des Sees.
+Der Lehrer schreibt etwas an die Tafel."""
+MORE_ENGLISH = ["The children are feeding a small bird.", "Some women are waiting in the snow."]
+MORE_GERMAN = ["Die Kinder füttern einen kleinen Vogel.", "Einige Frauen warten im Schnee."]
+
+
+@pytest.fixture(scope="module")
+def bitext(tmp_path_factory):
+    """Really prepared."""
+    folder = tmp_path_factory.mktemp("bitext")
+    for lang, text in (("de", GERMAN), ("en", ENGLISH)):
+        (folder / f"text.{lang}").write_text(f"{text}\n" * 3, encoding="utf-8")
+    files = (Text((str(folder / "text.de"), str(folder / "text.en"))),)
+    corpus = load_corpus("own").with_texts({"train": files, "valid": files}, ("de", "en"))
+    corpus = replace(corpus, subwords=150)
+    write_manifest(corpus, Preparation(corpus, folder, 1).run(), folder)
+    return folder
+
+
+@pytest.fixture
+def translate(bitext, tmp_path, monkeypatch):
+    """Runs the command on monolingual text with a model of such languages."""
+
+    def translate(languages, lines):
+        model, cfg = randomized()
+        state = checkpoint_of(model, cfg)
+        state["cfg"]["task"].update(zip(("source_lang", "target_lang"), languages))
+        torch.save(state, tmp_path / "reverse.pt")
+        (tmp_path / "mono").write_text("".join(f"{x}\n" for x in lines), encoding="utf-8")
+        command = ["back_translate.py", tmp_path / "reverse.pt", "--data", bitext, "--cpu"]
+        command += ["--monolingual", tmp_path / "mono", "--output", tmp_path / "out"]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        main()
+
+    return translate
+
+
+def test_a_model_of_another_direction_translates_nothing(translate, tmp_path):
+    for languages in (("de", "en"), ("en", "fr"), (None, None)):  # None: as DATA is called
+        found = "from en to fr" if "fr" in languages else "from de to en"
+        with pytest.raises(UserError, match=f"reverse.pt translates {found}, .* model of en to de"):
+            translate(languages, MORE_ENGLISH)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("lines", [MORE_GERMAN[:1], MORE_GERMAN, MORE_GERMAN + MORE_ENGLISH[:1]])
+def test_text_of_the_source_language_is_not_translated(translate, tmp_path, lines):
+    with pytest.raises(UserError, match="mono looks like de, but the text .* is of en"):
+        translate(("en", "de"), lines)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["back-translation.lock"]
+
+
+@pytest.fixture
+def mono(bitext, tmp_path):
+    """The subwords of a file of bytes, joined again."""
+    options = Namespace(shard_lines=1, decoders=1, decoding="", cpu=True, processes=1)
+    corpus = corpus_of(json.loads((bitext / "manifest.json").read_text("utf-8"))["corpus"])
+
+    def mono(data, **more):
+        (tmp_path / "mono").write_bytes(data if isinstance(data, bytes) else data.encode())
+        back = BackTranslation(replace(corpus, **more), bitext, tmp_path, options)
+        found = back.pieces([tmp_path / "mono"])
+        return [line.replace(" ", "").replace("▁", " ").strip() for line in found]
+
+    return mono
+
+
+def test_text_of_the_target_language_is_taken(mono):
+    """However short, and with foreign words in it."""
+    for line in (*ENGLISH.splitlines(), *MORE_ENGLISH, MORE_ENGLISH[0] + " Vogel"):
+        assert len(mono(line)) == 1
+    assert len(mono("\n".join([*MORE_ENGLISH, "Ein Hund"]))) == 3
+
+
+def test_monolingual_text_is_read_as_bitext_is(mono):
     """Markup by its bytes; what is no text is one line, and so are too many unreadable lines."""
-    path, rows = tmp_path / "mono", ["haus baum", "katze"]
+    rows = ["The woman is reading .", "A boy is jumping ."]
     segments = "".join(f'<seg id="{i}"> {row} </seg>\n' for i, row in enumerate(rows))
     tags = "<talkid>1</talkid>\n<url>x</url>\n" + "\n".join(rows)
     for content in ("\n".join([*rows, "", ""]), f"<doc>\n{segments}</doc>\n", tags):
-        path.write_text(content, encoding="utf-8")
-        pieces = [line.replace(" ", "").replace("▁", " ").strip() for line in back.pieces([path])]
-        assert pieces == rows
+        assert mono(content) == rows
     for data, message in (
-        ("ä\n".encode("utf-16"), "mono is UTF-16"),
-        (b"a\rb\r", "mono ends its lines with CR alone"),
-        (b"haus\n\xe4\n", "mono, line 2: no UTF-8.*1 of 2 lines"),
+        ("a dog\n".encode("utf-16"), "mono is UTF-16"),
+        (b"the dog\rthe boy\r", "mono ends its lines with CR alone"),
+        (b"the dog\n\xe4\n", "mono, line 2: no UTF-8.*1 of 2 lines"),
     ):
-        path.write_bytes(data)
         with pytest.raises(UserError, match=message):
-            list(back.pieces([path]))
-    path.write_bytes(b"haus\n\xe4\n")
-    back.corpus = replace(back.corpus, unreadable=0.5)
-    assert len(list(back.pieces([path]))) == 1
+            mono(data)
+    assert mono(b"the dog\n\xe4\n", unreadable=0.5) == ["the dog"]
 
 
 def test_a_command_that_fails_is_its_last_words(tmp_path):
