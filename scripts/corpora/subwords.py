@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from array import array
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,7 +45,7 @@ def train(
     One thread and no sampling by chance: the same text gives the same model.
 
     Raises:
-        UserError: where the text is too small for so many *types*.
+        UserError: where the text is too small for so many *types*, or has more characters.
     """
     step = max(1, -(-lines // SAMPLE))
     buffer = io.BytesIO()
@@ -62,11 +63,21 @@ def train(
             minloglevel=2,  # errors only
         )
     except (RuntimeError, OSError) as error:
-        raise UserError(
-            f"no {types} subwords from {paths[0].name} and {paths[1].name}: {error}; for a small "
-            "text give --subwords with a smaller number"
-        ) from None
+        names = f"{paths[0].name} and {paths[1].name}"
+        raise UserError(f"no {types} subwords from {names}: {reason(error)}") from None
     model.write_bytes(buffer.getvalue())
+
+
+def reason(error: Exception) -> str:
+    """What SentencePiece's *error* says is wrong with the number of types, and what to do."""
+    said = " ".join(str(error).split())
+    if most := re.search(r"too high .* <= (\d+)", said):
+        return f"there are no more than {most[1]}: give --subwords {most[1]} or a smaller number"
+    if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", said):
+        return f"characters alone take {least[1]}: give --subwords {least[1]} or a larger number"
+    if "insert_id" in said:  # of <unk>, <s> and </s>
+        return "too few: give --subwords with a larger number"
+    return said
 
 
 def dictionary(model: Path) -> Dictionary:

@@ -4,6 +4,7 @@ import gzip
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -515,6 +516,23 @@ def test_symbols_are_in_no_other_subword(tmp_path):
         odd = [piece for piece in pieces if len(piece) > 1 and {*".:,"} & {*piece}]
         assert bool(odd) == (not symbols), odd
         assert {*".:,"} <= {*pieces}
+
+
+def test_the_number_of_subwords_is_mended_in_the_right_direction(tmp_path):
+    """As told, to the number: that is taken."""
+    paths = [tmp_path / "train.de", tmp_path / "train.en"]
+    for path in paths:
+        path.write_text("haus baum katze hund\n" * 9)
+
+    def train(types):
+        subwords.train(paths, 9, tmp_path / "spm.model", types, 1.0)
+
+    for types, wrong in ((1, "larger"), (2, "larger"), (5, "larger"), (9999, "smaller")):
+        with pytest.raises(UserError, match=f"no {types} subwords from .* {wrong} number") as error:
+            train(types)
+        assert ("larger" in error.value.message) != ("smaller" in error.value.message)
+        if number := re.search(r"--subwords (\d+)", error.value.message):
+            train(int(number[1]))
 
 
 def test_longest_line_and_its_index(model):
