@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Dict, Iterator, Optional, Sequence, Set, Tuple
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import locked, whole_folder, write, writing
+from fairseq_admin.files import locked, partial_of, whole_folder, write, writing
 
 CHUNK = 1 << 20  # bytes in memory at once
 STAMP = ".extracted.json"  # in the folder: what it was made of
@@ -44,6 +44,8 @@ def extract(archive: Path, members: Sequence[str], folder: Path) -> None:
     if not state.st_size:
         raise UserError(f"{archive} is damaged: it is empty")
     origin = {"archive": archive.name, "bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
+    for kind in (".old", ".partial"):
+        partial_of(str(folder), kind)  # what a killed process left goes
     if _made_of(folder, origin, wanted):
         return
     with locked(folder, "extraction"):

@@ -68,12 +68,14 @@ def fetch(source: Source, folder: Path, mirror: Optional[str] = None) -> Path:
             "remove it to fetch it again"
         ) from error
     _pin(source, path, found)
+    with suppress(OSError):
+        _origin(_partial(path)).unlink()  # of a process killed when the file was there
     return path
 
 
 def _download(source: Source, address: Address, path: Path) -> Path:
     """Makes *path*, which is not there; the lock is held."""
-    partial = path.with_name(f"{path.name}.partial")
+    partial = _partial(path)
     known = replace(source, sha256=_expected(source, path))
     _transfer(known, address, partial)
     try:
@@ -173,6 +175,11 @@ def _progress(name: str, start: int, total: Optional[int]) -> tqdm:
         delay=seconds,  # nothing of a file that is there at once
         leave=False,
     )
+
+
+def _partial(path: Path) -> Path:
+    """What there is of *path* while it is fetched."""
+    return path.with_name(f"{path.name}.partial")
 
 
 def _origin(partial: Path) -> Path:

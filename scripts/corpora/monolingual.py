@@ -113,6 +113,8 @@ class BackTranslation:
             folder.mkdir()
             with whole_file(stamp) as f:
                 f.write(digest)
+        for left in folder.glob("*.partial"):  # of a killed process: this one has the lock
+            rmtree(left) if left.is_dir() else left.unlink()
         todo = [name for name in sorted(mono["files"]) if not (folder / name).exists()]
         devices: queue.Queue[str] = queue.Queue()
         for device in visible_devices(self.options.decoders):
@@ -132,9 +134,8 @@ class BackTranslation:
     def translate_shard(self, name: str, model: Path, devices: "queue.Queue[str]") -> None:
         """Write translations/NAME, line by line those of mono/NAME, in subwords."""
         shard, device = self.out / "mono" / name, devices.get()
-        folder = self.out / "translations" / f"{name}.partial"  # of a killed one, too
+        folder = self.out / "translations" / f"{name}.partial"
         try:
-            rmtree(folder, ignore_errors=True)
             folder.mkdir()
             dictionary = self.data / "bin" / f"dict.{self.target}.txt"
             (folder / f"shard.{self.target}").symlink_to(shard)  # a name by which it is found

@@ -19,6 +19,7 @@ from num2words import num2words
 
 from corpora.corpus import Corpus
 from corpora.fetch import Source
+from fairseq_admin.files import whole_file
 
 PAIRS = {"train": 300, "valid": 20, "test": 20, "monolingual": 90}
 SUBWORDS = 350
@@ -77,7 +78,8 @@ def write_archive(path: Path, files: Dict[str, bytes]) -> None:
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     data = buffer.getvalue()
-    path.write_bytes(data if path.suffix == ".tar" else gzip.compress(data, mtime=0))
+    with whole_file(path, "wb") as file:
+        file.write(data if path.suffix == ".tar" else gzip.compress(data, mtime=0))
 
 
 def write_sample(corpus: Corpus, mirror: Path) -> Corpus:
@@ -97,7 +99,8 @@ def write_sample(corpus: Corpus, mirror: Path) -> Corpus:
         count = PAIRS["monolingual"] // len(corpus.monolingual)
         name = Path(corpus.sources[source].url).name
         (lines,) = sentences(corpus.languages[1:], count, seed=1000 + i)
-        (mirror / name).write_bytes(as_file(name, "plain", lines))
+        with whole_file(mirror / name, "wb") as file:
+            file.write(as_file(name, "plain", lines))
     return replace(
         corpus,
         sources={name: Source(source.url, None, None) for name, source in corpus.sources.items()},

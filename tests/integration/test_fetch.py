@@ -150,7 +150,9 @@ def test_fetched_once_verified_at_every_call(server, tmp_path, capsys):
     path = fetch(source(server), tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / NAME and path.read_bytes() == BODY
     assert names(path.parent) == [NAME, f"{NAME}.lock"]
+    (path.parent / f"{NAME}.partial.from").write_text("killed at the very end")
     assert fetch(source(server), path.parent) == path
+    assert names(path.parent) == [NAME, f"{NAME}.lock"]
     assert ranges(server) == [None]
     assert capsys.readouterr().err == ""  # quiet when there is nothing to wait for
     path.write_bytes(OTHER)  # same length

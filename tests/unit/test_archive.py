@@ -3,7 +3,7 @@
 import gzip
 import io
 import multiprocessing
-import os
+import platform
 import random
 import resource
 import stat
@@ -70,7 +70,7 @@ def assert_refused(archive, members, why):
 def test_tar(tmp_path, name, mode):
     extract(make_tar(tmp_path / name, mode=mode), ["./" + WANTED[0], WANTED[1]], tmp_path / "out")
     assert files_in(tmp_path / "out") == {name: FILES[name] for name in WANTED}
-    assert not (tmp_path / "out.partial").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {name, "out", "out.lock"}
 
 
 def test_zip(tmp_path):
@@ -248,11 +248,18 @@ def test_who_waited_uses_what_is_there_then(tmp_path, capfd):
     assert process.exitcode == 0 and out.stat().st_ino == before
 
 
-def test_remains_of_a_killed_process_are_no_harm(tmp_path):
-    archive = make_tar(tmp_path / "a.tgz")
-    remains = tmp_path / "out.partial" / "de-en" / "train.de"
-    remains.parent.mkdir(parents=True)
-    remains.write_bytes(b"half")
-    extract(archive, WANTED, tmp_path / "out")
-    assert files_in(tmp_path / "out")[WANTED[0]] == GERMAN
-    assert os.listdir(tmp_path / "out" / "de-en") and not remains.exists()
+def test_remains_of_a_killed_process_go(tmp_path):
+    """Also where the folder was finished before it was killed."""
+    archive, out = make_tar(tmp_path / "a.tgz"), tmp_path / "out"
+    process = multiprocessing.get_context("fork").Process(target=int)
+    process.start()
+    process.join()
+    for kind in ("partial", "old"):
+        remains = tmp_path / f"out.{platform.node()}.{process.pid}.{kind}" / "de-en" / "train.de"
+        for _ in range(2):
+            remains.parent.mkdir(parents=True)
+            remains.write_bytes(b"half")
+            out.mkdir(exist_ok=True)
+            extract(archive, WANTED, out)
+            assert files_in(out)[WANTED[0]] == GERMAN
+            assert {path.name for path in tmp_path.iterdir()} == {"a.tgz", "out", "out.lock"}

@@ -19,7 +19,7 @@ from corpora.monolingual import (
 )
 from corpora.preparation import Preparation
 from corpora.prepare import write_manifest
-from corpora.steps import run_command, run_step
+from corpora.steps import combined, run_command, run_step, sha256
 from fairseq_admin.errors import UserError
 from recipes.back_translation import main
 
@@ -231,6 +231,20 @@ def test_monolingual_text_is_read_as_bitext_is(mono):
         with pytest.raises(UserError, match=message):
             mono(data)
     assert mono(b"the dog\n\xe4\n", unreadable=0.5) == ["the dog"]
+
+
+def test_what_killed_processes_left_of_translations_goes(back, tmp_path):
+    """Also beside shards that are finished."""
+    mono, model = {"files": {"00000": 1, "00001": 2}}, back.model
+    folder = back.out / "translations"
+    digest = combined(mono["files"], sha256(model), back.options.decoding)
+    (folder / "digest").write_text(digest, encoding="utf-8")
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "00000.partial").mkdir()
+    (folder / "00000.partial" / "generate.txt").write_text("H-0")
+    (folder / "00001.node.1234.partial").write_text("half")
+    back.translate(mono, model)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
 
 
 def test_a_command_that_fails_is_its_last_words(tmp_path):
