@@ -1,8 +1,10 @@
 """Run a module of the scripts' folders: python scripts MODULE [ARGUMENTS ...]"""
 
+import os
 import runpy
 import sys
 
+os.environ["PYTHONUTF8"] = "1"  # of the processes that it starts: text is UTF-8
 if len(sys.argv) < 2:
     sys.exit(__doc__)
 try:

@@ -13,6 +13,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$root"
+export PYTHONUTF8=1 # text is UTF-8, whatever the locale
 bash scripts/setup.sh
 export PATH="$root/.venv/bin:$PATH"
 # glibc would give every large tensor's memory back to the system and ask for it again: 1.2 times

@@ -6,5 +6,6 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+export PYTHONUTF8=1 # text is UTF-8, whatever the locale
 [[ ! -d $root/.venv/bin ]] || export PATH="$root/.venv/bin:$PATH"
 exec python -W ignore "$root/scripts" records.evaluation "$@"

@@ -12,6 +12,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 out=$(realpath -m "${1:-$root/results/figures}")
 cd "$root"
+export PYTHONUTF8=1 # text is UTF-8, whatever the locale
 bash scripts/demo.sh
 export PATH="$root/.venv/bin:$PATH" OMP_NUM_THREADS=1
 mkdir -p "$out"

@@ -5,6 +5,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+export PYTHONUTF8=1 # text is UTF-8, whatever the locale
 [[ ! -d $root/.venv/bin ]] || export PATH="$root/.venv/bin:$PATH"
 command -v fairseq-hydra-train >/dev/null || {
     echo "$(basename "$0"): no fairseq here: run bash scripts/setup.sh first" >&2

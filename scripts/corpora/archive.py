@@ -54,7 +54,8 @@ def extract(archive: Path, members: Sequence[str], folder: Path) -> None:
         with whole_folder(folder) as partial:
             sizes = _unpack(archive, wanted, partial)
             with writing(folder):
-                (partial / STAMP).write_text(json.dumps({**origin, "members": sizes}, indent=1))
+                stamp = json.dumps({**origin, "members": sizes}, indent=1)
+                (partial / STAMP).write_text(stamp, encoding="utf-8")
 
 
 def _made_of(folder: Path, origin: Dict[str, Any], wanted: Set[str]) -> bool:

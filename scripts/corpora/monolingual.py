@@ -108,7 +108,7 @@ class BackTranslation:
         folder = self.out / "translations"
         digest = combined(mono["files"], sha256(model), self.options.decoding)
         stamp = folder / "digest"
-        if not stamp.exists() or stamp.read_text() != digest:
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != digest:
             rmtree(folder, ignore_errors=True)
             folder.mkdir()
             with whole_file(stamp) as f:
@@ -165,7 +165,7 @@ class BackTranslation:
         env = {**os.environ, "CUDA_VISIBLE_DEVICES": device}
         if self.options.cpu:
             command, env = [*command, "--cpu"], {**os.environ, "OMP_NUM_THREADS": "1"}
-        with open(output, "w") as f:
+        with open(output, "w", encoding="utf-8") as f:
             run_command(command, f, env)
 
     def filter(self, mono: Dict[str, Any]) -> Dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -74,21 +75,26 @@ def run_step(folder: Path, digest: str, make: Callable[[Path], Dict[str, Any]]) 
         facts = make(partial)
         files = {p.name: describe(p) for p in sorted(partial.iterdir()) if p.is_file()}
         after = {"digest": digest, **facts, "files": files}
-        (partial / MADE).write_text(json.dumps(after, indent=1) + "\n")
+        (partial / MADE).write_text(json.dumps(after, indent=1) + "\n", encoding="utf-8")
     return after
 
 
 def run_command(
     command: Sequence[Any], output: Optional[IO] = None, env: Optional[Dict[str, str]] = None
 ) -> None:
-    """Run *command*, what it prints to *output* if that is given.
+    """Run *command*, what it prints to *output* if that is given; Python's text is UTF-8 there, in
+    any locale.
 
     Raises:
         UserError: with its last words, when it fails.
     """
-    stdout = output or subprocess.DEVNULL
     done = subprocess.run(
-        list(map(str, command)), stdout=stdout, stderr=subprocess.PIPE, text=True, env=env
+        list(map(str, command)),
+        stdout=output or subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        env={**(os.environ if env is None else env), "PYTHONUTF8": "1"},
     )
     if done.returncode:
         tail = "".join(done.stderr.splitlines()[-1:])

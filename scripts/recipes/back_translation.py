@@ -81,7 +81,9 @@ def main() -> None:
             "give fewer, or --cpu"
         )
     try:
-        corpus = corpus_of(json.loads((data / "manifest.json").read_text("utf-8"))["corpus"])
+        corpus = corpus_of(
+            json.loads((data / "manifest.json").read_text(encoding="utf-8"))["corpus"]
+        )
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{data} was not made by scripts/prepare.sh: give another --data") from None
     source, target = corpus.languages

@@ -24,7 +24,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from fairseq.data import Dictionary, data_utils
+from helpers import checkpoint_of, dictionary, randomized
 from omegaconf import OmegaConf
 
 import corpora.prepare
@@ -696,7 +698,27 @@ def test_speed_is_told_as_in_the_record(own):
         assert all("1 process" in n for n in step.values() if isinstance(n, dict))
 
 
+NO_UTF_8 = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
 def test_command_line_and_sample(lab, tmp_path):
-    """The shell's own, in its own process."""
+    """The shell's own, in its own process, in a locale of ASCII."""
     command = ["bash", SCRIPTS / "prepare.sh", "wmt14_en_fr", "--sample", "--output", tmp_path]
-    assert lab.run(command).ok().last_line.endswith("test 20 pairs")
+    assert lab.run(command, env=NO_UTF_8).ok().last_line.endswith("test 20 pairs")
+
+
+def test_fairseq_writes_utf8_in_a_locale_of_ascii(own, lab, tmp_path):
+    """fairseq-preprocess and fairseq-generate, as back-translation starts them."""
+    ok(own.run())
+    types = len(Dictionary.load(str(own.out / "bin" / "dict.de.txt"))) - len(dictionary(0))
+    state = checkpoint_of(*randomized(types=types))
+    state["cfg"]["task"].update(source_lang="en", target_lang="de")
+    torch.save(state, tmp_path / "reverse.pt")
+    own.write("mono", [pair[1] for pair in lines(5)])
+    command = [sys.executable, "-W", "ignore", SCRIPTS / "back_translate.py"]
+    command += [tmp_path / "reverse.pt", "--data", own.out, "--output", tmp_path / "translated"]
+    command += ["--monolingual", tmp_path / "mono", "--cpu", "--decoding=--beam 1 --max-len-b 9"]
+    run = lab.run(command, env=NO_UTF_8)
+    assert "Traceback" not in run.output and "failed" not in run.output, run.output
+    translations = read(tmp_path / "translated" / "translations" / "00000")
+    assert len(translations) == 5 and all("\u2581" in line for line in translations)

@@ -198,7 +198,7 @@ def test_text_of_the_source_language_is_not_translated(translate, tmp_path, line
 def mono(bitext, tmp_path):
     """The subwords of a file of bytes, joined again."""
     options = Namespace(shard_lines=1, decoders=1, decoding="", cpu=True, processes=1)
-    corpus = corpus_of(json.loads((bitext / "manifest.json").read_text("utf-8"))["corpus"])
+    corpus = corpus_of(json.loads((bitext / "manifest.json").read_text(encoding="utf-8"))["corpus"])
 
     def mono(data, **more):
         (tmp_path / "mono").write_bytes(data if isinstance(data, bytes) else data.encode())
