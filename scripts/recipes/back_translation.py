@@ -24,6 +24,7 @@ import torch
 from corpora.corpus import Corpus, corpus_of
 from corpora.fetch import fetch
 from corpora.monolingual import DECODING, BackTranslation
+from corpora.prepare import check_generators
 from corpora.text import share
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.errors import UserError
@@ -39,6 +40,7 @@ def monolingual(corpus: Corpus, options: argparse.Namespace) -> List[Path]:
         raise UserError(f"{corpus.name} has no monolingual text: give --monolingual FILE")
     mirror = options.mirror
     if options.sample:
+        check_generators()
         from corpora.sample import write_sample
 
         mirror = str(options.output / "sample")

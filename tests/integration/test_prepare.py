@@ -550,10 +550,12 @@ def own(tmp_path, prepare):
         for side, lang in enumerate(("de", "en")):
             write(f"{split}.{lang}", [pair[side] for pair in pairs])
 
-    def run(*more, corpus=(), train=("train.de", "train.en"), valid=("valid.de", "valid.en")):
+    def run(
+        *more, corpus=(), train=("train.de", "train.en"), valid=("valid.de", "valid.en"), **how
+    ):
         command = [*corpus, "--train", *(tmp_path / name for name in train)]
         command += ["--valid", *(tmp_path / name for name in valid), "--processes", "2"]
-        return prepare(*command, "--subwords", "120", "--output", tmp_path / "out", *more)
+        return prepare(*command, "--subwords", "120", "--output", tmp_path / "out", *more, **how)
 
     both("train", lines(400))
     both("valid", lines(20, seed=2))
@@ -675,14 +677,18 @@ def test_generated_text(prepare, tmp_path):
     assert read(out / "tok" / "train.de")[3] == "Satz 9, do not; 3."
 
 
-def test_no_package_to_generate_by_is_one_line(prepare, tmp_path):
+def test_no_package_to_generate_by_is_one_line(prepare, own, tmp_path):
+    """And none is asked for where nothing is generated."""
+
     def before():
         corpora.prepare.find_spec = lambda name: None if name == "num2words" else name
+        sys.modules.update(babel=None, num2words=None)  # an import fails
 
     for command in (["phrases"], ["iwslt14_de_en", "--sample"]):
         result = prepare(*command, "--output", tmp_path / "out", before=before)
         refused(result, tmp_path / "out", "no num2words here", "fairseq_admin[demo]")
     assert not (tmp_path / "out").exists()
+    ok(own.run(before=before))
 
 
 def test_speed_is_told_as_in_the_record(own):

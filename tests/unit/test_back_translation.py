@@ -10,6 +10,7 @@ import torch
 from fairseq.data import data_utils
 from helpers import checkpoint_of, randomized
 
+import corpora.prepare
 from corpora import subwords
 from corpora.corpus import Text, corpus_of, load_corpus
 from corpora.monolingual import (
@@ -21,7 +22,7 @@ from corpora.preparation import Preparation
 from corpora.prepare import write_manifest
 from corpora.steps import combined, run_command, run_step, sha256
 from fairseq_admin.errors import UserError
-from recipes.back_translation import main
+from recipes.back_translation import main, monolingual
 
 PAIRS = {
     "as long": ("a b c", "x y z", True),
@@ -174,6 +175,7 @@ def translate(bitext, tmp_path, monkeypatch):
         command = ["back_translate.py", tmp_path / "reverse.pt", "--data", bitext, "--cpu"]
         command += ["--monolingual", tmp_path / "mono", "--output", tmp_path / "out"]
         monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        monkeypatch.setattr(corpora.prepare, "find_spec", lambda name: None)  # nothing is generated
         main()
 
     return translate
@@ -192,6 +194,14 @@ def test_text_of_the_source_language_is_not_translated(translate, tmp_path, line
     with pytest.raises(UserError, match="mono looks like de, but the text .* is of en"):
         translate(("en", "de"), lines)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["back-translation.lock"]
+
+
+def test_no_package_to_generate_a_sample_by_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora.prepare, "find_spec", lambda name: None)
+    options = Namespace(monolingual=None, mirror=None, sample=True, output=tmp_path)
+    with pytest.raises(UserError, match="no babel and no num2words here"):
+        monolingual(load_corpus("wmt14_en_fr"), options)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
