@@ -80,6 +80,18 @@ def check_sides(split: str, files: Sequence[Path], languages: Tuple[str, str]) -
             )
 
 
+def as_tokenized(corpus: Corpus) -> Corpus:
+    """*corpus* where its text is Moses' tokens already. How they were made its first lines show:
+    raw text that a model is to translate must become such tokens too."""
+    heads = [read_head(path).decode("utf-8", "replace") for path in corpus.train[0].files]
+    return replace(
+        corpus,
+        tokenized=True,
+        aggressive=corpus.aggressive or any(" @-@ " in head for head in heads),
+        lowercase=corpus.lowercase or all(head.islower() for head in heads),
+    )
+
+
 def check_generators() -> None:
     """Raise UserError where packages are missing by which text is generated."""
     missing = [name for name in GENERATORS if not find_spec(name)]
@@ -147,7 +159,9 @@ def main() -> None:
     out = (options.output or DATA.parent / "runs" / "data" / name).resolve()
     if options.train:
         texts, languages = own_text(options)
-        corpus = replace(corpus.with_texts(texts, languages), tokenized=options.tokenized)
+        corpus = corpus.with_texts(texts, languages)
+    if options.tokenized:
+        corpus = as_tokenized(corpus)
     given = {name: getattr(options, name) for name in ("subwords", "unreadable")}
     corpus = replace(corpus, **{name: n for name, n in given.items() if n is not None})
     if not corpus.train:

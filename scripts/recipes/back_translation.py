@@ -83,9 +83,8 @@ def main() -> None:
             "give fewer, or --cpu"
         )
     try:
-        corpus = corpus_of(
-            json.loads((data / "manifest.json").read_text(encoding="utf-8"))["corpus"]
-        )
+        treatment = json.loads((data / "manifest.json").read_text(encoding="utf-8"))["corpus"]
+        corpus = corpus_of(treatment)
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{data} was not made by scripts/prepare.sh: give another --data") from None
     source, target = corpus.languages
@@ -102,7 +101,7 @@ def main() -> None:
         files = monolingual(corpus, options)
         steps = BackTranslation(corpus, data, options.output, options).run(files, options.model)
         with whole_file(options.output / "manifest.json") as f:
-            f.write(json.dumps(steps, indent=1, sort_keys=True) + "\n")
+            f.write(json.dumps({"corpus": treatment, **steps}, indent=1, sort_keys=True) + "\n")
     pairs = steps["pairs"]
     print(
         f"back_translate: {options.output}: {pairs['pairs']:,} pairs beside the bitext, "

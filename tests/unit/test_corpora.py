@@ -22,7 +22,7 @@ from tqdm.std import TqdmDefaultWriteLock
 from corpora import parallel, subwords
 from corpora.corpus import SPLITS, Clean, Text, corpus_of, known_corpora, load_corpus
 from corpora.parallel import AHEAD, batches, in_order, progress
-from corpora.prepare import own_text
+from corpora.prepare import as_tokenized, own_text
 from corpora.reading import read_pairs
 from corpora.steps import MADE, combined, run_step
 from corpora.text import Treatment, readable
@@ -458,6 +458,28 @@ def test_a_manifest_says_how_training_text_became_tokens(name):
     assert treatment([tuple((1, side.encode()) for side in given)]).tokens == [tokens]
     assert (tokens[1] == single_spaced(texts[1])) == (name == "phrases")
     assert "“" in tokens[0] or said["normalize"]
+
+
+TOKENIZED = {  # aggressive, lowercase
+    "cased": ("Der e-mail Satz .", "An e-mail .", False, False),
+    "of one side": ("der satz .", "A line .", False, False),
+    "lowercased": ("der e-mail satz .", "an e-mail .", False, True),
+    "hyphens": ("Ein e @-@ mail Satz .", "A line .", True, False),
+    "both": ("der satz .", "an e @-@ mail .", True, True),
+    "without letters that have a case": ("漢字 。", "漢字 。", False, False),
+}
+
+
+@pytest.mark.parametrize("case", TOKENIZED)
+def test_how_tokens_were_made_shows_in_them(tmp_path, case):
+    *sides, aggressive, lowercase = TOKENIZED[case]
+    paths = write_pair(tmp_path, *(gzip.compress(f"{side}\n".encode() * 2) for side in sides))
+    text = Text(tuple(map(str, paths)))
+    corpus = as_tokenized(load_corpus("own").with_texts({"train": (text,)}, ("de", "en")))
+    assert (corpus.tokenized, corpus.normalize, corpus.moses) == (True, False, True)
+    assert (corpus.aggressive, corpus.lowercase) == (aggressive, lowercase)
+    batch = Treatment(corpus, training=True, raw=False)([tuple((1, x.encode()) for x in sides)])
+    assert batch.tokens == [tuple(sides)]
 
 
 def test_steps_start_from_nothing(tmp_path):
