@@ -61,20 +61,21 @@ class BackTranslation:
         return run_step(self.out / "mono", digest, make)
 
     def pieces(self, files: List[Path]) -> Iterator[str]:
-        """Lines of *files* in subwords, those of fitting length."""
+        """Lines of *files* in subwords, those of fitting length.
+
+        Raises:
+            UserError: for a file that is no text, or rather of the source language.
+        """
+        corpus = replace(self.corpus, languages=(self.target,), clean=None)
         for path in files:
             lines, checked = Lines(path), False
             with ExitStack() as stack:
                 stack.callback(lines.close)
                 show = stack.enter_context(progress(f"mono: {path.name}"))
                 single = batches((line,) for line in read_text(lines))
-                arguments = (
-                    replace(self.corpus, languages=(self.target,), clean=None),
-                    True,
-                    False,
-                )
-                treated = in_order(text.Treatment, single, self.options.processes, arguments)
-                treated = text.readable(treated, [path], self.corpus)
+                how, processes = (corpus, True, False, False, lines.markup), self.options.processes
+                treated = in_order(text.Treatment, single, processes, how)
+                treated = text.readable(treated, [path], corpus)
                 tokens = (batch.tokens for batch in treated if batch.tokens)
                 for batch, _ in in_order(subwords.Encoder, tokens, 1, (self.model, CLEAN)):
                     kept = [line for (line,) in filter(None, batch)]
