@@ -21,12 +21,14 @@ DEEP = "[" * 100_000 + "]" * 100_000
 
 @dataclass
 class Case:
-    """A file to read; `make` puts it at a path. `reason`: why it may be accepted, None if not."""
+    """A file to read; `make` puts it at a path. `reason`: why it may be accepted, None if not;
+    by those commands whose names begin with a word of `refused_by` it may not."""
 
     kind: str
     name: str
     make: Callable[[Path], Any]
     reason: Optional[str] = None
+    refused_by: Tuple[str, ...] = ()
 
 
 class Attack:
@@ -65,9 +67,8 @@ def bytes_damaged(data: bytes, rng: random.Random, count: int) -> Iterator[Tuple
 
 
 def special_files() -> Iterator[Tuple[str, Callable[[Path], Any]]]:
-    """What is no regular file."""
+    """What is no file to read."""
     yield "folder", lambda path: path.mkdir()
-    yield "pipe", os.mkfifo
     yield "link to itself", lambda path: path.symlink_to(path)
     yield "link to nothing", lambda path: path.symlink_to(path.with_name("nothing"))
 
@@ -116,13 +117,14 @@ WEIGHTS: Dict[str, Callable[[torch.Tensor], Any]] = {
     "meta": lambda w: w.to("meta"),
     "fp8": lambda w: w.to(torch.float8_e5m2),
     "expanded": lambda w: w.flatten()[:1].expand(w.numel()).view(w.shape),
+    "text": lambda w: "text",
+    "nothing": lambda w: None,
     "NaN": lambda w: w * float("nan"),
     "infinite": lambda w: w + float("inf"),
     "another shape": lambda w: w.flatten(),
     "empty": lambda w: w[:0],
-    "text": lambda w: "text",
-    "nothing": lambda w: None,
 }
+UNWRITTEN = tuple(WEIGHTS)[:-4]  # kinds that no training writes; the others may be read
 
 
 def checkpoints(path: Path, mark: Path, rng: random.Random) -> Iterator[Case]:
@@ -142,21 +144,17 @@ def checkpoints(path: Path, mark: Path, rng: random.Random) -> Iterator[Case]:
                 "record of another size", lambda out, r=record, c=change: resized(path, out, r, c)
             )
     yield case("compressed", lambda out: compressed(path, out))
-    for name, make in special_files():
+    for name, make in [*special_files(), ("pipe", os.mkfifo)]:
         yield case(name, make)
     keys = [key for key in state["model"] if state["model"][key].dim() > 1]
     for name, change in WEIGHTS.items():
         for key in rng.sample(keys, 2):
-            yield case(
-                f"weight: {name}",
-                saved({**state, "model": {**state["model"], key: change(state["model"][key])}}),
-            )
+            changed = {**state["model"], key: change(state["model"][key])}
+            given = (None,) if name in UNWRITTEN else (OTHER, ("fold", "export", "analyze"))
+            yield case(f"weight: {name}", saved({**state, "model": changed}), *given)
     for key in rng.sample(sorted(state["model"]), 8):
-        yield case(
-            "weight missing",
-            saved({**state, "model": {k: v for k, v in state["model"].items() if k != key}}),
-            OTHER,
-        )
+        rest = {name: weight for name, weight in state["model"].items() if name != key}
+        yield case("weight missing", saved({**state, "model": rest}), OTHER, ("average with",))
     for name in ("layers", "embed_dim", "ffn_embed_dim"):
         for stack in ("encoder", "decoder"):
             for said in (10**7, 1, -1, 2.5):
@@ -255,19 +253,21 @@ def json_files(kind: str, data: bytes, rng: random.Random, count: int) -> Iterat
         yield Case(kind, name, make, OTHER)
 
 
-def encodings(kind: str, data: bytes) -> Iterator[Case]:
-    """Text in encodings that are not read, which must be told."""
+def encodings(kind: str, data: bytes, must: Tuple[str, ...]) -> Iterator[Case]:
+    """Text in encodings that are not read, which the commands *must* tell."""
     text = data.decode()
     for encoding in ("utf-16", "utf-16-le", "utf-32"):
-        yield Case(kind, encoding, written(text.encode(encoding)))
-    yield Case(kind, "CR line ends", written(data.replace(b"\n", b"\r")))
-    yield Case(kind, "NUL", written(data[: len(data) // 2] + b"\0" + data[len(data) // 2 :]))
+        yield Case(kind, encoding, written(text.encode(encoding)), OTHER, must)
+    yield Case(kind, "CR line ends", written(data.replace(b"\n", b"\r")), OTHER, must)
+    half = len(data) // 2
+    yield Case(kind, "NUL", written(data[:half] + b"\0" + data[half:]), OTHER, must)
 
 
 def text_files(
-    kind: str, data: bytes, rng: random.Random, count: int, reason: Optional[str]
+    kind: str, data: bytes, rng: random.Random, count: int, must: Tuple[str, ...] = ()
 ) -> Iterator[Case]:
-    """Lines gone, twice, moved, long, not UTF-8; *reason*: why a file of other lines may pass."""
+    """Lines gone, twice, moved, long, not UTF-8; the commands *must* refuse other numbers of lines
+    and what is no file."""
     lines = data.splitlines(keepends=True)
     for _ in range(count):
         at, other = rng.randrange(len(lines)), rng.randrange(len(lines))
@@ -275,16 +275,15 @@ def text_files(
         del gone[at]
         twice.insert(other, lines[at])
         moved[at], moved[other] = moved[other], moved[at]
-        yield Case(kind, "line gone", written(b"".join(gone)), reason)
-        yield Case(kind, "line twice", written(b"".join(twice)), reason)
+        yield Case(kind, "line gone", written(b"".join(gone)), OTHER, must)
+        yield Case(kind, "line twice", written(b"".join(twice)), OTHER, must)
         yield Case(kind, "lines moved", written(b"".join(moved)), OTHER)
         huge = [*lines[:at], rng.choice(HOSTILE_LINES), *lines[at + 1 :]]
         yield Case(kind, "a line of numbers or depth", written(b"".join(huge)), OTHER)
     for name, damaged in bytes_damaged(data, rng, count // 4):
-        yield Case(kind, name, written(damaged), None if name == "empty" else OTHER)
-    yield from encodings(kind, data)
+        yield Case(kind, name, written(damaged), OTHER, must if name == "empty" else ())
     for name, make in special_files():
-        yield Case(kind, name, make)
+        yield Case(kind, name, make, OTHER, must)
 
 
 HOSTILE_LINES: List[bytes] = [

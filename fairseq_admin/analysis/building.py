@@ -61,7 +61,7 @@ class Subject:
 
 def one_line(error: BaseException) -> str:
     """The first line of an error, for a message."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
 
 
 def checkpoint(path: str, label: str) -> Subject:
@@ -88,6 +88,7 @@ def checkpoint(path: str, label: str) -> Subject:
             f"({one_line(error)}); a model of your own needs --user-dir"
         ) from None
     task = (state.get("cfg") or {}).get("task") or options
+    task = vars(task) if isinstance(task, Namespace) else task
     return Subject(
         label,
         model,

@@ -17,6 +17,7 @@ from fairseq_admin.model import depths
 from fairseq_admin.omega_file import STACKS
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+ENTRIES = {"cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
 EMBEDDINGS = (
     "encoder.embed_tokens.weight",
     "decoder.embed_tokens.weight",
@@ -51,6 +52,17 @@ def read_checkpoint(path: str, optimizer: bool = False) -> Dict[str, Any]:
         raise UserError(f"{path} is no checkpoint of fairseq: it holds no model")
     if model_options(state) is None:
         raise UserError(f"{path} is no checkpoint of fairseq: it holds no model configuration")
+    for entry, kind in ENTRIES.items():
+        if not isinstance(state.get(entry), (kind, type(None))):
+            raise UserError(
+                f"{path} is no checkpoint of fairseq: its {entry} is no {kind.__name__}"
+            )
+    sections = [(state.get("cfg") or {}).get(name) or {} for name in ("task", "common")]
+    for part in (*sections, *(state.get("optimizer_history") or [])):
+        if not isinstance(part, (dict, argparse.Namespace)):
+            raise UserError(
+                f"{path} is no checkpoint of fairseq: it holds {part!r:.60} for options"
+            )
     for key, tensor in state["model"].items():
         check_weight(key, tensor, path)
     check_sizes(model_options(state), state["model"], path)

@@ -99,8 +99,8 @@ def fold(
         plain_options = {name: value for name, value in plain_options.items() if name not in OURS}
         plain_options.update(_name="transformer", encoder_embed_path=None, decoder_embed_path=None)
         difference = compare((options, state["model"]), (plain_options, weights), written)
-    except (KeyError, RuntimeError) as error:
-        told = " ".join(str(error).split())[:200]
+    except Exception as error:  # whatever fairseq makes of options that no training had
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"the weights are not those of the configuration: {told}") from error
     folded = {
         "args": None,
