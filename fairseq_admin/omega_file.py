@@ -1,6 +1,7 @@
 """Profiles, and the files that hold one: our JSON, those of Transformer-Clinic and deepnmt."""
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
@@ -8,9 +9,9 @@ from typing import Any, Dict, List, Optional, Tuple
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
 
-LARGEST = 1e4  # far above any omega (11 at 100-100 layers), and a number in fp16 too
+LARGEST = 1e4  # far above any omega (11 at 100-100 layers); it and its inverse are numbers in fp16
 
-
+NO_OMEGA = f"holds an omega that is not between {1 / LARGEST:g} and {LARGEST:g}"
 FORMAT = "fairseq_admin profile 1"
 STACKS = ("encoder", "decoder")
 
@@ -118,20 +119,46 @@ def read_profile(path: str, names: Dict[str, List[str]]) -> Profile:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             told = f"{path} is JSON, but not a profile of fairseq-admin: {error!r}"
             raise UserError(told) from error
+        check_json(profile, names, text, path)
     else:
         profile = split_omegas(parse_lines(text, path), names, path)
+    profile.meta = {**profile.meta, "omega_file": path}
+    return profile
+
+
+def check_json(profile: Profile, names: Dict[str, List[str]], text: str, path: str) -> None:
+    """Raise UserError where *profile*, read from *text*, is of other sublayers than *names*, or
+    holds a number that no model has."""
     found = {name: [s.name for s in stack.sublayers] for name, stack in profile.stacks.items()}
     if count(found) != count(names):
         raise UserError(f"{path} has {count(found)}, the model has {count(names)}")
+
+    def refuse(key: str, what: str) -> None:
+        before, _, after = text.partition(f'"{key}"')
+        line = f'"{key}"' + after.partition("\n")[0]
+        raise Line(before.count("\n") + 1, line, path).refused(what)
+
     for stack in STACKS:
         for theirs, ours in zip(found[stack], names[stack]):
             if theirs != ours:
-                raise UserError(f"{path} has a sublayer {theirs} where the model has {ours}")
-    for omega in profile.omegas:
-        if not 0 < omega < LARGEST:
-            raise UserError(f"{path} holds an omega that is not between 0 and {LARGEST:g}: {omega}")
-    profile.meta = {**profile.meta, "omega_file": path}
-    return profile
+                refuse(theirs, f"has a sublayer {theirs} where the model has {ours}")
+        if not is_variance(profile.stacks[stack].input_var):
+            refuse(stack, f"has input_var {profile.stacks[stack].input_var}, which is no variance")
+        for s in profile.stacks[stack].sublayers:
+            if not is_variance(s.branch_var):
+                refuse(s.name, f"has branch_var {s.branch_var}, which is no variance")
+            if not is_omega(s.omega):
+                refuse(s.name, f"{NO_OMEGA} ({s.omega})")
+
+
+def is_variance(var: Optional[float]) -> bool:
+    """Whether *var* can have been measured; None says that it was not."""
+    return var is None or (math.isfinite(var) and var > 0)
+
+
+def is_omega(omega: float) -> bool:
+    """Whether *omega* can scale a shortcut."""
+    return 1 / LARGEST <= omega < LARGEST
 
 
 def count(names: Dict[str, List[str]]) -> str:
@@ -140,32 +167,56 @@ def count(names: Dict[str, List[str]]) -> str:
     return f"{sum(map(len, names.values()))} sublayers ({per_stack})"
 
 
-def parse_lines(text: str, path: str) -> List[float]:
-    """Omegas of a Transformer-Clinic file, whose lines are numbered anew in each stack, or of a
+@dataclass
+class Line:
+    """A line of a file, for a message."""
+
+    number: int
+    text: str
+    path: str
+
+    def refused(self, what: str) -> UserError:
+        """The error that the line *what*."""
+        return UserError(f"{self.path}, line {self.number} {what}: {self.text.strip()[:60]!r}")
+
+
+def parse_lines(text: str, path: str) -> List[Tuple[Line, Optional[float], float]]:
+    """Line, number and omega of each line of a Transformer-Clinic file; the number is None in a
     deepnmt file."""
-    omegas: List[float] = []
-    last = 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.split()
+    found: List[Tuple[Line, Optional[float], float]] = []
+    for number, content in enumerate(text.splitlines(), start=1):
+        line = Line(number, content, path)
+        fields = content.split()
         if not fields:
             continue
         try:
             *index, omega = (float(f) for f in fields)
         except ValueError:
-            raise UserError(f"{path}, line {number} holds no omega: {line[:60]!r}") from None
-        if len(index) > 1 or (index and index[0] not in (0, 1, last + 1)):
-            raise UserError(f"{path}, line {number} is out of order: {line[:60]!r}")
-        last = index[0] if index else 0
-        omegas.append(omega)
-    return omegas
+            raise line.refused("holds no omega") from None
+        last = found[-1][1] if found else None
+        mixed = found and (last is None) == bool(index)
+        if len(index) > 1 or mixed or (index and index[0] not in (0, 1, (last or 0) + 1)):
+            raise line.refused("is out of order")
+        if not is_omega(omega):
+            raise line.refused(NO_OMEGA)
+        found.append((line, index[0] if index else None, omega))
+    return found
 
 
-def split_omegas(omegas: List[float], names: Dict[str, List[str]], path: str) -> Profile:
+def split_omegas(
+    lines: List[Tuple[Line, Optional[float], float]], names: Dict[str, List[str]], path: str
+) -> Profile:
     """Give unnamed omegas, encoder first, the names of the model's sublayers."""
     total = sum(map(len, names.values()))
-    if len(omegas) != total:
-        raise UserError(f"{path} has {len(omegas)} sublayers, the model has {count(names)}")
-    rest = iter(omegas)
+    if len(lines) != total:
+        raise UserError(f"{path} has {len(lines)} sublayers, the model has {count(names)}")
+    anew = [
+        i for i in range(1, total) if lines[i][1] is not None and lines[i][1] != lines[i - 1][1] + 1
+    ]
+    if anew and anew != [len(names["encoder"])]:
+        line = next(lines[i][0] for i in anew if i != len(names["encoder"]))
+        raise line.refused(f"begins a stack, but the model has {count(names)}")
+    rest = iter(omega for _, _, omega in lines)
     stacks = {
         stack: StackProfile(None, [SublayerProfile(name, next(rest)) for name in names[stack]])
         for stack in STACKS

@@ -1,10 +1,11 @@
 """The profile: what one forward pass measures, and the omegas that follow."""
 
+import logging
 import math
 import random
 from contextlib import contextmanager
 from functools import partial
-from typing import Dict, Iterator
+from typing import Any, Dict, Iterator
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import STACKS, Profile, StackProfile, SublayerProfile
 from fairseq_admin.residual import AdminResidual, masked_var, next_omega
+
+logger = logging.getLogger(__name__)
 
 
 def named_junctions(model: nn.Module) -> Dict[str, Dict[str, AdminResidual]]:
@@ -34,6 +37,32 @@ def apply_profile(model: nn.Module, profile: Profile) -> None:
     for name, stack in profile.stacks.items():
         for sublayer in stack.sublayers:
             junctions[name][sublayer.name].fill(sublayer.omega)
+
+
+def warn_of_differences(profile: Profile, options: Dict[str, Any]) -> None:
+    """Warn of each option that the file's profile was made with otherwise."""
+    for name, value in options.items():
+        if name in profile.meta and profile.meta[name] != value:
+            logger.warning(
+                "the omega file was made with %s %s, this model has %s; its omegas are used as "
+                "they are",
+                name,
+                profile.meta[name],
+                value,
+            )
+
+
+def keep_first_at_1(profile: Profile) -> None:
+    """A first omega that is not trained stays 1, whatever a file says."""
+    for stack in profile.stacks.values():
+        first = stack.sublayers[0]
+        if first.omega != 1:
+            logger.warning(
+                "the omega file gives %s omega %s; it is kept at 1 (see --learn-first-omega)",
+                first.name,
+                first.omega,
+            )
+            first.omega = 1.0
 
 
 @contextmanager

@@ -18,7 +18,13 @@ from omegaconf import II, OmegaConf
 from fairseq_admin.batch import TOKEN_LIMIT, check_not_empty, draw_batch
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import Profile, read_profile
-from fairseq_admin.profiling import apply_profile, named_junctions, profile_model
+from fairseq_admin.profiling import (
+    apply_profile,
+    keep_first_at_1,
+    named_junctions,
+    profile_model,
+    warn_of_differences,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -173,32 +179,6 @@ class TranslationAdminTask(TranslationTask):
         """Take the profile of the checkpoint that training goes on from."""
         self.state.merge_state_dict(saved)
         self.profile_restored = "profile" in saved
-
-
-def warn_of_differences(profile: Profile, options: Dict[str, Any]) -> None:
-    """Warn of each option that the file's profile was made with otherwise."""
-    for name, value in options.items():
-        if name in profile.meta and profile.meta[name] != value:
-            logger.warning(
-                "the omega file was made with %s %s, this model has %s; its omegas are used as "
-                "they are",
-                name,
-                profile.meta[name],
-                value,
-            )
-
-
-def keep_first_at_1(profile: Profile) -> None:
-    """A first omega that is not trained stays 1, whatever a file says."""
-    for stack in profile.stacks.values():
-        first = stack.sublayers[0]
-        if first.omega != 1:
-            logger.warning(
-                "the omega file gives %s omega %s; it is kept at 1 (see --learn-first-omega)",
-                first.name,
-                first.omega,
-            )
-            first.omega = 1.0
 
 
 def from_rank_0(make) -> Any:

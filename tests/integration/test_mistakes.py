@@ -25,7 +25,7 @@ CASES = {
     "too few omegas": (["--omega-file", "SHORT"], ["has 2 sublayers", "model has 15 sublayers"]),
     "words for omegas": (["--omega-file", "WORDS"], ["WORDS, line 2", "no omega"]),
     "another JSON": (["--omega-file", "JSON"], ["JSON", "not a profile"]),
-    "an omega of 0": (["--omega-file", "ZERO"], ["ZERO holds an omega", ": 0.0"]),
+    "an omega of 0": (["--omega-file", "ZERO"], ["ZERO, line 1 holds an omega", ": '0.0'"]),
     "another depth": (["--encoder-layers", "4"], ["another depth", "3-3", "4-3", "--save-dir"]),
     "another width": (["--encoder-embed-dim", "64"], ["another size", "sizes and dictionary"]),
     "another model": (["LAST=TRANSFORMER"], ["no omega", "not of transformer_admin", "--arch"]),

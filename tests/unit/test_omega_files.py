@@ -51,13 +51,13 @@ def names_of(model):
     return {stack: list(junctions) for stack, junctions in named_junctions(model).items()}
 
 
-def our_json(omegas=tuple(OMEGAS), **meta):
+def our_json(omegas=tuple(OMEGAS), input_var=1.5, **meta):
     """A profile of a 2-2 model as JSON data."""
     kinds = {"encoder": ("self_attn", "ffn"), "decoder": ("self_attn", "encoder_attn", "ffn")}
     rest = iter(omegas)
     stacks = {
         stack: {
-            "input_var": 1.5,
+            "input_var": input_var,
             "sublayers": [
                 {"name": f"{stack}.layers.{i}.{kind}", "omega": next(rest), "branch_var": 0.5}
                 for i in range(2)
@@ -173,7 +173,14 @@ BAD = {
     "infinite": lines([1.0, float("inf"), *OMEGAS[2:]]),
     "negative": lines([1.0, -1.25, *OMEGAS[2:]]),
     "zero": lines([1.0, 0.0, *OMEGAS[2:]]),
+    "rounded to 0 in fp32": lines([1.0, 1e-46, *OMEGAS[2:]]),
+    "numbered in part": lines(OMEGAS).replace("1.25", "2 1.25"),
     "NaN in JSON": our_json(omegas=[1.0, float("nan"), *OMEGAS[2:]]),
+    "rounded to 0 in JSON": our_json(omegas=[1.0, 1e-46, *OMEGAS[2:]]),
+    "negative variance": changed_sublayer(branch_var=-1),
+    "variance NaN": changed_sublayer(branch_var=float("nan")),
+    "input variance -1": our_json(input_var=-1.0),
+    "input variance NaN": our_json(input_var=float("nan")),
 }
 
 
@@ -190,6 +197,39 @@ def test_bad_file_is_one_line(tmp_path, what):
 def test_a_word_is_shown_with_its_line(tmp_path):
     with pytest.raises(UserError, match="line 8 holds no omega: 'wide'"):
         read_profile(omega_file(tmp_path, BAD["a word"]), names_of(build()))
+
+
+TOLD = {  # line, what is wrong with it, and what stands there
+    "rounded to 0 in fp32": r"line 2 holds an omega that is not between .*: '1e-46'$",
+    "numbered in part": "line 2 is out of order: '2 1.25'$",
+    "zero": r"line 2 holds an omega .*: '0.0'$",
+    "rounded to 0 in JSON": r"line \d+ holds an omega .*\(1e-46\): '\"encoder.layers.0.ffn",
+    "negative variance": r"line \d+ has branch_var -1.0, .*: '\"encoder.layers.0.ffn",
+    "input variance NaN": r"line \d+ has input_var nan, .*: '\"encoder\"",
+    "another sublayer": r"line \d+ has a sublayer encoder.layers.0.encoder_attn where the model",
+}
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_the_line_is_told(tmp_path, what):
+    content = BAD[what]
+    if not isinstance(content, str):
+        content = json.dumps(content, indent=1)
+    with pytest.raises(UserError, match=TOLD[what]) as error:
+        read_profile(omega_file(tmp_path, content), names_of(build()))
+    number = int(re.search(r"line (\d+) ", str(error.value))[1])
+    shown = str(error.value).partition(": '")[2][:-1]
+    assert shown in content.splitlines()[number - 1]
+
+
+def test_numbering_of_other_stacks_is_refused(tmp_path):
+    """6 + 4 lines for a model of 4 + 6 sublayers: as many, and each would be another's."""
+    text = "".join(f"{i} {o}\n" for i, o in zip([1, 2, 3, 4, 5, 6, 1, 2, 3, 4], OMEGAS))
+    with pytest.raises(UserError, match="line 7 begins a stack, but the model has .*: '1 2.0'"):
+        read_profile(omega_file(tmp_path, text), names_of(build()))
+    text = "".join(f"{i} {o}\n" for i, o in zip([1, 2, 1, 2, 1, 2, 3, 4, 5, 6], OMEGAS))
+    with pytest.raises(UserError, match="line 3 begins a stack, but the model has .*: '1 1.5'"):
+        read_profile(omega_file(tmp_path, text), names_of(build()))
 
 
 @pytest.mark.parametrize("make", [lambda p: p / "none", lambda p: p], ids=["missing", "a folder"])
