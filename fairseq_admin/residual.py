@@ -1,10 +1,12 @@
 """The method: omega from variances, and the junction that applies it. Knows torch, not fairseq."""
 
 import math
-from typing import List, Sequence
+from typing import Callable, List, Sequence
 
 import torch
 from torch import Tensor, nn
+
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def next_omega(input_var: float, branch_vars: Sequence[float]) -> float:
@@ -62,6 +64,16 @@ class AdminResidual(nn.Module):
         with torch.no_grad():
             self.omega.fill_(omega)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """As torch's, but a model that is cast to 16 bits keeps its omegas in fp32: above 2 an
+        update is less than half of fp16's spacing, and would be rounded away."""
+
+        def kept(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return tensor.to(new.device) if new.dtype in HALVES else new
+
+        return super()._apply(kept, recurse)
+
     def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
         """Both arguments and the result are `(seq_len, batch, embed_dim)`."""
-        return torch.addcmul(branch, shortcut, self.omega)
+        return torch.addcmul(branch, shortcut, self.omega.to(shortcut.dtype))

@@ -1,12 +1,17 @@
 """Optimizer `radam`: torch.optim.RAdam under fairseq's options."""
 
+import copy
+
 import pytest
 import torch
-from fairseq import optim, options
+from fairseq import optim, options, utils
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.optim.adam import FairseqAdamConfig
 from omegaconf import OmegaConf
 
 import fairseq_admin  # noqa: F401  registers radam
 from fairseq_admin.optim import RAdamConfig
+from fairseq_admin.residual import AdminResidual
 
 
 def weights():
@@ -72,3 +77,55 @@ def test_options_of_the_command_line():
     defaults = optim.build_optimizer(args, [parameter]).optimizer.defaults
     assert (defaults["lr"], defaults["betas"]) == (7e-4, (0.9, 0.98))
     assert (defaults["weight_decay"], defaults["decoupled_weight_decay"]) == (1e-4, False)
+
+
+VARIANTS = {  # what the trainer casts the model to, and the optimizer that it wraps
+    "fp32": (torch.float32, None),
+    "fp16": (torch.float16, optim.FP16Optimizer),
+    "memory-efficient fp16": (torch.float16, optim.MemoryEfficientFP16Optimizer),
+    "bf16": (torch.bfloat16, optim.FP16Optimizer),
+    "memory-efficient bf16": (torch.bfloat16, optim.MemoryEfficientFP16Optimizer),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_omegas_move_by_what_adam_says(variant):
+    """Updates of 1e-4 on an omega of 3, where the numbers of fp16 lie 2e-3 apart, those of bf16
+    2e-2: ten add up, also over a resume from what is saved."""
+    dtype, wrapper = VARIANTS[variant]
+    cfg = OmegaConf.structured(FairseqConfig)
+    cfg.common.bf16, cfg.common.fp16_no_flatten_grads = dtype == torch.bfloat16, True
+    cfg.common.fp16_init_scale = 4
+    cfg.optimizer = OmegaConf.structured(FairseqAdamConfig(_name="adam", lr=[1e-4]))
+
+    def resumed(saved, state):
+        """A junction and its optimizer, built as the trainer does."""
+        junction = AdminResidual(4)
+        junction.fill(3.0)
+        if saved:
+            junction.load_state_dict(saved)
+        junction.to(dtype=dtype)
+        build = (
+            wrapper.build_optimizer
+            if wrapper
+            else lambda cfg, p: optim.build_optimizer(cfg.optimizer, p)
+        )
+        stepper = build(cfg, list(junction.parameters()))
+        if state:
+            stepper.load_state_dict(state)
+        return junction, stepper
+
+    saved, state = None, None
+    for _ in range(2):
+        junction, stepper = resumed(saved, state)
+        for _ in range(5):
+            out = junction(torch.ones(2, 3, 4, dtype=dtype), torch.zeros(2, 3, 4, dtype=dtype))
+            assert out.dtype == dtype
+            stepper.zero_grad()
+            stepper.backward(out.sum())
+            stepper.clip_grad_norm(0.0)
+            stepper.step()
+        saved, state = utils.move_to_cpu(
+            copy.deepcopy([junction.state_dict(), stepper.state_dict()])
+        )
+    assert junction.omega.tolist() == pytest.approx([3 - 10 * 1e-4] * 4, abs=2e-5)

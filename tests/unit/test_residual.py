@@ -82,6 +82,23 @@ def test_frozen_omega_is_saved_but_not_trained():
     assert junction(torch.ones(1, 1, 3), torch.zeros(1, 1, 3)).tolist() == [[[1.25] * 3]]
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_omega_stays_in_fp32_when_a_model_is_cast_to_16_bits(frozen):
+    """It is cast where it is used; other casts and devices are as ever."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), AdminResidual(2))
+    if frozen:
+        model[1].freeze()
+    model[1].fill(2.0003)
+    for cast in (model.half, model.bfloat16, lambda: model.to(dtype=torch.float16)):
+        cast()
+        assert model[1].omega.dtype == torch.float32 != model[0].weight.dtype
+        assert model[1].omega[0].item() == pytest.approx(2.0003, abs=1e-7)
+        x = torch.ones(1, 1, 2, dtype=model[0].weight.dtype)
+        assert model[1](x, x).dtype == x.dtype
+    assert model.double()[1].omega.dtype == torch.float64
+    assert model.to("meta")[1].omega.is_meta
+
+
 def test_gradients_of_the_junction():
     """torch.autograd.gradcheck with respect to shortcut, branch and omega, in fp64."""
     junction = AdminResidual(3).double()
