@@ -3,24 +3,36 @@
 import ast
 import hashlib
 from pathlib import Path
-from typing import Iterable
+from typing import Iterable, List
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "fairseq_admin"
-# the modules that the plugin is made of decide what a training comes to
-TRAINED_BY = [
-    PACKAGE / f"{name}.py"
-    for name in ("residual", "layers", "model", "architectures", "profiling", "omega_file", "batch")
-    + ("task", "optim")
-]
-# and those after training what an evaluation does
-EVALUATED_BY = [
-    *TRAINED_BY,
-    *sorted(
-        p for room in ("checkpoints", "scoring", "serving") for p in (PACKAGE / room).glob("*.py")
-    ),
-    *sorted((ROOT / "scripts" / "records").glob("[er]*.py")),
-]
+# rooms of the package, and scripts, that an evaluation is made of
+ROOMS = ("checkpoints", "scoring", "serving")
+RECORDS = sorted((ROOT / "scripts" / "records").glob("[er]*.py"))
+
+
+def with_imports(paths: Iterable[Path]) -> List[Path]:
+    """The modules *paths*, and what they import of the package, themselves or by others."""
+    todo, found = list(paths), set()
+    while todo:
+        path = todo.pop()
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fairseq_admin"):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                files = {ROOT / f"{name.replace('.', '/')}.py" for name in names}
+                todo += {file for file in files if file.exists()} - found
+    return sorted(found)
+
+
+# what the plugin is made of decides what a training comes to
+TRAINED_BY = with_imports([PACKAGE / "__init__.py"])
+TRAINED_BY.remove(PACKAGE / "__init__.py")  # it knows the version too
+# and that with what comes after training what an evaluation does
+EVALUATED_BY = with_imports(
+    [*TRAINED_BY, *(p for room in ROOMS for p in (PACKAGE / room).glob("*.py")), *RECORDS]
+)
 
 
 def code_of(paths: Iterable[Path]) -> str:

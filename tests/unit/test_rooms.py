@@ -1,12 +1,16 @@
 """The rooms of the code: imports point down, none in a circle, and no module is long."""
 
+import argparse
 import ast
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from graphlib import TopologicalSorter
 
-from recipes.code import TRAINED_BY
+from recipes import code, training
+from recipes.code import EVALUATED_BY, TRAINED_BY
+from records import evaluation
 
 ROOT = Path(__file__).resolve().parents[2]
 # "" stands for the modules that lie in no folder: the method, and the small things that all share
@@ -72,17 +76,51 @@ def test_no_imports_in_a_circle():
     TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
 
 
-def test_a_training_is_decided_by_what_the_plugin_is_made_of():
-    found, todo = (
-        set(),
-        ["fairseq_admin.task", "fairseq_admin.architectures", "fairseq_admin.optim"],
-    )
+def reached(names):
+    """The modules *names*, and all of the project that they import, themselves or by others."""
+    found, todo = set(), list(names)
     while todo:
         name = todo.pop()
         found.add(name)
         todo += imports(name) - found - {"fairseq_admin"}
-    shared = {MODULES[f"fairseq_admin.{name}"] for name in ("errors", "files")}
-    assert {MODULES[name] for name in found} - shared == set(TRAINED_BY)
+    return {MODULES[name] for name in found}
+
+
+def test_a_training_is_decided_by_what_the_plugin_is_made_of():
+    assert reached(imports("fairseq_admin")) == set(TRAINED_BY)
+
+
+def test_an_evaluation_is_decided_by_that_and_by_what_comes_after_training():
+    own = {n for n in MODULES if n.startswith("fairseq_admin.") and room(n)[0] in (1, 2, 3)}
+    own |= {"records.evaluation", "records.record"}
+    package = {path for path in reached(own) if ROOT / "fairseq_admin" in path.parents}
+    records = {MODULES[name] for name in ("records.evaluation", "records.record")}
+    assert package | records | set(TRAINED_BY) == set(EVALUATED_BY)
+
+
+@pytest.mark.parametrize("module", ["layers", "omega_file", "checkpoints.average", "scoring.moses"])
+def test_what_a_module_does_makes_another_run_or_evaluation(module, tmp_path, monkeypatch):
+    """Comments do not. *module* is of both, or of evaluations alone."""
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "checkpoint1.pt").write_text("")
+    options = argparse.Namespace(data=None, reference=None, sentencepiece=None, to="fold")
+    evaluated = SimpleNamespace(run=tmp_path, options=options)
+    original = MODULES[f"fairseq_admin.{module}"]
+
+    def inputs(text):
+        path = tmp_path / "module.py"
+        path.write_text(text)
+        for where, name in ((training, "TRAINED_BY"), (evaluation, "EVALUATED_BY")):
+            paths = [path if p == original else p for p in getattr(code, name)]
+            monkeypatch.setattr(where, name, paths)
+        run = training.Training("demo_admin", tmp_path, tmp_path).inputs()
+        return run, evaluation.Evaluation.inputs(evaluated)
+
+    text = original.read_text()
+    before, same = inputs(text), inputs(text + "# a comment\n")
+    after = inputs(text + "CHANGED = 1\n")
+    assert before == same
+    assert [a != b for a, b in zip(before, after)] == [original in TRAINED_BY, True]
 
 
 def test_every_folder_is_a_room():
