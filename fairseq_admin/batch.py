@@ -1,25 +1,13 @@
 """The batch to profile: a seeded random draw of training sentences within a budget of tokens."""
 
-import os
 from typing import Any, Dict, List
 
 import numpy as np
-from fairseq import utils
 
 from fairseq_admin.errors import UserError
 
 TOKEN_LIMIT = 8192  # tokens; "fewer than 8192" in the paper's appendix, and enough for 1 % in omega
 PADDED_LIMIT = 8  # times the budget; bounds memory where one sentence is far longer than the rest
-
-
-def check_not_empty(data: str, split: str, source: str, target: str) -> None:
-    """Raise UserError for a split binarized from empty files, which fairseq cannot open."""
-    folder = utils.split_paths(data)[0]
-    for pair in (f"{source}-{target}", f"{target}-{source}"):
-        for lang in (source, target):
-            path = os.path.join(folder, f"{split}.{pair}.{lang}.bin")
-            if os.path.exists(path) and os.path.getsize(path) == 0:
-                raise UserError(f"nothing to measure: {path} holds no sentence")
 
 
 def draw_batch(dataset, budget: int, limits, seed: int) -> Dict[str, Any]:

@@ -22,6 +22,7 @@ from torch import nn
 from fairseq_admin.errors import UserError
 from fairseq_admin.layers import AdminDecoderLayer, AdminEncoderLayer
 from fairseq_admin.omega_file import STACKS
+from fairseq_admin.training_checks import PRUNED
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,6 @@ class TransformerAdminModel(TransformerModelBase):
     """
 
     omegas_set = False  # by a profile, an omega file or a checkpoint
-    omegas_loaded = False  # by a checkpoint
 
     @classmethod
     def add_args(cls, parser) -> None:
@@ -175,6 +175,10 @@ class TransformerAdminModel(TransformerModelBase):
 
     def set_num_updates(self, num_updates: int) -> None:
         super().set_num_updates(num_updates)
+        if num_updates == 0 and (
+            self.cfg.encoder.layers_to_keep or self.cfg.decoder.layers_to_keep
+        ):
+            raise UserError(PRUNED)
         if num_updates == 0 and not self.omegas_set:
             self.omegas_set = True  # say it once
             if get_global_rank() == 0:
@@ -188,7 +192,7 @@ class TransformerAdminModel(TransformerModelBase):
         layers_kept = any(getattr(model_cfg, f"{s}_layers_to_keep", None) for s in STACKS)
         if strict and not layers_kept:
             check_fit(self.state_dict(), state_dict)
-        self.omegas_set = self.omegas_loaded = True
+        self.omegas_set = True
         return super().load_state_dict(state_dict, strict, model_cfg, args)
 
 

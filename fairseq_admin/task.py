@@ -3,19 +3,20 @@
 import logging
 import os
 import platform
+import zipfile
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 import fairseq
 import torch
 from fairseq import utils
 from fairseq.data import data_utils
-from fairseq.distributed import utils as distributed_utils
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, OmegaConf
 
-from fairseq_admin.batch import TOKEN_LIMIT, check_not_empty, draw_batch
+from fairseq_admin.batch import TOKEN_LIMIT, draw_batch
+from fairseq_admin.data_files import check_parts
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import Profile, read_profile
 from fairseq_admin.profiling import (
@@ -25,6 +26,9 @@ from fairseq_admin.profiling import (
     profile_model,
     warn_of_differences,
 )
+from fairseq_admin.ranks import end_ranks, from_rank_0
+from fairseq_admin.restoring import is_finished, is_whole, last_checkpoint, mend, restored
+from fairseq_admin.training_checks import check_bf16, check_training
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +72,12 @@ class TranslationAdminConfig(TranslationConfig):
         },
     )
     seed: int = II("common.seed")
+    # all of these groups: what fairseq-train is about to do with the model
+    checkpoint: Any = II("checkpoint")
+    common: Any = II("common")
+    dataset: Any = II("dataset")
+    distributed_training: Any = II("distributed_training")
+    optimization: Any = II("optimization")
 
 
 @register_task("translation_admin", dataclass=TranslationAdminConfig)
@@ -76,8 +86,12 @@ class TranslationAdminTask(TranslationTask):
     optimizer, the fp16 master copies, data parallel wrapping and EMA take copies of them."""
 
     cfg: TranslationAdminConfig
-    initialized = None  # the model whose omegas this task set
-    profile_restored = False  # from the checkpoint that training goes on from
+
+    @classmethod
+    def add_args(cls, parser) -> None:
+        """As fairseq's; raises UserError for --bf16."""
+        super().add_args(parser)
+        check_bf16(parser)
 
     @classmethod
     def setup_task(cls, cfg: TranslationAdminConfig, **kwargs):
@@ -102,11 +116,52 @@ class TranslationAdminTask(TranslationTask):
         return super().setup_task(cfg, **kwargs)
 
     def build_model(self, cfg, from_checkpoint: bool = False):
-        """As fairseq's; a model that is not from a checkpoint gets its omegas."""
+        """As fairseq's; a model that is neither from a checkpoint nor about to be restored from one
+        gets its omegas. A training that is finished ends here.
+
+        Raises:
+            UserError: for what no training can be, and for a checkpoint that is cut off.
+        """
+        if from_checkpoint:
+            return super().build_model(cfg, from_checkpoint)
+        check_training(self.cfg, cfg)
+        path, finished = from_rank_0(self.find_checkpoint)
+        if finished:
+            logger.info("training is finished already, by %s: nothing to do", path)
+            end_ranks()
+            raise SystemExit(0)
         model = super().build_model(cfg, from_checkpoint)
-        if not from_checkpoint:
+        if path:
+            logger.info("omegas are those of %s: nothing is profiled", path)
+        else:
             self.initialize_omegas(model, cfg)
         return model
+
+    def find_checkpoint(self) -> Tuple[Optional[str], bool]:
+        """The checkpoint that fairseq is about to restore, mended where it can be; and whether no
+        update is left to do after it."""
+        options = self.cfg.checkpoint
+        path = restored(options)
+        if path is None:
+            if options.finetune_from_model and options.restore_file == "checkpoint_last.pt":
+                raise UserError(
+                    f"--finetune-from-model {options.finetune_from_model}: no such file"
+                )
+            return None, False
+        if path == str(last_checkpoint(options.save_dir, options.checkpoint_suffix)):
+            try:
+                mend(options.save_dir, options.checkpoint_suffix)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+        elif not is_whole(path):
+            raise UserError(f"{path} is cut off: give another checkpoint")
+        elif path == options.finetune_from_model:
+            return path, False
+        try:
+            state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path))
+        except Exception as error:  # torch raises whatever a damaged file makes it stumble over
+            raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        return path, is_finished(state, options, self.cfg.optimization)
 
     def initialize_omegas(self, model, cfg) -> None:
         """Set the omegas of *model* by the profile of rank 0, and keep it in the task state."""
@@ -117,7 +172,6 @@ class TranslationAdminTask(TranslationTask):
         self.state.merge_state_dict({"profile": profile})
         apply_profile(model, Profile.from_dict(profile))
         model.omegas_set = True
-        self.initialized = model
         logger.info("omegas\n%s", Profile.from_dict(profile).table())
 
     def make_profile(self, model, cfg) -> Profile:
@@ -155,48 +209,30 @@ class TranslationAdminTask(TranslationTask):
     def draw(self, model, seed: int) -> Dict[str, Any]:
         """A batch of training sentences for the profile, by :func:`draw_batch`."""
         split = self.cfg.train_subset
-        check_not_empty(self.cfg.data, split, self.cfg.source_lang, self.cfg.target_lang)
-        try:
-            self.load_dataset(split, epoch=1, combine=True)
-        except FileNotFoundError as error:
-            raise UserError(f"no training data to profile: {error}") from error
+        self.load_dataset(split, epoch=1, combine=True)
         dataset = self.datasets.pop(split)  # the trainer loads it anew
         limits = utils.resolve_max_positions(self.max_positions(), model.max_positions())
         return draw_batch(dataset, self.cfg.profile_tokens, limits, seed)
 
-    def state_dict(self) -> Dict[str, Any]:
-        """What checkpoints keep: the profile, unless the omegas come from another one's model."""
-        state = super().state_dict()
-        if getattr(self.initialized, "omegas_loaded", False) and not self.profile_restored:
-            state = {name: value for name, value in state.items() if name != "profile"}
-        return state
+    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        """As fairseq's; raises UserError for a split that is not there, holds nothing or is cut
+        off. Where it has several parts, --upsample-primary's default, with which fairseq fails, is
+        read as 1."""
+        cfg, folders = self.cfg, utils.split_paths(self.cfg.data)
+        folder = folders[(epoch - 1) % len(folders) if split == cfg.train_subset else 0]
+        parts = check_parts(folder, split, cfg.source_lang, cfg.target_lang, combine)
+        if parts > 1 and cfg.upsample_primary < 0:
+            logger.info("%s has %d parts: each is read once (--upsample-primary 1)", split, parts)
+            cfg.upsample_primary = 1
+        try:
+            super().load_dataset(split, epoch, combine, **kwargs)
+        except FileNotFoundError:
+            raise UserError(f"no split {split} in {os.path.abspath(folder)}") from None
 
     def get_checkpoint_dict(self) -> Dict[str, Any]:
-        """The same for fairseq's resume, which does not read the task state."""
+        """The task state for fairseq's resume, which does not read that of the checkpoint."""
         return {type(self).__name__: self.state_dict()}
 
     def set_checkpoint_dict(self, saved: Dict[str, Any]) -> None:
         """Take the profile of the checkpoint that training goes on from."""
         self.state.merge_state_dict(saved)
-        self.profile_restored = "profile" in saved
-
-
-def from_rank_0(make) -> Any:
-    """What *make* returns on rank 0, on every rank; a UserError of rank 0 is raised on all."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return make()
-    result, error = None, None
-    group = distributed_utils.get_global_group()
-    if distributed_utils.get_global_rank() == 0:
-        try:
-            result = make()
-        except Exception as e:  # the other ranks wait: tell them before going down
-            error = f"rank 0: {e}"
-            logger.exception("the profile failed")
-        except UserError as e:
-            error = e.message
-    result, error = distributed_utils.broadcast_object((result, error), 0, group)
-    if error:
-        torch.distributed.destroy_process_group()  # its threads would abort the exit
-        raise UserError(error)
-    return result

@@ -7,6 +7,7 @@ import torch
 from fairseq import models
 from fairseq.data import Dictionary
 from fairseq.data.language_pair_dataset import collate
+from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import OmegaConf
 
 import fairseq_admin  # noqa: F401  registers the model and the task
@@ -41,11 +42,22 @@ def model_config(arch: str, **given: Any):
     return OmegaConf.create({"model": config}).model
 
 
+def task_config(**given: Any):
+    """Options of the task among all others of a training; those with a dot are of other groups."""
+    cfg = OmegaConf.structured(FairseqConfig)
+    cfg.checkpoint.save_dir = "no such folder"
+    cfg.task = OmegaConf.structured(TranslationAdminConfig)
+    for name, value in given.items():
+        OmegaConf.update(cfg, name if "." in name else f"task.{name}", value)
+    return cfg.task
+
+
 def make_task(types: int = TYPES, joined: bool = True, **given: Any) -> TranslationAdminTask:
     """The task with dictionaries in memory, where no data folder is read."""
     source = dictionary(types)
     target = source if joined else dictionary(types)
-    return TranslationAdminTask(TranslationAdminConfig(**{"seed": 1, **given}), source, target)
+    given = {"dataset.disable_validation": True, **given}
+    return TranslationAdminTask(task_config(**given), source, target)
 
 
 def build(arch: str = "transformer_admin", seed: int = 1, types: int = TYPES, **given: Any):

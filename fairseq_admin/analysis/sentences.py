@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import Any, Dict, List, Tuple
 
 from fairseq_admin.analysis.building import Subject, data_task
-from fairseq_admin.batch import TOKEN_LIMIT, check_not_empty, draw_batch
+from fairseq_admin.batch import TOKEN_LIMIT, draw_batch
 from fairseq_admin.checkpoints.random_text import random_batch
 from fairseq_admin.errors import UserError
 
@@ -65,9 +65,5 @@ def drawn(subject: Subject, options: Namespace, longest: Tuple[int, int]) -> Bat
             f"{options.data} of {found[0]} and {found[1]}: give the model's own data"
         )
     split = options.split or "valid"
-    check_not_empty(options.data, split, task.cfg.source_lang, task.cfg.target_lang)
-    try:
-        task.load_dataset(split)
-    except FileNotFoundError as error:
-        raise UserError(f"no split {split} in {options.data}: {error}") from None
+    task.load_dataset(split)
     return draw_batch(task.dataset(split), options.tokens, longest, subject.seed)

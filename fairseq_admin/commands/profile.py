@@ -30,7 +30,8 @@ def build_profile(arguments: List[str]) -> Profile:
     np.random.seed(cfg.common.seed)  # as fairseq_cli/train.py, so that the weights are the same
     utils.set_torch_seed(cfg.common.seed)
     task = tasks.setup_task(cfg.task)
-    task.build_model(cfg.model)
+    # as one that is loaded, which is not looked for in --save-dir
+    task.initialize_omegas(task.build_model(cfg.model, from_checkpoint=True), cfg.model)
     if "profile" not in task.state.state_dict:
         raise UserError(
             f"--arch {cfg.model._name} has no omegas: give an architecture of transformer_admin"

@@ -144,7 +144,10 @@ class Run:
         machines = self.options.hardware.nodes if self.options.hardware.slurm is None else 1
         self.training.run(self.launch.command(), lambda told: say(f"train: {told}"), machines)
         if not self.training.trained():
-            raise UserError(f"training ended without its last line, see {self.training.log}")
+            raise UserError(
+                f"{self.training.progress()}: the training stopped before its end, see "
+                f"{self.training.log}; if for optimization.stop_time_hours, give more of them"
+            )
 
     def check_trained(self, step: str) -> None:
         """Raise UserError where what *step* needs is not there, or of another config or data."""

@@ -1,6 +1,7 @@
 """One training in one folder: its command, whether it may go on there, how far it is."""
 
 import hashlib
+import math
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,14 @@ from recipes.code import PACKAGE, ROOT, TRAINED_BY, code_of
 from recipes.processes import Job, run_together
 
 CONFIGS = ROOT / "configs"
+# overrides of decoding, and of when a training stops, which goes on from there
+DECIDE_NOTHING = ("generation.", "optimization.stop_time_hours")
+SAVED_LINE = re.compile(r"Saved checkpoint .* @ (\d+) updates")
+# that a training starts or goes on, that it is out of time, and that it has ended
+ENDS = re.compile(
+    r"(Loaded checkpoint|No existing checkpoint found|Start iterating over samples)"
+    r"|(Stopping training due to cumulative_training_time)|(done training in|finished already)"
+)
 EPOCH_LINE = re.compile(r"epoch (\d+):\s+(\d+) / (\d+) ")
 
 
@@ -68,7 +77,7 @@ class Training:
 
     def inputs(self) -> str:
         """Hash of all that decides the training: config, overrides, data and code."""
-        given = [o for o in self.overrides if not o.lstrip("+").startswith("generation.")]
+        given = [o for o in self.overrides if not o.lstrip("+").startswith(DECIDE_NOTHING)]
         digest = hashlib.sha256("\n".join(given).encode())
         digest.update(OmegaConf.to_yaml(load_config(self.name), sort_keys=True).encode())
         digest.update(code_of(TRAINED_BY).encode())
@@ -118,9 +127,22 @@ class Training:
         ]
 
     def trained(self) -> bool:
-        """Whether a log says that training came to its end."""
+        """Whether a log says that training came to its end: to the last update, or to what the
+        config has it stop at, but not for want of time."""
         logs = (self.log, self.folder / "hydra_train.log")
-        return any(log.exists() and "done training in" in log.read_text() for log in logs)
+        return any(self.ended(log.read_text(errors="replace")) for log in logs if log.exists())
+
+    def ended(self, log: str) -> bool:
+        """The same of the text of one log."""
+        max_update = self.config.optimization.get("max_update") or math.inf
+        if any(int(update) >= max_update for update in SAVED_LINE.findall(log)):
+            return True
+        late = False
+        for _, stopped, done in ENDS.findall(log):
+            if done and not late:
+                return True
+            late = bool(stopped)
+        return False
 
     def progress(self) -> str:
         """Where the training stands."""

@@ -3,16 +3,18 @@
 import re
 import shlex
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fairseq_admin.errors import UserError
-from recipes.launch import OWN_STORE, Hardware, Launch, update_freq, world_of
+from recipes.launch import OWN_STORE, WORKER, Hardware, Launch, update_freq, world_of
 from recipes.recipes import load_recipes
 from recipes.training import ROOT, Training, quoted
 from recipes.worker import mend
@@ -208,16 +210,85 @@ def test_a_torn_best_checkpoint_is_no_source(saved):
         saved.tear(name)
     mend(saved.folder)
     assert saved.content("checkpoint_last.pt") == "1"
-    assert not (saved.folder / "checkpoint_best.pt").exists()
+    assert (saved.folder / "checkpoint_best.pt").exists()  # fairseq reads it nowhere
 
 
-def test_where_none_is_left_training_starts_anew(saved):
-    saved.save("checkpoint_last.pt", "x")
+def test_a_checkpoint_of_the_best_alone_is_a_source(saved):
+    """--keep-best-checkpoints with --no-epoch-checkpoints; with --checkpoint-suffix too."""
+    saved.save("checkpoint.best_loss_4.2101-a.pt", "1")
+    saved.save("checkpoint_last-a.pt", "x")
+    saved.tear("checkpoint_last-a.pt")
+    saved.save("checkpoint2.pt", "2")  # of another suffix
+    mend(saved.folder)
+    assert not (saved.folder / "checkpoint_last.pt").exists()  # someone may have taken it away
+    mend(saved.folder, "-a")
+    assert saved.content("checkpoint_last-a.pt") == "1"
+
+
+def test_where_none_is_left_nothing_is_lost(saved):
+    path = saved.save("checkpoint_last.pt", "x")
     saved.tear("checkpoint_last.pt")
     (saved.folder / "checkpoint1.pt.tmp").write_bytes(b"half")  # of a save that never ended
     (saved.folder / "checkpoint_last.partial").write_bytes(b"half")  # of a mend that never ended
+    (saved.folder / "checkpoint2.pt").write_bytes(b"PK half")
+    before = {p: p.read_bytes() for p in saved.folder.iterdir()}
+    with pytest.raises(ValueError, match="checkpoint_last.pt is cut off, .* move it away") as told:
+        mend(saved.folder)
+    assert "\n" not in str(told.value)
+    assert before == {p: p.read_bytes() for p in saved.folder.iterdir()}
+    done = subprocess.run([sys.executable, WORKER, saved.folder], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"worker: {path} is cut off")
+
+
+def test_a_file_of_old_torch_is_no_torn_one(saved):
+    path = saved.folder / "checkpoint_last.pt"
+    torch.save({"model": {}}, path, _use_new_zipfile_serialization=False)
     mend(saved.folder)
-    assert not list(saved.folder.glob("checkpoint*.pt"))
+    assert torch.load(path) == {"model": {}}
+
+
+LOADED = "Loaded checkpoint /r/checkpoint_last.pt (epoch 2 @ {} updates)"
+SAVED = (
+    "Saved checkpoint /r/checkpoint_1_{0}.pt (epoch 1 @ {0} updates, score 3.2) (writing took 1s)"
+)
+LATE = "Stopping training due to cumulative_training_time: 0.5 > stop_time_hours: 0.4 hour(s)"
+NEW, EPOCH, DONE = (
+    "No existing checkpoint found x",
+    "Start iterating over samples",
+    "done training in 9.0 seconds",
+)
+ALREADY = "training is finished already, by /r/checkpoint_last.pt: nothing to do"
+LOGS = {  # lines as fairseq logs them, and whether the training of 20 updates has ended
+    "nothing": ([], False),
+    "killed": ([NEW, EPOCH, SAVED.format(10)], False),
+    "out of time": ([NEW, EPOCH, LATE, SAVED.format(8), DONE], False),
+    "out of time twice": ([NEW, EPOCH, LATE, DONE, LOADED.format(8), EPOCH, LATE, DONE], False),
+    "gone on after that": ([NEW, EPOCH, LATE, DONE, LOADED.format(8), EPOCH, DONE], True),
+    "out of time in the last epoch": ([NEW, EPOCH, LATE, DONE, LOADED.format(8), DONE], True),
+    "last epoch, or patience": ([NEW, EPOCH, SAVED.format(8), EPOCH, SAVED.format(16), DONE], True),
+    "killed after the last update": ([NEW, EPOCH, SAVED.format(20)], True),
+    "out of time at the last update": ([NEW, EPOCH, LATE, SAVED.format(20), DONE], True),
+    "started once more": ([NEW, EPOCH, LATE, DONE, ALREADY], True),
+}
+
+
+@pytest.mark.parametrize("case", LOGS)
+def test_a_training_has_ended_when_its_updates_or_epochs_are_done(case, tmp_path):
+    lines, ended = LOGS[case]
+    training = Training("demo_admin", tmp_path, tmp_path, ["optimization.max_update=20"])
+    assert not training.trained()
+    training.log.write_text("".join(f"[2026-01-01][fairseq][INFO] - {line}\n" for line in lines))
+    assert training.trained() is ended
+
+
+def test_hours_to_stop_after_decide_nothing(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+
+    def inputs(*overrides):
+        return Training("demo_admin", tmp_path, tmp_path, overrides).inputs()
+
+    assert inputs() == inputs("optimization.stop_time_hours=2") == inputs("generation.beam=3")
+    assert inputs() != inputs("optimization.max_update=2")
 
 
 def test_mending_ahead_of_a_slurm_job(saved):

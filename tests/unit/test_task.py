@@ -1,19 +1,32 @@
 """translation_admin: which sentences it profiles, and that nothing else changes."""
 
+import logging
+import os
 import random
+import shutil
+import zipfile
 
 import numpy as np
 import pytest
 import torch
-from fairseq.dataclass.configs import CommonConfig, DatasetConfig
-from omegaconf import OmegaConf
+from fairseq import options, utils
+from fairseq.data import Dictionary, indexed_dataset
 
 from fairseq_admin.batch import PADDED_LIMIT, choose
+from fairseq_admin.data_files import check_pairs
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import Profile
 from fairseq_admin.profiling import named_junctions
-from fairseq_admin.task import PROFILED_OPTIONS, TranslationAdminConfig, TranslationAdminTask
-from tests.helpers import TINY, make_task, model_config
+from fairseq_admin.task import PROFILED_OPTIONS, TranslationAdminTask
+from tests.helpers import (
+    TINY,
+    build,
+    checkpoint_of,
+    make_task,
+    model_config,
+    randomized,
+    task_config,
+)
 
 GIVEN = {**TINY, "dropout": 0.1}
 
@@ -108,16 +121,8 @@ def test_padded_batch_is_bounded():
 
 def task_of(corpus, **given) -> TranslationAdminTask:
     """translation_admin set up as fairseq-train does, on a data folder."""
-    cfg = OmegaConf.create(
-        {
-            "common": CommonConfig(),
-            "dataset": DatasetConfig(),
-            "task": TranslationAdminConfig(data=str(corpus), source_lang="de", target_lang="en"),
-        }
-    )
-    for name, value in given.items():
-        cfg.task[name] = value
-    return TranslationAdminTask.setup_task(cfg.task)
+    languages = {"source_lang": "de", "target_lang": "en"}
+    return TranslationAdminTask.setup_task(task_config(data=str(corpus), **languages, **given))
 
 
 def built(corpus, from_checkpoint=False, model=None, **given):
@@ -202,7 +207,7 @@ def test_no_sentence_is_short_enough(corpus):
 
 
 def test_missing_training_set(corpus):
-    with pytest.raises(UserError, match="no training data to profile") as error:
+    with pytest.raises(UserError, match="no split train2 in ") as error:
         built(corpus, train_subset="train2")
     assert "\n" not in str(error.value)
 
@@ -219,3 +224,239 @@ def test_plain_transformer_under_this_task_is_only_warned_of(caplog):
     model = task.build_model(model_config("transformer", **TINY))
     assert type(model).__name__ == "TransformerModel"
     assert "has no omegas to set" in caplog.text
+
+
+# --- what a training goes on from, and what none can be
+
+
+def cut(path, share=0.5):
+    os.truncate(path, int(path.stat().st_size * share))
+
+
+@pytest.fixture
+def copied(corpus, tmp_path):
+    return shutil.copytree(corpus, tmp_path / "data")
+
+
+REFUSED = {
+    "fully_sharded": (
+        {"distributed_training.ddp_backend": "fully_sharded"},
+        "--ddp-backend fully_sharded shards",
+    ),
+    "bleu that is not measured": (
+        {"checkpoint.best_checkpoint_metric": "bleu"},
+        "--best-checkpoint-metric bleu: give --eval-bleu",
+    ),
+    "no such valid set": ({"dataset.valid_subset": "valid,valid2"}, "no split valid2 of de and en"),
+    "no such training set": ({"train_subset": "train2"}, "no split train2 in"),
+    "no pretrained model": ({"checkpoint.finetune_from_model": "none.pt"}, "none.pt: no such file"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_no_training_can_be_is_one_line(corpus, case):
+    given, message = REFUSED[case]
+    with pytest.raises(UserError, match=message) as error:
+        built(corpus, **given)
+    assert "\n" not in str(error.value)
+    built(corpus, from_checkpoint=True, **given)  # to decode it is none of our concern
+
+
+@pytest.mark.parametrize("stack", ["encoder", "decoder"])
+def test_training_a_pruned_model_is_refused_by_whatever_task(corpus, stack):
+    pruned = {f"{stack}_layers_to_keep": "0"}
+    with pytest.raises(UserError, match=f"--{stack}-layers-to-keep .*prune where you decode"):
+        built(corpus, model=pruned)
+    with pytest.raises(UserError, match="prune where you decode"):
+        build(**pruned).set_num_updates(0)
+    built(corpus, from_checkpoint=True, model=pruned)[0].set_num_updates(7)  # to decode
+
+
+def test_apex_takes_the_norm_of_one_precision(corpus, monkeypatch):
+    monkeypatch.setattr(utils, "multi_tensor_l2norm_available", True)
+    given = {"common.memory_efficient_fp16": True}
+    with pytest.raises(UserError, match="run without apex"):
+        built(corpus, **given)
+    built(corpus, **given, **{"common.cpu": True})
+
+
+CUT = {  # a file, and the share of it that is left
+    "valid.de-en.en.bin": 0.5,
+    "valid.de-en.de.idx": 0.5,
+    "valid.de-en.en.idx": 0,
+    "train.de-en.de.bin": 0.99,
+    "train.de-en.en.bin": 0,
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_file_that_is_cut_off_is_named(copied, name):
+    cut(copied / name, CUT[name])
+    with pytest.raises(UserError, match=f"{copied}/{name} is cut off.* fairseq-preprocess") as told:
+        built(copied)
+    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match=f"{name} is cut off"):
+        task_of(copied).load_dataset(name.partition(".")[0])  # to decode
+
+
+@pytest.mark.parametrize("kind", ["raw", "lazy"])
+def test_files_of_another_kind_are_left_to_fairseq(copied, kind):
+    """Text, and fairseq's older index."""
+    words = Dictionary.load(str(copied / "dict.de.txt"))
+    for lang in ("de", "en"):
+        path = copied / f"valid.de-en.{lang}"
+        (copied / f"{path.name}.bin").unlink()
+        (copied / f"{path.name}.idx").unlink()
+        if kind == "raw":
+            path.write_text(f"{words[5]} {words[6]}\n")
+        else:
+            builder = indexed_dataset.make_builder(f"{path}.bin", kind)
+            builder.add_item(torch.tensor([5, 6, 2]))
+            builder.finalize(f"{path}.idx")
+    given = {"dataset_impl": kind} if kind == "raw" else {}
+    check_pairs(str(copied), "valid", "de", "en", given.get("dataset_impl"))
+    task = task_of(copied, **given)
+    task.load_dataset("valid")
+    assert len(task.dataset("valid")) == 1
+
+
+def with_second_part(copied):
+    for path in copied.glob("train.*"):
+        shutil.copy(path, copied / path.name.replace("train.", "train1."))
+
+
+def test_training_data_of_two_parts(copied, caplog):
+    """As --upsample-primary 1 reads them where that is not given, and said once; the profile draws
+    from both."""
+    with_second_part(copied)
+    with caplog.at_level(logging.INFO):
+        _, task, _ = built(copied)
+        task.load_dataset("train", combine=True)
+    assert len(task.dataset("train")) == 600
+    told = [r.getMessage() for r in caplog.records if "--upsample-primary" in r.getMessage()]
+    assert told == ["train has 2 parts: each is read once (--upsample-primary 1)"]
+    _, task, _ = built(copied, upsample_primary=3)
+    task.load_dataset("train", combine=True)
+    assert len(task.dataset("train")) == 1200
+    cut(copied / "train1.de-en.de.bin")
+    with pytest.raises(UserError, match="train1.de-en.de.bin is cut off"):
+        built(copied)
+
+
+def saved_in(folder, name="checkpoint_last.pt", updates=7, epoch=3):
+    """A checkpoint of a tiny model as fairseq saves it, after *updates*."""
+    folder.mkdir(exist_ok=True)
+    model, cfg = randomized()
+    history = [{"num_updates": updates}]
+    iterator = {"epoch": epoch, "iterations_in_epoch": 0}
+    state = checkpoint_of(model, cfg, optimizer_history=history, last_optimizer_state={})
+    torch.save({**state, "extra_state": {"train_iterator": iterator}}, folder / name)
+    return folder / name
+
+
+PLACES = {  # options `checkpoint` of a training that restores a checkpoint
+    "resume": {"save_dir": "{folder}"},
+    "restore-file": {"save_dir": "{other}", "restore_file": "{folder}/checkpoint_last.pt"},
+    "finetune": {"save_dir": "{other}", "finetune_from_model": "{folder}/checkpoint_last.pt"},
+    "continue once": {"save_dir": "{other}", "continue_once": "{folder}/checkpoint_last.pt"},
+    "finetuning goes on": {"save_dir": "{folder}", "finetune_from_model": "{other}/none.pt"},
+    "suffix": {"save_dir": "{suffixed}", "checkpoint_suffix": "-a"},
+}
+
+
+def options_of(case, tmp_path):
+    names = {name: tmp_path / name for name in ("folder", "other", "suffixed")}
+    return {f"checkpoint.{k}": v.format(**names) for k, v in PLACES[case].items()}
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_where_a_checkpoint_is_restored_nothing_is_profiled(corpus, tmp_path, caplog, case):
+    """And no omega file is read: it may be gone. The log names no omegas that are not in force."""
+    given = {**options_of(case, tmp_path), "omega_file": "gone", "profile_tokens": 0}
+    with pytest.raises(UserError, match="such file|omega file"):
+        built(corpus, **given)
+    saved_in(tmp_path / "folder")
+    saved_in(tmp_path / "suffixed", "checkpoint_last-a.pt")
+    with caplog.at_level(logging.INFO):
+        model, task, _ = built(corpus, **given)
+    assert omegas_of(model) == [1.0] * 10
+    assert "profile" not in task.state_dict()
+    assert "nothing is profiled" in caplog.text and "branch variance" not in caplog.text
+
+
+@pytest.mark.parametrize("restore", ["none.pt", "checkpoint_best.pt"])
+def test_where_there_is_none_the_model_is_profiled(corpus, tmp_path, restore):
+    saved_in(tmp_path, "checkpoint1.pt")
+    given = {"checkpoint.save_dir": str(tmp_path), "checkpoint.restore_file": restore}
+    assert omegas_of(built(corpus, **given)[0])[1] > 1
+
+
+FINISHED = {  # what the training is to come to, and whether 7 updates of 2 epochs are all of it
+    "updates": ({"max_update": 7}, True),
+    "more updates": ({"max_update": 8}, False),
+    "epochs": ({"max_epoch": 2}, True),
+    "more epochs": ({"max_epoch": 3}, False),
+    "both, the updates first": ({"max_update": 7, "max_epoch": 9}, True),
+    "no limit": ({}, False),
+}
+
+
+@pytest.mark.parametrize("case", FINISHED)
+def test_a_finished_training_ends_before_it_begins(corpus, tmp_path, caplog, case):
+    path = saved_in(tmp_path)
+    limits, finished = FINISHED[case]
+    given = {f"optimization.{name}": value for name, value in limits.items()}
+    before = path.read_bytes()
+    if not finished:
+        built(corpus, **given, **{"checkpoint.save_dir": str(tmp_path)})
+        return
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as ended:
+        built(corpus, **given, **{"checkpoint.save_dir": str(tmp_path)})
+    assert ended.value.code == 0 and path.read_bytes() == before
+    told = [r.getMessage() for r in caplog.records if "finished already" in r.getMessage()]
+    assert told == [f"training is finished already, by {path}: nothing to do"]
+    new = {"reset_optimizer": True, "reset_dataloader": True}  # its weights alone
+    for name, value in {**new, "save_dir": str(tmp_path)}.items():
+        given[f"checkpoint.{name}"] = value
+    built(corpus, **given)
+
+
+def test_a_torn_last_checkpoint_is_mended_before_fairseq_reads_it(corpus, tmp_path, caplog):
+    saved_in(tmp_path, "checkpoint_1_7.pt")
+    last = saved_in(tmp_path, updates=9)
+    cut(last)
+    built(corpus, **{"checkpoint.save_dir": str(tmp_path)})
+    assert last.read_bytes() == (tmp_path / "checkpoint_1_7.pt").read_bytes()
+    assert f"{last} was cut off" in caplog.text
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.999])
+@pytest.mark.parametrize("case", ["resume", "restore-file", "finetune"])
+def test_a_torn_checkpoint_is_named_and_kept(corpus, tmp_path, case, share):
+    path = saved_in(tmp_path / "folder")
+    cut(path, share)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=f"{path} is cut off") as error:
+        built(corpus, **options_of(case, tmp_path))
+    assert "\n" not in str(error.value) and path.read_bytes() == before
+
+
+def test_a_file_that_is_no_checkpoint_is_named(corpus, tmp_path):
+    path = tmp_path / "checkpoint_last.pt"
+    with zipfile.ZipFile(path, "w") as z:
+        z.writestr("something", "else")
+    with pytest.raises(UserError, match=f"cannot read {path}: ") as error:
+        built(corpus, **{"checkpoint.save_dir": str(tmp_path)})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("flag", ["--bf16", "--memory-efficient-bf16"])
+def test_bf16_on_the_command_line_names_what_works(corpus, monkeypatch, flag):
+    words = ["--task", "translation_admin", flag]
+    train = [str(corpus), *words, "--arch", "transformer_admin"]
+    monkeypatch.setattr("sys.argv", ["fairseq-train", *train])
+    with pytest.raises(UserError, match=f"{flag} is for TPUs .* common.bf16=true"):
+        options.parse_args_and_arch(options.get_training_parser(), train)
+    generate = [str(corpus), *words[:2], "--path", "x.pt"]
+    monkeypatch.setattr("sys.argv", ["fairseq-generate", *generate, flag])
+    options.parse_args_and_arch(options.get_generation_parser(), generate)

@@ -1,0 +1,84 @@
+"""The files of binarized data: those of a split, and that they are whole."""
+
+import os
+import struct
+from itertools import count
+from typing import List, Optional
+
+from fairseq.data import indexed_dataset
+
+from fairseq_admin.errors import UserError
+
+MAGIC = indexed_dataset.MMapIndexedDataset.Index._HDR_MAGIC
+HEAD = struct.Struct(f"<{len(MAGIC)}sQBQ")  # magic, version, type of a token, sentences
+SIZE, POINTER = struct.Struct("<i"), struct.Struct("<q")  # of each sentence, in this order
+AGAIN = "copy it again, or run fairseq-preprocess again"
+
+
+def check_pairs(folder: str, split: str, source: str, target: str, kind: Optional[str]) -> None:
+    """Raise UserError where *folder* holds no whole pairs of *split*.
+
+    Args:
+        kind: of the files, fairseq's `--dataset-impl`.
+    """
+    for pair in (f"{source}-{target}", f"{target}-{source}"):
+        prefix = os.path.join(folder, f"{split}.{pair}.")
+        if all(indexed_dataset.dataset_exists(prefix + lang, kind) for lang in (source, target)):
+            check_parts(folder, split, source, target)
+            return
+    raise UserError(
+        f"no split {split} of {source} and {target} in {os.path.abspath(folder)}: run "
+        "fairseq-preprocess with it, or name another by --train-subset or --valid-subset"
+    )
+
+
+def check_parts(folder: str, split: str, source: str, target: str, combine: bool = False) -> int:
+    """How many parts *split* has, `train`, `train1` and so on; the first alone where they are not
+    to be *combined*.
+
+    Raises:
+        UserError: where a file of them holds nothing or is cut off.
+    """
+    for part in count():
+        files = files_of(folder, f"{split}{part or ''}", source, target)
+        for path in files:
+            check_file(path)
+        if not files or not combine:
+            return part + bool(files)
+
+
+def files_of(folder: str, part: str, source: str, target: str) -> List[str]:
+    """Paths of the indexed files of *part*, without their endings."""
+    paths = [
+        os.path.join(folder, f"{part}.{pair}.{lang}")
+        for pair in (f"{source}-{target}", f"{target}-{source}")
+        for lang in (source, target)
+    ]
+    return [path for path in paths if os.path.exists(f"{path}.idx")]
+
+
+def check_file(path: str) -> None:
+    """Raise UserError where PATH.idx and PATH.bin hold nothing, or less than the first promises;
+    files of another kind than fairseq-preprocess writes by default are let pass."""
+    index, data = f"{path}.idx", f"{path}.bin"
+    with open(index, "rb") as f:
+        head = f.read(HEAD.size)
+        if not MAGIC.startswith(head[: len(MAGIC)]):
+            return
+        if len(head) < HEAD.size:
+            raise UserError(f"{index} is cut off: {AGAIN}")
+        _, _, kind, sentences = HEAD.unpack(head)
+        pointers = HEAD.size + SIZE.size * sentences
+        end = pointers + POINTER.size * sentences
+        if os.path.getsize(index) < end:
+            raise UserError(f"{index} is cut off: {AGAIN}")
+        if sentences == 0:
+            raise UserError(f"nothing to read: {data} holds no sentence")
+        f.seek(pointers - SIZE.size)
+        (tokens,) = SIZE.unpack(f.read(SIZE.size))
+        f.seek(end - POINTER.size)
+        (start,) = POINTER.unpack(f.read(POINTER.size))
+    promised = start + tokens * indexed_dataset._code_to_dtype[kind]().itemsize
+    there = os.path.getsize(data) if os.path.exists(data) else 0
+    if there < promised:
+        raise UserError(f"{data} is cut off: {there:,} of {promised:,} bytes are there; {AGAIN}")

@@ -1,0 +1,93 @@
+"""Which checkpoint a training goes on from, and that it is whole. It imports the standard library
+alone: scripts/recipes/worker.py, which must not import the package, runs this file by its path."""
+
+import logging
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any, Dict, Optional, Union
+
+logger = logging.getLogger(__name__)
+PICKLE = b"\x80"  # how files of torch before 1.6, which are no zip archives, begin
+
+
+def is_whole(path: Union[str, Path]) -> bool:
+    """Whether the checkpoint file *path* has its end; a copy that was cut off has not."""
+    try:
+        zipfile.ZipFile(path).close()
+    except zipfile.BadZipFile:
+        with open(path, "rb") as f:
+            return f.read(1) == PICKLE
+    return True
+
+
+def restored(cfg: Any) -> Optional[str]:
+    """The checkpoint that `fairseq-train` restores, None where it starts anew: the rules of
+    `load_checkpoint` in fairseq/checkpoint_utils.py (0.12.3).
+
+    Args:
+        cfg: fairseq's options `checkpoint`.
+    """
+    if cfg.restore_file == "checkpoint_last.pt":
+        path = str(last_checkpoint(cfg.save_dir, cfg.checkpoint_suffix))
+        if not os.path.exists(path):
+            path = cfg.continue_once or cfg.finetune_from_model
+    else:
+        path = cfg.restore_file.replace(".pt", f"{cfg.checkpoint_suffix}.pt")
+    return path if path and os.path.isfile(path) else None
+
+
+def last_checkpoint(folder: Union[str, Path], suffix: str = "") -> Path:
+    """Where fairseq saves the last checkpoint of *folder*."""
+    return Path(folder) / f"checkpoint_last{suffix}.pt"
+
+
+def mend(folder: Union[str, Path], suffix: str = "", missing: bool = False) -> None:
+    """Make the last checkpoint of *folder* whole.
+
+    fairseq writes a checkpoint to a file of its own and then copies that to checkpoint_best.pt and
+    checkpoint_last.pt: a process killed while it copies leaves half a file, from which no training
+    can go on. The newest of the others is the one that was being copied.
+
+    Args:
+        suffix: fairseq's `--checkpoint-suffix`.
+        missing: also where there is no last one, as after a kill at the first copy.
+
+    Raises:
+        ValueError: where none of the others is whole; nothing is changed then.
+    """
+    last = last_checkpoint(folder, suffix)
+    if is_whole(last) if last.exists() else not missing:
+        return
+    saved = re.compile(rf"checkpoint(\d+|_\d+_\d+|_best|\.best_.*){re.escape(suffix)}\.pt")
+    others = [p for p in last.parent.glob("checkpoint*.pt") if saved.fullmatch(p.name)]
+    others = [p for p in others if is_whole(p)]
+    if not others and not last.exists():
+        return
+    if not others:
+        raise ValueError(
+            f"{last} is cut off, as where a training was killed while it wrote it, and no other "
+            "checkpoint there is whole: move it away to train anew, or give --restore-file"
+        )
+    newest = max(others, key=lambda p: p.stat().st_mtime_ns)
+    partial = last.with_suffix(".partial")
+    shutil.copyfile(newest, partial)
+    os.replace(partial, last)
+    logger.warning("%s was cut off or not yet there: it is a copy of %s now", last, newest.name)
+
+
+def is_finished(state: Dict[str, Any], checkpoint: Any, optimization: Any) -> bool:
+    """Whether a training that restores *state* has no update left to do.
+
+    Args:
+        state: what the checkpoint holds.
+        checkpoint, optimization: fairseq's options.
+    """
+    updates, epoch = 0, 1
+    if not checkpoint.reset_optimizer and state.get("last_optimizer_state") is not None:
+        updates = state["optimizer_history"][-1]["num_updates"]
+    if not checkpoint.reset_dataloader:
+        epoch = state["extra_state"]["train_iterator"]["epoch"]  # the next, where one has ended
+    return 0 < optimization.max_update <= updates or 0 < optimization.max_epoch < epoch
