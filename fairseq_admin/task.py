@@ -28,7 +28,7 @@ from fairseq_admin.profiling import (
 )
 from fairseq_admin.ranks import end_ranks, from_rank_0
 from fairseq_admin.restoring import is_finished, is_whole, last_checkpoint, mend, restored
-from fairseq_admin.training_checks import check_bf16, check_training
+from fairseq_admin.training_checks import check_bf16, check_sharding, check_training, of_training
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,9 @@ class TranslationAdminTask(TranslationTask):
 
     @classmethod
     def setup_task(cls, cfg: TranslationAdminConfig, **kwargs):
-        """As fairseq's; raises UserError for data or a dictionary that is not there."""
+        """As fairseq's; raises UserError for data or a dictionary that is not there, and for
+        parameters that are to be sharded."""
+        check_sharding(cfg)
         if not cfg.data:
             raise UserError("no data: give the folder that fairseq-preprocess wrote")
         folder = utils.split_paths(cfg.data)[0]
@@ -122,10 +124,10 @@ class TranslationAdminTask(TranslationTask):
         Raises:
             UserError: for what no training can be, and for a checkpoint that is cut off.
         """
-        if from_checkpoint:
-            return super().build_model(cfg, from_checkpoint)
-        check_training(self.cfg, cfg)
-        path, finished = from_rank_0(self.find_checkpoint)
+        path, finished = None, False
+        if not from_checkpoint and of_training(self.cfg):
+            check_training(self.cfg, cfg)
+            path, finished = from_rank_0(self.find_checkpoint)
         if finished:
             logger.info("training is finished already, by %s: nothing to do", path)
             end_ranks()
@@ -133,7 +135,7 @@ class TranslationAdminTask(TranslationTask):
         model = super().build_model(cfg, from_checkpoint)
         if path:
             logger.info("omegas are those of %s: nothing is profiled", path)
-        else:
+        elif not from_checkpoint:
             self.initialize_omegas(model, cfg)
         return model
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from fairseq import utils
+from omegaconf import OmegaConf
 
 from fairseq_admin.data_files import check_pairs
 from fairseq_admin.errors import UserError
@@ -18,6 +19,23 @@ PRUNED = (
 )
 
 
+def of_training(task: Any) -> bool:
+    """Whether options *task* are among those of all of fairseq, as its commands have them."""
+    group = "distributed_training.ddp_backend"
+    return OmegaConf.is_config(task) and bool(
+        OmegaConf.select(task, group, throw_on_resolution_failure=False)
+    )
+
+
+def check_sharding(task: Any) -> None:
+    """Raise UserError for options *task* among which parameters are to be sharded: fairseq prepares
+    that before it has the model built."""
+    if of_training(task) and task.distributed_training.ddp_backend == "fully_sharded":
+        raise UserError(
+            "--ddp-backend fully_sharded shards parameters before they are profiled: leave it out"
+        )
+
+
 def check_training(task: Any, model: Any) -> None:
     """Raise UserError for options that no training can have.
 
@@ -26,10 +44,6 @@ def check_training(task: Any, model: Any) -> None:
         model: those of the model.
     """
     common, dataset = task.common, task.dataset
-    if task.distributed_training.ddp_backend == "fully_sharded":
-        raise UserError(
-            "--ddp-backend fully_sharded shards parameters before they are profiled: leave it out"
-        )
     if any(getattr(model, f"{stack}_layers_to_keep", None) for stack in STACKS):
         raise UserError(PRUNED)
     efficient = common.memory_efficient_fp16 or common.memory_efficient_bf16

@@ -1,6 +1,7 @@
 """A user's mistake ends with one clear line, and nothing is lost."""
 
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -26,9 +27,24 @@ CASES = {
     "words for omegas": (["--omega-file", "WORDS"], ["WORDS, line 2", "no omega"]),
     "another JSON": (["--omega-file", "JSON"], ["JSON", "not a profile"]),
     "an omega of 0": (["--omega-file", "ZERO"], ["ZERO, line 1 holds an omega", ": '0.0'"]),
-    "another depth": (["--encoder-layers", "4"], ["another depth", "3-3", "4-3", "--save-dir"]),
-    "another width": (["--encoder-embed-dim", "64"], ["another size", "sizes and dictionary"]),
+    "another depth": (
+        ["LAST=ADMIN", "--encoder-layers", "4"],
+        ["another depth", "3-3", "4-3", "--save-dir"],
+    ),
+    "another width": (
+        ["LAST=ADMIN", "--encoder-embed-dim", "64"],
+        ["another size", "sizes and dictionary"],
+    ),
     "another model": (["LAST=TRANSFORMER"], ["no omega", "not of transformer_admin", "--arch"]),
+    "a torn checkpoint": (["LAST=TORN"], ["checkpoint_last.pt is cut off", "move it away"]),
+    "a torn checkpoint given": (["--restore-file", "TORN"], ["TORN is cut off"]),
+    "fully sharded": (["--ddp-backend", "fully_sharded"], ["fully_sharded", "leave it out"]),
+    "bf16": (["--bf16"], ["--bf16", "fairseq-hydra-train", "common.bf16=true"]),
+    "a pruned model": (["--encoder-layers-to-keep", "0,2"], ["--encoder-layerdrop", "prune"]),
+    "no such valid set": (["--valid-subset", "valid2"], ["no split valid2", "--valid-subset"]),
+    "no valid set": (["DATA=NOVALID"], ["no split valid", "NOVALID"]),
+    "cut data": (["DATA=CUT"], ["train.de-en.en.bin is cut off", "fairseq-preprocess"]),
+    "bleu": (["--best-checkpoint-metric", "bleu"], ["give --eval-bleu"]),
 }
 
 
@@ -50,7 +66,13 @@ def places(admin, transformer, corpus, lab, tmp_path_factory):
     (folder / "WORDS").write_text("0 1.0\nthe cat sat\n")
     (folder / "JSON").write_text(json.dumps({"omegas": [1.0]}))
     (folder / "ZERO").write_text("0.0\n" * 15)
+    shutil.copytree(corpus, folder / "NOVALID", ignore=shutil.ignore_patterns("valid*"))
+    shutil.copytree(corpus, folder / "CUT")
+    os.truncate(folder / "CUT" / "train.de-en.en.bin", 100)
+    shutil.copy(transformer, folder / "TORN")
+    os.truncate(folder / "TORN", 5000)
     checkpoints = {"ADMIN": admin.checkpoints[20], "TRANSFORMER": transformer}
+    checkpoints["TORN"] = folder / "TORN"
     return SimpleNamespace(folder=folder, checkpoints=checkpoints)
 
 
@@ -59,20 +81,20 @@ def outcomes(places, corpus, lab, in_background, tmp_path_factory):
     """Each mistake in a folder that holds a checkpoint: the run, and the folder after it."""
 
     def start(case):
-        data, kept, extra = corpus, "ADMIN", []
+        data, kept, name, extra = corpus, "ADMIN", "checkpoint1.pt", []
         for word in CASES[case][0]:
             if word.startswith("DATA="):
                 data = places.folder / word[len("DATA=") :]
             elif word.startswith("LAST="):
-                kept = word[len("LAST=") :]
+                kept, name = word[len("LAST=") :], "checkpoint_last.pt"
             else:
                 extra.append(places.folder / word if word.isupper() else word)
         save_dir = tmp_path_factory.mktemp("kept")
         before = places.checkpoints[kept].read_bytes()
-        (save_dir / "checkpoint_last.pt").write_bytes(before)
+        (save_dir / name).write_bytes(before)
         command = lab.train_command(data, save_dir, "--max-update", "60", *extra)
         run = lab.run(command, cwd=places.folder)
-        untouched = (save_dir / "checkpoint_last.pt").read_bytes() == before
+        untouched = (save_dir / name).read_bytes() == before
         return run, untouched and len(list(save_dir.iterdir())) == 1
 
     return in_background(start)

@@ -102,6 +102,12 @@ def test_two_ranks_train_and_resume(corpus, lab, torchrun, tmp_path):
     resumed = torchrun(command, tmp_path).ok()
     assert resumed.losses() == {n: first.losses()[n] for n in (4, 5, 6)}
     assert lab.same_tensors(lab.load(again / "checkpoint_last.pt")["model"], state["model"])
+    assert resumed.table() is None
+
+    before = (again / "checkpoint_last.pt").read_bytes()
+    finished = torchrun([*lab.train_command(corpus, again), "--max-update", "6"], tmp_path).ok()
+    assert finished.output.count("training is finished already") == 1
+    assert finished.losses() == {} and (again / "checkpoint_last.pt").read_bytes() == before
 
 
 def test_error_of_rank_0_ends_both_ranks_with_its_line(corpus, lab, two_ranks, tmp_path):

@@ -1,5 +1,6 @@
 """Going on from a checkpoint: the trained omegas come back, and nothing is lost."""
 
+import os
 import shutil
 
 import pytest
@@ -52,6 +53,32 @@ def test_kept_profile_is_the_one_the_omegas_started_from(admin, continued, lab, 
         assert "profile" not in state["task_state"]
     else:
         assert lab.profile_of(state) == lab.profile_of(lab.load(admin.checkpoints[20]))
+
+
+def test_resume_reads_no_omega_file_and_a_finished_training_does_nothing(corpus, lab, tmp_path):
+    """The omega file is gone, and a kill left half of the last checkpoint; then once more."""
+    ones = tmp_path / "ones"
+    ones.write_text("1.0\n" * 15)
+    command = lab.train_command(corpus, tmp_path / "run", "--omega-file", ones, "--max-update")
+    lab.run([*command, "4"], cwd=tmp_path).ok()
+    last = tmp_path / "run" / "checkpoint_last.pt"
+    saved = lab.load(last)
+    assert saved["task_state"]["profile"]["meta"]["omega_file"] == str(ones)
+    ones.unlink()
+    os.truncate(last, last.stat().st_size // 2)
+    resumed = lab.run([*command, "8"], cwd=tmp_path).ok()
+    assert f"{last} was cut off" in resumed.output
+    assert set(resumed.losses()) == {5, 6, 7, 8} and resumed.table() is None
+    assert lab.load(last)["task_state"] == saved["task_state"]
+
+    def files():
+        return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in last.parent.iterdir()}
+
+    before = files()
+    again = lab.run([*command, "8"], cwd=tmp_path).ok()
+    assert again.output.count(f"training is finished already, by {last}") == 1
+    assert again.losses() == {} and "Traceback" not in again.output
+    assert files() == before
 
 
 @pytest.mark.parametrize(

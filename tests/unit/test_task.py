@@ -11,13 +11,14 @@ import pytest
 import torch
 from fairseq import options, utils
 from fairseq.data import Dictionary, indexed_dataset
+from omegaconf import OmegaConf
 
 from fairseq_admin.batch import PADDED_LIMIT, choose
 from fairseq_admin.data_files import check_pairs
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import Profile
 from fairseq_admin.profiling import named_junctions
-from fairseq_admin.task import PROFILED_OPTIONS, TranslationAdminTask
+from fairseq_admin.task import PROFILED_OPTIONS, TranslationAdminConfig, TranslationAdminTask
 from tests.helpers import (
     TINY,
     build,
@@ -239,10 +240,6 @@ def copied(corpus, tmp_path):
 
 
 REFUSED = {
-    "fully_sharded": (
-        {"distributed_training.ddp_backend": "fully_sharded"},
-        "--ddp-backend fully_sharded shards",
-    ),
     "bleu that is not measured": (
         {"checkpoint.best_checkpoint_metric": "bleu"},
         "--best-checkpoint-metric bleu: give --eval-bleu",
@@ -260,6 +257,12 @@ def test_what_no_training_can_be_is_one_line(corpus, case):
         built(corpus, **given)
     assert "\n" not in str(error.value)
     built(corpus, from_checkpoint=True, **given)  # to decode it is none of our concern
+
+
+def test_sharded_parameters_are_refused_before_fairseq_prepares_them(corpus):
+    with pytest.raises(UserError, match="--ddp-backend fully_sharded shards") as error:
+        task_of(corpus, **{"distributed_training.ddp_backend": "fully_sharded"})
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("stack", ["encoder", "decoder"])
@@ -382,6 +385,16 @@ def test_where_a_checkpoint_is_restored_nothing_is_profiled(corpus, tmp_path, ca
     assert omegas_of(model) == [1.0] * 10
     assert "profile" not in task.state_dict()
     assert "nothing is profiled" in caplog.text and "branch variance" not in caplog.text
+
+
+def test_a_task_without_the_options_of_a_trainer_profiles(corpus):
+    """Set up from Python, by itself or from a namespace."""
+    given = {"data": str(corpus), "source_lang": "de", "target_lang": "en", "seed": 1}
+    given.update(train_subset="train", dataset_impl=None, required_seq_len_multiple=1)
+    alone = TranslationAdminConfig(**given)
+    for cfg in (alone, OmegaConf.create({"task": alone}).task):
+        task = TranslationAdminTask.setup_task(cfg)
+        assert omegas_of(task.build_model(model_config("transformer_admin", **GIVEN)))[1] > 1
 
 
 @pytest.mark.parametrize("restore", ["none.pt", "checkpoint_best.pt"])
