@@ -328,6 +328,23 @@ def test_a_training_whose_launcher_was_killed_goes_on_and_is_started_once(main, 
     assert "was trained already" in main(*arguments)
 
 
+def test_a_training_out_of_time_is_not_finished_and_goes_on(main, prepared, tmp_path):
+    """And one that was killed after its last update is not started again."""
+    arguments = [*prepared, "--output", tmp_path, "--from", "train", "--to", "train", "--"]
+    log, last = tmp_path / FOLDER / "train.log", tmp_path / FOLDER / "checkpoint_last.pt"
+    with pytest.raises(script.UserError, match="stopped before its end, .*stop_time_hours"):
+        main(*arguments, "optimization.stop_time_hours=1e-9")
+    assert "done training in" in text(log) and "num_updates=20" not in text(log)
+    main(*arguments)
+    assert batches(text(log))[20]
+    killed = text(log).rpartition("done training in")[0]
+    log.write_text(killed)
+    (log.parent / "hydra_train.log").unlink(missing_ok=True)
+    before = last.stat().st_mtime_ns
+    assert "was trained already" in main(*arguments)
+    assert text(log) == killed and last.stat().st_mtime_ns == before
+
+
 def children(pid: int):
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
