@@ -20,6 +20,7 @@ PRECISIONS = {
     "fp16": ["common.fp16=true"],
     "memory-efficient fp16": ["common.fp16=true", "common.memory_efficient_fp16=true"],
     "bf16": ["common.bf16=true"],
+    "memory-efficient bf16": ["common.bf16=true", "common.memory_efficient_bf16=true"],
 }
 
 

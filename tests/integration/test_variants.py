@@ -8,7 +8,7 @@ import pytest
 import torch
 
 UPDATES = 4  # of each variant
-STEPS = 8e-3  # Adam's four steps at lr 0.5, 1, 1.5, 2 e-3 add up to 5e-3; fp16 rounds 2 by 1e-3
+STEPS = 6e-3  # Adam's four steps at lr 0.5, 1, 1.5, 2 e-3 add up to 5e-3
 
 CASES = {
     "fp16": ["--fp16", "--fp16-no-flatten-grads"],  # flat copies need a GPU
@@ -43,7 +43,9 @@ def test_trains_from_the_profiled_omegas(variants, lab, case):
     assert run.table() == profile.table()
     assert max(profile.omegas) > 1.2
     for name, omega in lab.omegas(state["model"]).items():
-        assert (omega - lab.profiled(profile)[name]).abs().max() < STEPS, name
+        moved = (omega - lab.profiled(profile)[name]).abs()
+        first = name.endswith("layers.0.self_attn") and case != "learn-first-omega"
+        assert (moved == 0).all() if first else 1e-4 < moved.max() < STEPS, name
 
 
 def test_variant_is_the_one_that_was_asked_for(variants, admin, lab, case):
@@ -99,7 +101,8 @@ def test_optimizer_is_built_over_the_profiled_omegas(corpus, lab, extra):
     trained = lab.omegas(copies)
     assert len(copies) == len(names) and len(trained) == 13  # of 15, two stay 1
     for name, omega in trained.items():
-        assert torch.allclose(omega, torch.full((32,), profile[name]), rtol=2**-11), name
+        assert omega.dtype == torch.float32, name
+        assert torch.equal(omega, torch.full((32,), profile[name])), name
     if "--fp16" in extra:
         assert all(p.dtype == torch.float32 for p in copies.values())
 
@@ -126,3 +129,15 @@ def test_random_state_after_building_is_that_of_a_run_that_does_not_profile(corp
     profiled = state_after()
     random.seed(1)
     assert profiled == state_after("--omega-file", path)
+
+
+def test_a_whole_model_is_pruned_where_it_decodes(admin, corpus, lab, tmp_path):
+    """What the refusal of a pruned training names."""
+    generate = [lab.bin / "fairseq-generate", corpus, "--user-dir", lab.plugin, "--cpu"]
+    generate += ["--required-batch-size-multiple", "1", "--path", admin.checkpoints[120]]
+    outputs = [
+        lab.run([*generate, "--model-overrides", f"{{{kept}}}"], cwd=tmp_path).ok().output
+        for kept in ("", "'encoder_layers_to_keep': '0,2', 'decoder_layers_to_keep': '1'")
+    ]
+    whole, pruned = ([x for x in out.splitlines() if x.startswith("H-")] for out in outputs)
+    assert len(whole) == len(pruned) == 30 and whole != pruned
