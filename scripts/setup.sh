@@ -44,10 +44,10 @@ python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2
 python_problem() {
     local version
     if ! version=$(python_version "$1"); then
-        echo "$1 does not run: install the package python3.11-venv or python3.12-venv"
-    elif [[ $version != 3.11 && $version != 3.12 ]]; then
-        echo "$1 is Python $version, but 3.11 or 3.12 is needed:" \
-            "install the package python3.11-venv or python3.12-venv"
+        echo "$1 does not run: install the package python3.11-venv (or 3.12, 3.13)"
+    elif [[ $version != 3.1[123] ]]; then
+        echo "$1 is Python $version, but 3.11, 3.12 or 3.13 is needed:" \
+            "install the package python3.11-venv (or 3.12, 3.13)"
     elif ! "$1" -c 'import ensurepip, venv' 2>/dev/null; then
         echo "Python $version has no venv module: install the package python$version-venv"
     else
@@ -76,7 +76,7 @@ compiler_problem() {
 # the versions in constraints.txt were measured there.
 find_python() {
     local candidate problem first_problem=""
-    for candidate in python3.11 python3.12 python3; do
+    for candidate in python3.11 python3.12 python3.13 python3; do
         python_version "$candidate" >/dev/null || continue
         problem=$(python_problem "$candidate")
         if [[ -z $problem ]]; then
@@ -85,7 +85,7 @@ find_python() {
         fi
         first_problem=${first_problem:-$problem}
     done
-    die "${first_problem:-no Python: install the package python3.11-venv or python3.12-venv}"
+    die "${first_problem:-no Python: install the package python3.11-venv (or 3.12, 3.13)}"
 }
 
 # exit_if_done: where nothing changed since the last setup, says so and ends.

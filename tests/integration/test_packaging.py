@@ -101,7 +101,7 @@ def test_metadata(built):
         url.startswith("https://") for url in found.project_urls.values()
     )
     versions = {c.rpartition(" ")[2] for c in found.classifiers if "Python :: 3." in c}
-    assert versions == {"3.11", "3.12"}
+    assert versions == {"3.11", "3.12", "3.13"}
     assert {"analysis", "demo", "plot", "serve", "slurm", "test"} == set(found.provides_extra)
 
 
