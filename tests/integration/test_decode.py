@@ -97,7 +97,7 @@ def test_every_command_does_its_work(needed, decoded, admin, case):
 
 @pytest.mark.parametrize("case", ["trained here, 1", "trained here, 4"])
 def test_a_fresh_process_decodes_like_the_one_that_trained(decoded, trained_here, corpus, case):
-    """Left padding at batch size 4, none at 1: the fused layer of fairseq 0.12.2 fails at both."""
+    """Left padding at batch size 4, none at 1."""
     task, model = trained_here.task, trained_here.model
     task.load_dataset("test")
     args = trained_here.cfg.generation
