@@ -20,7 +20,10 @@ from recipes.processes import Job, run_together
 CONFIGS = ROOT / "configs"
 # overrides of decoding, and of when a training stops, which goes on from there
 DECIDE_NOTHING = ("generation.", "optimization.stop_time_hours")
-SAVED_LINE = re.compile(r"Saved checkpoint .* @ (\d+) updates")
+# the epoch that has ended, if one has, and the updates
+SAVED_LINE = re.compile(
+    r"Saved checkpoint .*?(?:/checkpoint(\d+))?\.pt \(epoch \d+ @ (\d+) updates"
+)
 # that a training starts or goes on, that it is out of time, and that it has ended
 ENDS = re.compile(
     r"(Loaded checkpoint|No existing checkpoint found|Start iterating over samples)"
@@ -134,9 +137,10 @@ class Training:
 
     def ended(self, log: str) -> bool:
         """The same of the text of one log."""
-        max_update = self.config.optimization.get("max_update") or math.inf
-        if any(int(update) >= max_update for update in SAVED_LINE.findall(log)):
-            return True
+        limits = [self.config.optimization.get(k) or math.inf for k in ("max_epoch", "max_update")]
+        for done in SAVED_LINE.findall(log):
+            if any(int(n or 0) >= limit for n, limit in zip(done, limits)):
+                return True
         late = False
         for _, stopped, done in ENDS.findall(log):
             if done and not late:

@@ -251,6 +251,7 @@ LOADED = "Loaded checkpoint /r/checkpoint_last.pt (epoch 2 @ {} updates)"
 SAVED = (
     "Saved checkpoint /r/checkpoint_1_{0}.pt (epoch 1 @ {0} updates, score 3.2) (writing took 1s)"
 )
+ENDED = "Saved checkpoint /r/checkpoint{0}.pt (epoch {0} @ 16 updates, score 3.2) (writing took 1s)"
 LATE = "Stopping training due to cumulative_training_time: 0.5 > stop_time_hours: 0.4 hour(s)"
 NEW, EPOCH, DONE = (
     "No existing checkpoint found x",
@@ -258,6 +259,7 @@ NEW, EPOCH, DONE = (
     "done training in 9.0 seconds",
 )
 ALREADY = "training is finished already, by /r/checkpoint_last.pt: nothing to do"
+LIMITS = ["optimization.max_update=20", "optimization.max_epoch=2"]
 LOGS = {  # lines as fairseq logs them, and whether the training of 20 updates has ended
     "nothing": ([], False),
     "killed": ([NEW, EPOCH, SAVED.format(10)], False),
@@ -267,6 +269,8 @@ LOGS = {  # lines as fairseq logs them, and whether the training of 20 updates h
     "out of time in the last epoch": ([NEW, EPOCH, LATE, DONE, LOADED.format(8), DONE], True),
     "last epoch, or patience": ([NEW, EPOCH, SAVED.format(8), EPOCH, SAVED.format(16), DONE], True),
     "killed after the last update": ([NEW, EPOCH, SAVED.format(20)], True),
+    "killed in the last epoch": ([NEW, EPOCH, ENDED.format(1), EPOCH, SAVED.format(18)], False),
+    "killed after the last epoch": ([NEW, EPOCH, ENDED.format(2)], True),
     "out of time at the last update": ([NEW, EPOCH, LATE, SAVED.format(20), DONE], True),
     "started once more": ([NEW, EPOCH, LATE, DONE, ALREADY], True),
 }
@@ -275,7 +279,7 @@ LOGS = {  # lines as fairseq logs them, and whether the training of 20 updates h
 @pytest.mark.parametrize("case", LOGS)
 def test_a_training_has_ended_when_its_updates_or_epochs_are_done(case, tmp_path):
     lines, ended = LOGS[case]
-    training = Training("demo_admin", tmp_path, tmp_path, ["optimization.max_update=20"])
+    training = Training("demo_admin", tmp_path, tmp_path, LIMITS)
     assert not training.trained()
     training.log.write_text("".join(f"[2026-01-01][fairseq][INFO] - {line}\n" for line in lines))
     assert training.trained() is ended
