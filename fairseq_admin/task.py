@@ -162,7 +162,8 @@ class TranslationAdminTask(TranslationTask):
         try:
             state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path))
         except Exception as error:  # torch raises whatever a damaged file makes it stumble over
-            raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+            first = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError(f"cannot read {path}: {first}") from error
         return path, is_finished(state, options, self.cfg.optimization)
 
     def initialize_omegas(self, model, cfg) -> None:
