@@ -1,11 +1,15 @@
-"""What a file of text is, told by its bytes: many a file that is none reads as one."""
+"""Files of text and JSON as they are read; what one is, told by its bytes: many a file that is no
+text reads as one."""
 
 import gzip
+import json
+import math
 import re
 import zlib
 from contextlib import suppress
 from os import PathLike
-from typing import Union
+from pathlib import Path
+from typing import Any, Union
 
 from fairseq_admin.errors import UserError
 
@@ -16,6 +20,7 @@ KINDS = {  # of text, as `markup` names them
     "talks": "IWSLT's train.tags markup",
     "segments": "XML or SGML",
 }
+MARK = b"\xef\xbb\xbf"  # UTF-8's, which begins files of some programs
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, UTF-32's begin alike
 
 # IWSLT's train.tags files, some of which begin with <doc> too; NIST's XML and SGML, with their text
@@ -45,7 +50,7 @@ def read_head(path: Union[str, PathLike]) -> bytes:
 def markup(head: bytes) -> str:
     """Which markup a file that begins with *head* has: `talks` (IWSLT's train.tags), `segments`
     (NIST's XML or SGML), or `plain` for none."""
-    head = head.removeprefix(b"\xef\xbb\xbf")
+    head = head.removeprefix(MARK)
     if TALKS.search(head) and b"<seg" not in head.lower():
         return "talks"
     return "segments" if SEGMENTS.match(head) else "plain"
@@ -61,3 +66,36 @@ def check_encoding(path: Union[str, PathLike], head: bytes) -> None:
         )
     if b"\r" in head.rstrip(b"\r\n") and b"\n" not in head:
         raise UserError(f"{path} ends its lines with CR alone: convert it, tr '\\r' '\\n'")
+
+
+def read_bytes(path: Union[str, PathLike]) -> bytes:
+    """All of the file *path*; UserError where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_json(path: Union[str, PathLike]) -> Any:
+    """What the JSON file *path* holds; UserError where it cannot be read, or holds what no JSON
+    has: NaN, infinity, half a character."""
+    data = read_bytes(path)
+    try:
+        found = json.loads(data.decode("utf-8-sig"), parse_constant=number, parse_float=number)
+        json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return found
+
+
+def number(text: str) -> float:
+    """The finite number that *text* is; ValueError where it is none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def printable(text: str) -> str:
+    """*text* with what UTF-8 cannot hold, bytes of a file's name for example, as backslashes."""
+    return text.encode("utf-8", "backslashreplace").decode()

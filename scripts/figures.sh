@@ -50,6 +50,6 @@ analyze norms norms "${methods[@]}" "${paper[@]}" --seeds 3 --encoder-layers 18 
 analyze omega omega "${checkpoints[@]:3}"
 analyze curves curves post-ln="$runs/demo_post_ln" admin="$runs/demo_admin"
 analyze errors errors post-ln="$runs/demo_post_ln/eval/generate.txt" \
-    admin="$runs/demo_admin/eval/generate.txt" \
+    admin="$runs/demo_admin/eval/generate.txt" --target-lang en \
     --reference "$data/raw/test.en" --train-text "$data/tok/train.en"
 wait "$longest"

@@ -2,7 +2,8 @@
 
 Buckets, and precision, recall and F1 of the words in them, are of compare-mt (Neubig et al. 2019:
 FreqWordBucketer, LengthSentenceBucketer); BLEU of a bucket is sacreBLEU's. Words and lengths are in
-Moses tokens of raw text, not escaped, so that systems of any segmentation are compared.
+Moses tokens of raw text, not escaped, so that systems of any segmentation are compared; in those of
+sacreBLEU's tokenizer where Moses does not cut the language into words.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from sacrebleu.metrics import BLEU
 from fairseq_admin.analysis.labels import labelled
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.outputs import add_reading_arguments, read_compared, read_lines
-from fairseq_admin.scoring.score import detokenize, tokenize
+from fairseq_admin.scoring.score import bleu_metric, cut, cut_by_moses, detokenize
 
 SUMMARY = "BLEU by sentence length and accuracy by word frequency, of one or several systems"
 REFERENCE = "reference"  # whose counts are taken without a training text
@@ -112,27 +113,29 @@ def bucketers() -> Any:
     return module
 
 
-def words_of(lines: List[str], lang: str) -> List[List[str]]:
-    """Moses tokens of raw lines."""
-    return [line.split() for line in tokenize(lines, lang)]
+def words_of(lines: List[str], lang: str, metric: BLEU) -> List[List[str]]:
+    """Moses tokens of raw lines; those of the *metric* where Moses cuts no words."""
+    tokens = cut(lines, lang) if cut_by_moses(lang) else map(metric.tokenizer, lines)
+    return [line.split() for line in tokens]
 
 
 def measure(options: argparse.Namespace) -> Dict[str, Any]:
     """The two tables of each system in JSON's types; `plotting.plot_errors` draws them.
 
     Raises:
-        UserError: as `read_systems`, or where compare-mt is missing.
+        UserError: as `read_systems` and `bleu_metric`, or where compare-mt is missing.
     """
     bucketers()
     systems = labelled(options.systems, system_name)
     lang = options.target_lang
+    metric = bleu_metric(lang, options.tokenize)
     references, texts = read_systems(systems, options.reference, options.moses, lang)
     train = read_lines(options.train_text) if options.train_text else None
-    words = words_of(references, lang)
-    counts = Counter(word for line in (words_of(train, lang) if train else words) for word in line)
-    frequencies = by_frequency([words_of(lines, lang) for lines in texts], words, counts)
+    words = words_of(references, lang, metric)
+    known = words_of(train, lang, metric) if train else words
+    counts = Counter(word for line in known for word in line)
+    frequencies = by_frequency([words_of(lines, lang, metric) for lines in texts], words, counts)
     lengths = list(map(len, words))
-    metric = BLEU()
     found = [
         {
             "label": label,

@@ -4,6 +4,7 @@ import os
 from typing import Callable, Dict, List
 
 from fairseq_admin.errors import UserError
+from fairseq_admin.text import printable
 
 
 def labelled(given: List[str], name: Callable[[str], str]) -> Dict[str, str]:
@@ -17,6 +18,7 @@ def labelled(given: List[str], name: Callable[[str], str]) -> Dict[str, str]:
         label, equals, path = argument.partition("=")
         if not (equals and label) or os.path.exists(argument):
             label, path = name(argument), argument
+        label = printable(label)
         if label in paths:
             raise UserError(f"{paths[label]} and {path} are both {label}: write LABEL={path}")
         paths[label] = path

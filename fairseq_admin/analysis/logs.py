@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from glob import escape, glob
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from fairseq_admin.errors import UserError
 
@@ -24,7 +24,8 @@ CRASHES = {
     "Minimum loss scale reached": "loss scale at its minimum",
 }
 RANK = re.compile(r"rank +\d+ = -?(?:nan|inf)")  # of several GPUs, whose gradients are compared
-EVENTS = "events.out.tfevents.*"
+EVENTS = "events.out.tfevents."  # begins the name of a TensorBoard file
+LARGEST = 10**15  # update that a training may come to
 
 
 @dataclass
@@ -57,7 +58,7 @@ def line_stats(line: str) -> Tuple[str, Dict[str, str]]:
     if found:
         try:
             stats = json.loads(found.group())
-        except ValueError:
+        except (ValueError, RecursionError):
             return "", {}
         ends = (key[: -len("num_updates")] for key in stats if key.endswith("num_updates"))
         prefix = next(ends, "")
@@ -88,6 +89,8 @@ def parse(text: str) -> Curves:
         name, stats = line_stats(line)
         try:
             update, ppl = int(stats["num_updates"]), float(stats["ppl"])
+            if abs(update) > LARGEST:
+                raise ValueError(update)
         except (KeyError, ValueError):
             reasons = (reason for told, reason in CRASHES.items() if told in line)
             crash = next(reasons, CRASHES["gradients are Nan/Inf"] if RANK.search(line) else crash)
@@ -139,17 +142,27 @@ def read_log(path: str) -> Curves:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
+def event_files(folder: str) -> Iterator[str]:
+    """The TensorBoard files beneath *folder*, those of a folder in order of time; through links,
+    each folder once."""
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(parent))
+        folders[:] = [n for n in folders if os.path.realpath(os.path.join(parent, n)) not in seen]
+        paths = (os.path.join(parent, name) for name in sorted(names) if name.startswith(EVENTS))
+        yield from filter(os.path.isfile, paths)
+
+
 def read_events(folder: str) -> Curves:
     """Curves of the TensorBoard files beneath *folder*, in fairseq's folder a name.
 
     Raises:
-        UserError: where they are of several runs, or tensorboard is missing.
+        UserError: where they are of several runs, or damaged, or tensorboard is missing.
     """
-    files = glob(os.path.join(escape(folder), "**", EVENTS), recursive=True)
-    folders = sorted({os.path.dirname(file) for file in files})
-    if not folders:
+    files = list(event_files(folder))
+    if not files:
         return Curves([], [])
-    runs = sorted({os.path.dirname(name) for name in folders})
+    runs = sorted({os.path.dirname(os.path.dirname(file)) for file in files})
     if len(runs) > 1:
         raise UserError(f"{folder} holds several runs, give one: {', '.join(runs[:3])}")
     try:
@@ -159,11 +172,14 @@ def read_events(folder: str) -> Curves:
             "TensorBoard files need tensorboard: pip install 'fairseq_admin[analysis]'"
         ) from None
     curves: Dict[str, Points] = {}
-    for name in folders:
-        events = EventAccumulator(name, size_guidance={"scalars": 0})  # 0: all of them
-        events.Reload()
+    for file in files:
+        events = EventAccumulator(file, size_guidance={"scalars": 0})  # 0: all of them
+        try:
+            events.Reload()
+        except Exception as error:  # whatever a damaged file makes it stumble over
+            raise UserError(f"{file} is damaged: {' '.join(str(error).split())[:200]}") from None
         if "ppl" in events.Tags()["scalars"]:
-            points = curves.setdefault(os.path.basename(name), [])
+            points = curves.setdefault(os.path.basename(os.path.dirname(file)), [])
             for event in events.Scalars("ppl"):
                 add(points, event.step, float(f"{event.value:g}"))  # fp32, as exact as a log
     return assemble(curves)
@@ -181,7 +197,7 @@ def read_curves(path: str) -> Curves:
         UserError: where *path* is missing or holds no curve.
     """
     if os.path.isdir(path):
-        logs = sorted(glob(os.path.join(escape(path), "*.log")))
+        logs = sorted(filter(os.path.isfile, glob(os.path.join(escape(path), "*.log"))))
         logs.sort(key=lambda log: os.path.basename(log) != "train.log")
         found = next(filter(bool, map(read_log, logs)), None) or read_events(path)
     elif os.path.exists(path):

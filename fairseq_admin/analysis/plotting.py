@@ -24,6 +24,11 @@ DPI = 120  # 960 pixels wide
 FEW = 20  # points of a line below which each is marked
 
 
+def plain(text: str) -> str:
+    """*text* to be drawn as it is, no formula."""
+    return text.replace("$", r"\$")
+
+
 def panels(rows: int, columns: int, height: float = HEIGHT) -> Tuple[Figure, List[List[Axes]]]:
     """A figure of *rows* times *columns* axes, *height* inches a row."""
     figure, axes = plt.subplots(
@@ -41,7 +46,7 @@ def styles(lines: Sequence[Tuple[str, str]]) -> List[Dict[str, object]]:
     for i, (method, (_, label)) in enumerate(zip(methods, lines)):
         colour = COLOURS.get(method) or OTHER[others.index(method) % len(OTHER)]
         share = methods[: i + 1].count(method) / methods.count(method)
-        found.append({"color": colour, "alpha": 0.3 + 0.7 * share, "label": label})
+        found.append({"color": colour, "alpha": 0.3 + 0.7 * share, "label": plain(label)})
     return found
 
 
@@ -94,7 +99,13 @@ def plot_errors(result: Dict[str, Any], path: str) -> None:
     systems, counted = result["systems"], os.path.basename(result["counts_of"])
     drawn = (
         ("lengths", "bleu", "BLEU", "sentences", "words of the reference sentence"),
-        ("frequencies", "f1", "F1 of words", "words", f"occurrences of the word in {counted}"),
+        (
+            "frequencies",
+            "f1",
+            "F1 of words",
+            "words",
+            f"occurrences of the word in {plain(counted)}",
+        ),
     )
     width = 0.8 / len(systems)  # of a bar, where buckets are 1 apart
     for [axes], (table, value, measured, size, bucketed) in zip(rows, drawn):

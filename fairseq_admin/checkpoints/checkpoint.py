@@ -127,8 +127,12 @@ def is_admin(state: Dict[str, Any]) -> bool:
 
 
 def method(state: Dict[str, Any]) -> str:
-    """The method of the checkpoint *state*, as `methods.method_of` has it."""
+    """The method of the checkpoint *state*, as `methods.method_of` has it; of what is no
+    Transformer the architecture's name."""
     options = model_options(state)
+    name = str(options["_name"])
+    if "transformer" not in name and not any(".self_attn." in key for key in state["model"]):
+        return name
     return method_of(is_admin(state), [options.get(f"{s}_normalize_before") for s in STACKS])
 
 

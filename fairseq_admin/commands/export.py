@@ -1,13 +1,9 @@
 """fairseq-admin export: a folder to serve."""
 
 import argparse
-import os
-import tempfile
 
-from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
-from fairseq_admin.checkpoints.fold import fold_checkpoint
-from fairseq_admin.serving.export import check_output, export_model
-from fairseq_admin.serving.served import MOSES
+from fairseq_admin.serving.export import export_model
+from fairseq_admin.serving.served import STEPS
 
 HELP = """\
 Make one folder of a checkpoint that `fairseq-admin translate` serves, on another machine too: a
@@ -19,15 +15,11 @@ QUANTIZATIONS = ("int8", "int8_float32", "int16", "float16", "bfloat16", "float3
 
 def run(options: argparse.Namespace) -> None:
     """Fold where needed, export."""
-    check_output(options.output, options.force)
-    wanted = ("sentencepiece", "quantization", "moses", "force")
+    wanted = ("sentencepiece", "quantization", "moses", "source_lang", "target_lang", "force")
     given = {option: getattr(options, option) for option in wanted}
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = options.checkpoint
-        if is_admin(read_checkpoint(checkpoint)):
-            checkpoint = os.path.join(folder, "folded.pt")
-            print(fold_checkpoint(options.checkpoint, checkpoint))
-        export_model(checkpoint, options.data, options.output, **given)
+    difference = export_model(options.checkpoint, options.data, options.output, **given)
+    if difference:
+        print(difference)
     print(f"wrote {options.output}")
 
 
@@ -47,11 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--moses",
         nargs="*",
-        choices=MOSES,
+        choices=[step for step in STEPS if step != "moses"],
         metavar="HOW",
         help="the data is Moses-tokenized: translate takes and gives raw text all the same; "
-        "aggressive, lowercase: the source is that too (`-a` of tokenizer.perl)",
+        "normalize, aggressive, lowercase: the source is that too (punctuation; `-a` of "
+        "tokenizer.perl); data of scripts/prepare.sh says itself what it went through",
     )
+    for side in ("source", "target"):
+        parser.add_argument(
+            f"--{side}-lang", metavar="LANG", help=f"of {side} text whose side is called otherwise"
+        )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder to make")
     parser.add_argument(
         "--quantization", choices=QUANTIZATIONS, help="weight type (default: float32)"

@@ -11,8 +11,9 @@ HELP = """\
 Write one HTML page of one or several runs, side by side: what was run and where the runs differ,
 scores with their signatures, curves, omegas, ten translations, and the figures in their folders.
 It holds all it needs, so that it can be mailed or put on a server. RUN_DIR is where `fairseq-train`
-wrote its checkpoints; what scripts/evaluate.sh left in RUN_DIR/eval is shown too, and what is not
-there is said, with the command that makes it."""
+wrote its checkpoints; what scripts/evaluate.sh of the repository left in RUN_DIR/eval is shown too,
+or there generate.txt of fairseq-generate and score.json of fairseq-admin score. What is not there
+is said, with the command that makes it."""
 PACKAGES = ("jinja2", "matplotlib")
 
 
@@ -26,10 +27,13 @@ def run(options: argparse.Namespace) -> None:
     from fairseq_admin.reporting.page import page
     from fairseq_admin.reporting.report import collect, inputs
 
-    data = collect(options.runs)
-    check_no_input(options.output, inputs(data["runs"]))
-    names = [run.label for run in data["runs"]]
-    text = page(data, options.title or f"Report of {', '.join(names)}")
+    try:
+        data = collect(options.runs)
+        check_no_input(options.output, inputs(data["runs"]))
+        names = [run.label for run in data["runs"]]
+        text = page(data, options.title or f"Report of {', '.join(names)}")
+    except RecursionError:
+        raise UserError("a record's configuration is nested too deep to be shown") from None
     with whole_file(options.output) as f:
         f.write(text)
     print(f"wrote {options.output}")

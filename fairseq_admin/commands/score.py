@@ -8,24 +8,26 @@ from fairseq_admin.errors import UserError
 from fairseq_admin.files import check_no_input, whole_file
 from fairseq_admin.scoring.outputs import add_reading_arguments
 from fairseq_admin.scoring.score import METRICS, score_files
+from fairseq_admin.text import printable
 
 HELP = """\
 Score translations: detokenized BLEU, chrF and TER, tokenized and compound-split BLEU, all by
 sacreBLEU, as one JSON record. SYSTEM is what `fairseq-generate` printed, or a plain file with one
-translation a line."""
+translation a line. Of languages that Moses does not cut into words, Chinese say, there is no
+tokenized BLEU."""
 
 
 def markdown(record: dict) -> str:
     """A table of one row of *record*, and below it the signatures."""
-    scores = record["scores"]
+    scores = {METRICS[key]: score for key, score in record["scores"].items()}
     name = record["system"].replace("|", r"\|")
-    row = [name, *(f"{scores[key]['score']:.2f}" for key in METRICS)]
+    row = [name, *(f"{score['score']:.2f}" for score in scores.values())]
     lines = [
-        f"| system | {' | '.join(METRICS.values())} |",
+        f"| system | {' | '.join(scores)} |",
         f"|{' --- |' * len(row)}",
         f"| {' | '.join(row)} |",
         "",
-        *(f"- {title}: `{scores[key]['signature']}`" for key, title in METRICS.items()),
+        *(f"- {title}: `{score['signature']}`" for title, score in scores.items()),
     ]
     if "significance" in record:
         test = record["significance"]
@@ -49,6 +51,7 @@ def run(options: argparse.Namespace) -> None:
         options.reference,
         moses=options.moses,
         target_lang=options.target_lang,
+        tokenize=options.tokenize,
         baseline=options.baseline,
         name=options.name,
     )
@@ -56,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     if options.output:
         with whole_file(options.output) as f:
             f.write(f"{text}\n")
-    print(markdown(record) if options.markdown else text)
+    print(printable(markdown(record)) if options.markdown else text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -35,7 +35,7 @@ def translate(options: argparse.Namespace) -> None:
     given = {option: x for option, x in vars(options).items() if option not in ("name", "run")}
     translator = LineTranslator(**given, progress=progress)
     output = sys.stdout.buffer
-    for text in translator.translate(read_lines(STDIN)):
+    for text in translator.translate(read_lines(STDIN, progress.say)):
         output.write(f"{text}\n".encode())
         output.flush()
     progress.say(str(progress))

@@ -7,9 +7,11 @@ from typing import Any, Dict, Iterable, List, Tuple
 from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import title as method_title
-from fairseq_admin.reporting.run_folder import Run, known, read_run
+from fairseq_admin.reporting.run import Run
+from fairseq_admin.reporting.run_folder import known, read_run
 from fairseq_admin.scoring.outputs import letters
 from fairseq_admin.scoring.score import METRICS
+from fairseq_admin.text import printable
 
 TRANSLATIONS = 10  # of a test set
 NOT_THERE = object()  # unlike every value of an option
@@ -44,7 +46,7 @@ def read_runs(folders: List[str]) -> List[Run]:
             raise UserError(f"{folder} is given twice")
     runs = [read_run(folder) for folder in folders]
     for run, label in zip(runs, shortest([run.folder for run in runs])):
-        run.label = label
+        run.label = printable(label)
     return runs
 
 

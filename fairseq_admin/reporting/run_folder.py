@@ -1,42 +1,20 @@
 """What the folder of a training holds, as data: its record, or what its newest checkpoint says."""
 
-import json
 import os
-import shlex
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Tuple
 
 from fairseq_admin.analysis.logs import assemble, read_curves
 from fairseq_admin.errors import UserError
-from fairseq_admin.omega_file import Profile
+from fairseq_admin.omega_file import LARGEST, Profile
+from fairseq_admin.reporting.run import EVALUATE, Run, checkpoints, command, evaluation, scoring
 from fairseq_admin.scoring.outputs import read_lines, split_blocks, undo_pieces
+from fairseq_admin.text import number, read_bytes, read_json
 
 PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"  # how such a file begins and ends
 FIGURES_IN = (".", "figures", "eval")  # of the run's folder
-BROKEN = (KeyError, TypeError, ValueError, AttributeError)  # what data of another shape raises
-
-
-@dataclass
-class Run:
-    """One training and its evaluation; what is not known is None or empty.
-
-    ``config`` is flat, "section.option" to value; ``curves`` as `analysis.curves` gives them;
-    ``scores`` score and signature by metric; ``translations`` source, reference and hypothesis by
-    sentence; ``missing`` what is not there and the command that makes it; ``inputs`` files read.
-    """
-
-    folder: str
-    label: str = ""
-    facts: Dict[str, Any] = field(default_factory=dict)
-    config: Dict[str, Any] = field(default_factory=dict)
-    scores: Dict[str, Tuple[float, str]] = field(default_factory=dict)
-    profile: Optional[Profile] = None
-    curves: Dict[str, Any] = field(default_factory=dict)
-    translations: Dict[int, Tuple[str, str, str]] = field(default_factory=dict)
-    figures: List[Path] = field(default_factory=list)
-    missing: List[Tuple[str, str]] = field(default_factory=list)
-    inputs: List[Path] = field(default_factory=list)
+# what data of another shape raises
+BROKEN = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 def read_run(folder: str) -> Run:
@@ -51,24 +29,16 @@ def read_run(folder: str) -> Run:
             f"{folder} is a file: give its folder" if is_file else f"no such folder: {folder}"
         )
     run = Run(os.path.normpath(folder))
-    read_record(run)
+    recorded = read_record(run)
     read_state(run)
+    if not recorded:
+        read_scores(run)
     read_curve(run)
     if not (run.facts or known(run.curves)):
         raise UserError(f"{folder} holds no run: no checkpoint*.pt, no eval/record.json, no log")
     read_translations(run)
     find_figures(run)
     return run
-
-
-def read_json(path: Path) -> Any:
-    """What the JSON file *path* holds; UserError where it cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def flat(config: Dict[str, Any]) -> Dict[str, Any]:
@@ -79,49 +49,49 @@ def flat(config: Dict[str, Any]) -> Dict[str, Any]:
 
 def checked_scores(scores: Dict[str, Any]) -> Dict[str, Tuple[float, str]]:
     """Score and signature by metric, of the scores in a record."""
-    return {m: (float(s["score"]), str(s["signature"])) for m, s in scores.items()}
+    return {m: (number(s["score"]), str(s["signature"])) for m, s in scores.items()}
 
 
-def command(*words: object) -> str:
-    """The command of *words* as a shell takes it."""
-    return " ".join(shlex.quote(str(word)) for word in words)
+def checked_profile(profile: Dict[str, Any]) -> Profile:
+    """The profile in a record or checkpoint."""
+    found = Profile.from_dict(profile)
+    if not all(0 < omega < LARGEST for omega in found.omegas):
+        raise ValueError("an omega is none")
+    return found
 
 
-def checkpoints(run: Run) -> List[Path]:
-    """The run's checkpoints, the newest last."""
-    paths = sorted(Path(run.folder).glob("checkpoint*.pt"), key=os.path.getmtime)
-    return sorted(paths, key=lambda path: path.name == "checkpoint_last.pt")
+def whole(value: Any) -> int:
+    """The whole number that *value* is; no larger than a figure's axis takes."""
+    return int(number(value))
 
 
-def evaluation(run: Run) -> str:
-    """The command that evaluates *run*, nothing where no checkpoint is left to evaluate."""
-    return command("bash", "scripts/evaluate.sh", run.folder) if checkpoints(run) else ""
-
-
-def read_record(run: Run) -> None:
-    """Facts, configuration, scores, profile and curves of eval/record.json, if there is one; of
-    scores alone where the evaluation went no further."""
+def read_record(run: Run) -> bool:
+    """Facts, configuration, scores, profile and curves of eval/record.json, if there is one."""
     path = Path(run.folder, "eval", "record.json")
-    scores = path.with_name("score.json")
-    if path.is_file():
-        run.inputs.append(path)
-        try:
-            take_record(run, read_json(path))
-        except BROKEN as error:
-            told = f"{type(error).__name__} {error}"
-            raise UserError(f"{path} is no record of scripts/evaluate.sh: {told}") from None
-        return
-    run.missing.append(("hardware, versions and commit", evaluation(run)))
-    if scores.is_file():
+    if not os.path.isfile(path):
+        run.missing.append(("hardware, versions and commit", evaluation(run)))
+        return False
+    run.inputs.append(path)
+    try:
+        take_record(run, read_json(path))
+    except BROKEN as error:
+        told = f"{type(error).__name__} {error}"
+        raise UserError(f"{path} is no record of {EVALUATE}: {told}") from None
+    return True
+
+
+def read_scores(run: Run) -> None:
+    """Scores of eval/score.json, where the evaluation went no further."""
+    scores = Path(run.folder, "eval", "score.json")
+    if os.path.isfile(scores):
         run.inputs.append(scores)
         try:
             run.scores = checked_scores(read_json(scores)["scores"])
         except BROKEN:
             raise UserError(f"{scores} is no record of fairseq-admin score") from None
-    elif path.with_name("generate.txt").is_file():
-        generated = path.with_name("generate.txt")
-        score = command("fairseq-admin", "score", generated, "--output", scores)
-        run.missing.append(("scores", score))
+    elif os.path.isfile(scores.with_name("generate.txt")):
+        lang = run.config.get("task.target_lang") or "LANG"
+        run.missing.append(("scores", scoring(run, str(lang))))
     else:
         run.missing.append(("scores", evaluation(run)))
 
@@ -132,25 +102,25 @@ def take_record(run: Run, record: Dict[str, Any]) -> None:
     run.facts = {
         "method": str(record["method"]),
         "layers": str(record["layers"]),
-        "width": int(record["width"]),
-        "seed": int(record["seed"]),
-        "updates": int(record["updates"]),
-        "wall_seconds": None if seconds is None else float(seconds),
+        "width": whole(record["width"]),
+        "seed": whole(record["seed"]),
+        "updates": whole(record["updates"]),
+        "wall_seconds": None if seconds is None else number(seconds),
         "hardware": str(record["hardware"]),
         "versions": ", ".join(f"{name} {text}" for name, text in record["versions"].items()),
         "commit": f"{record['commit']}{' with changes' if record['dirty'] else ''}",
         "checkpoint": str(record["checkpoint"]),
         "averaging": record["averaging"] and str(record["averaging"]),
         "decoding": str(record["decoding"]),
-        "sentences": int(record["sentences"]),
+        "sentences": whole(record["sentences"]),
         "fold": record["fold"] and str(record["fold"]["difference"]),
-        "same_translations": record["fold"] and int(record["fold"]["same_translations"]),
+        "same_translations": record["fold"] and whole(record["fold"]["same_translations"]),
     }
     run.config = flat(record["config"])
     run.scores = checked_scores(record["scores"])
-    run.profile = record["profile"] and Profile.from_dict(record["profile"])
+    run.profile = record["profile"] and checked_profile(record["profile"])
     run.curves = {
-        name: [(int(update), float(ppl)) for update, ppl in record[f"{name}_ppl"]]
+        name: [(whole(update), number(ppl)) for update, ppl in record[f"{name}_ppl"]]
         for name in ("train", "valid")
         if record[f"{name}_ppl"]
     }
@@ -167,26 +137,34 @@ def read_state(run: Run) -> None:
     path = paths[-1]
     try:
         from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
-        from fairseq_admin.checkpoints.facts import training_facts
     except ModuleNotFoundError as error:  # a server may have neither torch nor fairseq
         run.missing.append((f"what {path.name} holds: {error.name} is not installed", ""))
         return
     state = read_checkpoint(str(path))
     run.inputs.append(path)
+    try:
+        take_state(run, state, path.name)
+    except BROKEN as error:
+        told = f"{type(error).__name__} {error}"
+        raise UserError(f"{path} does not tell of a training as fairseq's do: {told}") from None
+    if is_admin(state) and not run.profile:
+        run.missing.append(("the profile: its checkpoint was handed weights alone", ""))
+
+
+def take_state(run: Run, state: Dict[str, Any], name: str) -> None:
+    """Fill *run* from the checkpoint *state* of the file *name*, or tell that a recorded one went
+    on; one of BROKEN where it does not tell of a training."""
+    from fairseq_admin.checkpoints.facts import training_facts
+
     facts, config = training_facts(state)
     if run.facts:
         if facts["updates"] is not None and facts["updates"] > run.facts["updates"]:
             told = f"an evaluation after update {facts['updates']}, which is the last"
             run.missing.append((told, evaluation(run)))
         return
-    run.facts, run.config = {**facts, "checkpoint": path.name}, flat(config)
+    run.facts, run.config = {**facts, "checkpoint": name}, flat(config)
     profile = (state.get("task_state") or {}).get("profile")
-    try:
-        run.profile = profile and Profile.from_dict(profile)
-    except BROKEN:
-        raise UserError(f"{path} holds a profile that is none of ours") from None
-    if is_admin(state) and not profile:
-        run.missing.append(("the profile: its checkpoint was handed weights alone", ""))
+    run.profile = profile and checked_profile(profile)
 
 
 def read_curve(run: Run) -> None:
@@ -210,7 +188,7 @@ def known(curves: Dict[str, Any]) -> bool:
 def read_translations(run: Run) -> None:
     """Sources, references and hypotheses of eval/generate.txt, by sentence."""
     path = Path(run.folder, "eval", "generate.txt")
-    if path.is_file():
+    if os.path.isfile(path):
         run.inputs.append(path)
         texts = split_blocks(read_lines(str(path)), str(path))
         kinds = (texts["S"], texts["T"], texts["D"] or texts["H"])
@@ -227,9 +205,9 @@ def find_figures(run: Run) -> None:
     """The PNG files of the run; of one that is damaged, a word."""
     for folder in FIGURES_IN:
         paths = sorted(Path(run.folder, folder).glob("*.[pP][nN][gG]"))
-        for path in filter(Path.is_file, paths):
+        for path in filter(os.path.isfile, paths):
             run.inputs.append(path)
-            content = path.read_bytes()
+            content = read_bytes(path)
             if content.startswith(PNG) and content.endswith(PNG_END):
                 run.figures.append(path)
             else:

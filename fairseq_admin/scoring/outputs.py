@@ -7,14 +7,18 @@ import re
 import unicodedata
 from collections import Counter
 from itertools import islice
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Set, Tuple
 
 from fairseq_admin.errors import UserError
+from fairseq_admin.text import HEAD, KINDS, check_encoding, markup, read_bytes
 
 logger = logging.getLogger(__name__)
 
-LINE = re.compile(r"([STHD])-([0-9]+)\t(.*)", re.DOTALL)  # of fairseq-generate
-HYPOTHESIS = re.compile(r"[HD]-[0-9]+\t-?(?:[0-9.]+(?:e-?[0-9]+)?|inf|nan)(?:\t|$)")
+LINE = re.compile(r"([STHDP])-([0-9]+)\t(.*)", re.DOTALL)  # of fairseq-generate
+SCORE = r"-?(?:[0-9.]+(?:e[-+]?[0-9]+)?|inf|nan)"
+HYPOTHESIS = re.compile(rf"[HD]-[0-9]+\t{SCORE}(?:\t|$)")
+DIGITS = 15  # of the largest id of a sentence
+LEFT_OUT = 7  # most sentences of a batch that fairseq leaves out
 UNKNOWN = re.compile(r"<?<unk>>?")  # <<unk>> in T- lines, <unk> in the others
 PIECE = "\u2581"  # begins a word in the pieces of SentencePiece
 
@@ -30,7 +34,15 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is given (T- lines too) is Moses-tokenized text; else raw",
     )
     parser.add_argument(
-        "--target-lang", metavar="LANG", default="en", help="for Moses (default: %(default)s)"
+        "--target-lang",
+        metavar="LANG",
+        required=True,
+        help="language of the translations, as de or zh: it decides how they are cut into words",
+    )
+    parser.add_argument(
+        "--tokenize",
+        metavar="NAME",
+        help="sacreBLEU's tokenizer (default: its own for zh, ja and ko, else 13a)",
     )
 
 
@@ -41,12 +53,18 @@ def listed(ids: Iterable[int], total: int) -> str:
 
 
 def read_lines(path: str) -> List[str]:
-    r"""Lines of a UTF-8 file, ended by `\n` or `\r\n` only; UserError if unreadable or empty."""
+    r"""Lines of a UTF-8 file, ended by `\n` or `\r\n` only; UserError if unreadable or empty, or if
+    it holds its text in markup."""
+    data = read_bytes(path)
+    check_encoding(path, data)
+    kind = markup(data[:HEAD])
+    if kind != "plain":
+        raise UserError(
+            f"{path} is {KINDS[kind]}, not one sentence a line: scripts/prepare.sh reads such "
+            "files and makes plain text of them"
+        )
     try:
-        with open(path, encoding="utf-8-sig", newline="\n") as f:
-            lines = f.read().split("\n")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        lines = data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from error
     if not any(map(str.strip, lines)):
@@ -70,9 +88,10 @@ def read_output(path: str, count: Optional[int] = None) -> Tuple[List[str], List
             raise UserError(f"{path} has {len(lines)} lines, the reference {count}")
         return undo_pieces(lines), []
     texts = split_blocks(lines, path)
-    count = count or 1 + max(max(by_id, default=0) for by_id in texts.values())
-    hypotheses = in_order(texts["D"] or texts["H"], count, path, "hypothesis")
-    targets = texts["T"] and in_order(texts["T"], count, path, "T- line")
+    seen = set().union(*texts.values())
+    count = count or 1 + max(seen)
+    hypotheses = in_order(texts["D"] or texts["H"], count, path, "hypothesis", seen)
+    targets = texts["T"] and in_order(texts["T"], count, path, "T- line", seen)
     return undo_pieces(hypotheses), undo_pieces(list(targets))
 
 
@@ -93,9 +112,16 @@ def split_blocks(lines: List[str], path: str) -> Dict[str, Dict[int, str]]:
     """Text by kind of line and id; of several hypotheses of a sentence (--nbest) the first.
 
     A block is a sentence's S-, T- and then H- and D- lines. Raises UserError with the ids where
-    a line stands in the block of another id, or two blocks have one id.
+    a line stands in the block of another id, or two blocks have one id, and where a hypothesis has
+    lost its score.
     """
-    matches = [match for match in map(LINE.fullmatch, lines) if match]
+    matches = [match for match in map(LINE.fullmatch, lines) if match and match[1] != "P"]
+    for kind, number, _ in (match.groups() for match in matches):
+        if len(number) > DIGITS:
+            raise UserError(f"{path} is damaged: a {kind}- line has an id of {len(number)} digits")
+    bare = [f"{m[1]}-{m[2]}" for m in matches if m[1] in "HD" and not HYPOTHESIS.match(m[0])]
+    if bare:
+        raise UserError(f"{path} is damaged: {bare[0]} has no score before its text")
     headed = any(match[1] in "ST" for match in matches)  # else only H- and D- lines were kept
     texts: Dict[str, Dict[int, str]] = {kind: {} for kind in "STHD"}
     blocks: List[int] = []  # their ids
@@ -122,21 +148,38 @@ def split_blocks(lines: List[str], path: str) -> Dict[str, Dict[int, str]]:
     return texts
 
 
-def in_order(texts: Dict[int, str], count: int, path: str, kind: str) -> List[str]:
-    """*texts* of sentences 0 to *count* - 1; UserError if some lack or exceed, or all are empty."""
+def in_order(texts: Dict[int, str], count: int, path: str, kind: str, seen: Set[int]) -> List[str]:
+    """*texts* of sentences 0 to *count* - 1; UserError if some lack or exceed, or all are empty.
+    *seen* are all ids in *path*, which tell why some lack."""
     beyond = sorted(i for i in texts if i >= count)
     if beyond:
         ids = listed(beyond, len(beyond))
         raise UserError(f"{path} has {ids} beyond the {count} lines of the reference")
     if len(texts) < count:
-        ids = listed((i for i in range(count) if i not in texts), count - len(texts))
-        raise UserError(
-            f"{path} has no {kind} for {ids}: fairseq leaves out a last batch whose size is no "
-            "multiple of 8; decode again with --required-batch-size-multiple 1"
-        )
+        total = count - len(texts)
+        ids = listed((i for i in range(count) if i not in texts), total)
+        raise UserError(f"{path} has no {kind} for {ids}: {why_missing(texts, total, seen)}")
     if not any(map(str.strip, texts.values())):
         raise UserError(f"{path} is empty: every {kind} is")
     return [texts[i] for i in range(count)]
+
+
+def why_missing(texts: Dict[int, str], total: int, seen: Set[int]) -> str:
+    """Why *total* sentences lack in *texts*, of a file with the ids *seen*, and what to do."""
+    if seen - texts.keys():
+        return "other lines of these are there, the file is not whole; decode again"
+    left_out = (
+        "fairseq left out its last batch, whose size is no multiple of 8; decode again with "
+        "--required-batch-size-multiple 1"
+    )
+    if len(seen) == max(seen) + 1:  # none lacks before the last
+        return f"the reference is longer, and of another set, or {left_out}"
+    skipped = (
+        "fairseq skipped them as longer than the model's positions "
+        "(--skip-invalid-size-inputs-valid-test); take them out of data and reference, or shorten "
+        "them"
+    )
+    return skipped if total > LEFT_OUT else f"{skipped}; or {left_out}"
 
 
 def undo_pieces(lines: List[str]) -> List[str]:

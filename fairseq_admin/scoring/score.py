@@ -8,7 +8,8 @@ from typing import Iterable, List, Optional
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 
-from fairseq_admin.scoring.moses import Detokenizer, Tokenizer
+from fairseq_admin.errors import UserError
+from fairseq_admin.scoring.moses import Detokenizer, Tokenizer, language
 from fairseq_admin.scoring.outputs import UNKNOWN, read_compared, read_lines, read_output
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,13 @@ METRICS = {
     "tokenized_bleu": "tokenized BLEU",
     "compound_split_bleu": "compound-split BLEU",
 }
+OWN = {  # sacreBLEU's tokenizer of a language
+    code: name
+    for name, codes in (("zh", "zh zho chi cmn"), ("ja-mecab", "ja jpn"), ("ko-mecab", "ko kor"))
+    for code in codes.split()
+}
+# without spaces between words, and without a tokenizer of their own
+NO_SPACES = {"yue", "wuu", "th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bo", "bod", "dz"}
 COMPOUND = re.compile(rb"(\S)-(\S)")  # of bytes, as Perl reads them
 
 
@@ -28,7 +36,7 @@ def compound_split(text: str) -> str:
     return COMPOUND.sub(rb"\1 ##AT##-##AT## \2", text.encode()).decode()
 
 
-def tokenize(lines: List[str], lang: str, dashes: bool = False) -> List[str]:
+def cut(lines: List[str], lang: str, dashes: bool = False) -> List[str]:
     """Moses tokens of raw *lines*, not escaped; *dashes* as `tokenizer.perl -a`."""
     return unescape(map(Tokenizer(lang, dashes), lines), lang)
 
@@ -43,17 +51,56 @@ def detokenize(lines: List[str], lang: str) -> List[str]:
     return list(map(Detokenizer(lang), lines))
 
 
-def measure(texts: List[str], references: List[str], tokens: List[str], targets: List[str]) -> dict:
+def cut_by_moses(lang: str) -> bool:
+    """Whether Moses cuts text of the language *lang* into words."""
+    return language(lang) not in (*OWN, *NO_SPACES)
+
+
+def bleu_metric(lang: str, tokenize: Optional[str] = None) -> BLEU:
+    """sacreBLEU's BLEU with its tokenizer *tokenize*, without one with that of the language *lang*.
+
+    Raises:
+        UserError: where that is none of sacreBLEU's, or its packages are missing; where *lang* is
+            no language code, or has no spaces and no tokenizer of its own.
+    """
+    lang = language(lang)
+    if tokenize is None and lang in NO_SPACES:
+        raise UserError(
+            f"{lang} has no spaces between words, and sacreBLEU no tokenizer of its own for it: "
+            "give --tokenize flores200, or char"
+        )
+    name = tokenize or OWN.get(lang, BLEU.TOKENIZER_DEFAULT)
+    if name not in BLEU.TOKENIZERS:
+        raise UserError(f"sacreBLEU has no tokenizer {name}: give {', '.join(BLEU.TOKENIZERS)}")
+    try:
+        return BLEU(tokenize=name)
+    except (ImportError, RuntimeError, OSError, AssertionError) as error:
+        needed = f"sacrebleu[{name[:2]}]" if name in OWN.values() else "sentencepiece"
+        told = f"pip install '{needed}', or give another --tokenize"
+        reason = f" ({' '.join(str(error).split())})" if isinstance(error, OSError) else ""
+        raise UserError(f"sacreBLEU's tokenizer {name} cannot start{reason}: {told}") from None
+
+
+def measure(
+    texts: List[str],
+    references: List[str],
+    tokens: List[str],
+    targets: List[str],
+    bleu: Optional[BLEU] = None,
+) -> dict:
     """Score and signature by metric; *tokens* and *targets* are *texts* and *references* in Moses
-    tokens: where a 4-gram matches, multi-bleu.perl's BLEU is sacreBLEU's without a tokenizer."""
-    split = [[compound_split(line) for line in lines] for lines in (tokens, targets)]
+    tokens: where a 4-gram matches, multi-bleu.perl's BLEU is sacreBLEU's without a tokenizer.
+    Without tokens there is no BLEU of them, and TER takes Asian characters for words."""
     metrics = {
-        "bleu": (BLEU(), texts, references),
+        "bleu": (bleu or BLEU(), texts, references),
         "chrf": (CHRF(), texts, references),
-        "ter": (TER(), texts, references),
-        "tokenized_bleu": (BLEU(tokenize="none", force=True), tokens, targets),
-        "compound_split_bleu": (BLEU(tokenize="none", force=True), *split),
+        "ter": (TER() if tokens else TER(normalized=True, asian_support=True), texts, references),
     }
+    if tokens:
+        split = [[compound_split(line) for line in lines] for lines in (tokens, targets)]
+        of_tokens = BLEU(tokenize="none", force=True)
+        metrics["tokenized_bleu"] = of_tokens, tokens, targets
+        metrics["compound_split_bleu"] = of_tokens, *split
     scores = {}
     for name, (metric, lines, against) in metrics.items():
         score = metric.corpus_score(lines, [against]).score
@@ -61,10 +108,12 @@ def measure(texts: List[str], references: List[str], tokens: List[str], targets:
     return scores
 
 
-def significance(texts: List[str], baseline: List[str], references: List[str]) -> dict:
+def significance(
+    texts: List[str], baseline: List[str], references: List[str], bleu: Optional[BLEU] = None
+) -> dict:
     """sacreBLEU's paired bootstrap on BLEU: p value, mean and half-width of the 95 % interval."""
     systems = [("baseline", baseline), ("system", texts)]
-    test = PairedTest(systems, {"bleu": BLEU()}, [references], "bs", n_samples=1000)
+    test = PairedTest(systems, {"bleu": bleu or BLEU()}, [references], "bs", n_samples=1000)
     signatures, results = test()
     theirs, ours = results["BLEU"]
     # sacreBLEU counts samples strictly above the difference: equal texts would be "significant"
@@ -75,28 +124,32 @@ def significance(texts: List[str], baseline: List[str], references: List[str]) -
     return told
 
 
-def hypotheses(path: str, moses: bool = False, target_lang: str = "en") -> List[str]:
-    """Detokenized translations of a file in order of ids; UserError as `read_output`."""
-    lines, _ = read_output(path)
-    return detokenize(lines, target_lang) if moses else lines
+def hypotheses(path: str) -> List[str]:
+    """Translations of a file in order of ids, pieces joined; UserError as `read_output`."""
+    return read_output(path)[0]
 
 
 def score_files(
     system: str,
     reference: Optional[str] = None,
     moses: bool = False,
-    target_lang: str = "en",
+    *,
+    target_lang: str,
+    tokenize: Optional[str] = None,
     baseline: Optional[str] = None,
     name: Optional[str] = None,
 ) -> dict:
     """The record of a system's scores; with *baseline*, whether BLEU differs by chance.
 
-    *moses*: the text of *system*, its T- lines and *baseline* are Moses-tokenized, else raw.
     *reference*: a file of raw text; without it the T- lines of *system*, with their <<unk>>.
+    *moses*: the text of *system*, its T- lines and *baseline* are Moses-tokenized, else raw.
+    *target_lang*, *tokenize*: as `bleu_metric`.
 
     Raises:
-        UserError: for a file that cannot be read, or does not hold each sentence once.
+        UserError: for a file that cannot be read, or does not hold each sentence once, and as
+            `bleu_metric`.
     """
+    bleu = bleu_metric(target_lang, tokenize)
     references = read_lines(reference) if reference else None
     lines, targets = read_compared(system, references, reference)
     raw = detokenize if moses else lambda lines, _: lines
@@ -105,13 +158,15 @@ def score_files(
         if any(map(UNKNOWN.search, targets)):
             logger.warning(f"{system}: no word matches a reference's <<unk>>; give --reference")
     texts = raw(lines, target_lang)
-    if not moses:
-        tokens, targets = tokenize(texts, target_lang), tokenize(references, target_lang)
+    if not cut_by_moses(target_lang):
+        tokens = targets = []
+    elif not moses:
+        tokens, targets = cut(texts, target_lang), cut(references, target_lang)
     elif targets:
         tokens = lines
     else:
         tokens = unescape(lines, target_lang)
-        targets = tokenize(references, target_lang, any(" @-@ " in line for line in lines))
+        targets = cut(references, target_lang, any(" @-@ " in line for line in lines))
     record = {
         "system": name or system,
         "reference": reference or f"T- lines of {system}",
@@ -119,10 +174,10 @@ def score_files(
         "moses": moses,
         "target_lang": target_lang,
         "sacremoses": version("sacremoses"),
-        "scores": measure(texts, references, tokens, targets),
+        "scores": measure(texts, references, tokens, targets, bleu),
     }
     if baseline:
         others, _ = read_compared(baseline, references, record["reference"])
-        test = significance(texts, raw(others, target_lang), references)
+        test = significance(texts, raw(others, target_lang), references, bleu)
         record["significance"] = {"against": baseline, **test}
     return record

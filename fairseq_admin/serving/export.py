@@ -6,19 +6,25 @@ The folder is a CTranslate2 model with the SentencePiece models and dictionaries
 
 import os
 import shutil
-import tempfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
-import torch
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import infer_language_pair
 
-from fairseq_admin.checkpoints.checkpoint import is_admin, model_options, read_checkpoint
+from fairseq_admin.checkpoints.checkpoint import (
+    is_admin,
+    model_options,
+    read_checkpoint,
+    write_checkpoint,
+)
+from fairseq_admin.checkpoints.equivalence import Difference
+from fairseq_admin.checkpoints.fold import fold
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_folder, writing
-from fairseq_admin.serving.served import SERVE, SETTINGS, Settings
+from fairseq_admin.scoring.moses import language
+from fairseq_admin.serving.served import SERVE, SETTINGS, Settings, steps_of
 
 JOINT, SIDES = "spm.model", ("source.spm.model", "target.spm.model")
 
@@ -30,15 +36,22 @@ def export_model(
     sentencepiece: Sequence[str] = (),
     quantization: Optional[str] = None,
     moses: Optional[Sequence[str]] = None,
+    source_lang: Optional[str] = None,
+    target_lang: Optional[str] = None,
     force: bool = False,
-) -> None:
-    """Make the folder *output* of a plain `transformer` *checkpoint*, a folded one for example.
+) -> Optional[Difference]:
+    """Make the folder *output* of a *checkpoint*: of Admin, which is folded, or of a plain
+    `transformer`, a folded one for example.
 
     *data* is the folder with the dictionaries that fairseq-preprocess wrote. *sentencepiece* names
     no model, one for both languages, or those of source and target. *quantization* is CTranslate2's
-    name of a weight type, None for float32. *moses*: the data is Moses-tokenized, the source in
-    these ways of `served.MOSES`; None: it is raw text. With *force* a folder that an earlier export
-    wrote is replaced.
+    name of a weight type, None for float32. *moses* is as `served.steps_of` takes it; without a
+    SentencePiece model no manifest is asked, since words are then given as the dictionary has them.
+    *source_lang* and *target_lang* are languages of data whose sides are called otherwise. With
+    *force* a folder that an earlier export wrote is replaced.
+
+    Returns:
+        how far the folded model is from that of Admin; None where nothing was folded.
 
     Raises:
         UserError: for files that are missing or do not belong together, for a model that
@@ -46,44 +59,59 @@ def export_model(
     """
     check_output(output, force)
     state = read_checkpoint(checkpoint)
-    if is_admin(state):
-        raise UserError(f"{checkpoint} has omegas, which CTranslate2 does not know: fold it first")
-    source, target = languages(state, data)
+    source, target = sides = languages(state, data)
     if len(sentencepiece) > 2:
         raise UserError("give one SentencePiece model for both languages, or two")
     models = (list(sentencepiece) * 2)[:2]
     stored = (None, None)
     if models:
         stored = SIDES if models[0] != models[1] else (JOINT, JOINT)
-    for side, (stack, language) in enumerate((("encoder", source), ("decoder", target))):
-        dictionary = read_dictionary(data, language)
+    for side, (stack, lang) in enumerate((("encoder", source), ("decoder", target))):
+        dictionary = read_dictionary(data, lang)
         rows = len(state["model"][f"{stack}.embed_tokens.weight"])
         if len(dictionary) != rows:
             raise UserError(
-                f"the {stack} has {rows} embeddings, but {data}/dict.{language}.txt makes "
+                f"the {stack} has {rows} embeddings, but {data}/dict.{lang}.txt makes "
                 f"{len(dictionary)}: it is not the data of this model"
             )
         if models:
-            check_sentencepiece(models[side], dictionary, language)
+            check_sentencepiece(models[side], dictionary, lang)
     options = model_options(state)
+    text = steps_of(data, moses) if models or moses is not None else None
+    source_lang, target_lang = source_lang or source, target_lang or target
+    if text:
+        source_lang = language_of(source, source_lang, "--source-lang")
+        target_lang = language_of(target, target_lang, "--target-lang")
     settings = Settings(
-        source_lang=source,
-        target_lang=target,
+        source_lang=source_lang,
+        target_lang=target_lang,
         source_positions=options["max_source_positions"],
         target_positions=options["max_target_positions"],
         source_sentencepiece=stored[0],
         target_sentencepiece=stored[1],
         quantization=quantization,
-        moses=None if moses is None else " ".join(moses),
+        text=text,
     )
+    state, difference = fold(state) if is_admin(state) else (state, None)
     folder = Path(os.path.abspath(output))
     with whole_folder(folder) as partial, writing(output):
-        convert(state, data, (source, target), partial, quantization)
+        convert(state, data, sides, partial, quantization)
         for model, name in zip(models, stored):
             shutil.copyfile(model, partial / name)
-        for name in {f"dict.{language}.txt" for language in (source, target)}:
+        for name in {f"dict.{side}.txt" for side in sides}:
             shutil.copyfile(os.path.join(data, name), partial / name)
         settings.save(partial)
+    return difference
+
+
+def language_of(side: str, given: Optional[str], option: str) -> str:
+    """The language of a *side* of the data: that *given* by *option*, else as the side is called.
+    UserError where it is no code."""
+    try:
+        language(given or side)
+    except UserError as error:
+        raise UserError(f"{error.message}: give {option}") from None
+    return given or side
 
 
 def check_output(output: str, force: bool) -> None:
@@ -158,14 +186,14 @@ def convert(
     # as the converter wants them: attributes, whether fairseq-train or hydra wrote the checkpoint
     args = Namespace(**{"arch": options["_name"], **options})
     args.task, args.source_lang, args.target_lang = "translation", *pair
-    with tempfile.TemporaryDirectory(dir=folder) as inside:
-        path = os.path.join(inside, "checkpoint.pt")
-        torch.save({"args": args, "model": state["model"]}, path)
-        try:
-            converter = FairseqConverter(path, data, *pair)
-            converter.convert(str(folder), quantization=quantization, force=True)
-        except (ValueError, RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
-            raise UserError(f"CTranslate2 cannot run this model: {first_line(error)}") from error
+    path = folder / "checkpoint.pt"
+    write_checkpoint({"args": args, "model": state["model"]}, str(path))
+    try:
+        converter = FairseqConverter(str(path), data, *pair)
+        converter.convert(str(folder), quantization=quantization, force=True)
+    except (ValueError, RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
+        raise UserError(f"CTranslate2 cannot run this model: {first_line(error)}") from error
+    path.unlink(missing_ok=True)  # force empties the folder
 
 
 def first_line(error: Exception) -> str:

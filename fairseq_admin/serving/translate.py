@@ -5,11 +5,12 @@ import select
 import sys
 import time
 from itertools import count, groupby
-from typing import Iterable, Iterator, List, Optional, TextIO
+from typing import Callable, Iterable, Iterator, List, Optional, TextIO
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.scoring.moses import Detokenizer, Tokenizer
+from fairseq_admin.scoring.moses import Detokenizer
 from fairseq_admin.serving.served import SERVE, Settings
+from fairseq_admin.text import MARK, UTF_16
 
 CHUNK = 1 << 16  # bytes asked for at once, what a pipe holds
 PAUSE = 0.1  # seconds without input after which what has come is translated, and not waited for
@@ -17,12 +18,43 @@ BLOCK = 100_000  # lines after which all read so far are written, were they all 
 EVERY = 30  # seconds between two lines of progress in a file, on a terminal each second
 
 
-def read_lines(fd: int) -> Iterator[Optional[str]]:
+def read_lines(
+    fd: int, say: Callable[[str], None] = lambda message: None
+) -> Iterator[Optional[str]]:
     r"""The lines of file descriptor *fd*, None where the input pauses.
 
-    Lines end in ``\n`` and nothing else, a ``\r`` before it is dropped, bytes that are no UTF-8
-    become U+FFFD. The last line needs no end.
+    Lines end in ``\n`` and nothing else, a ``\r`` before it is dropped, so is UTF-8's mark before
+    the first. Bytes that are no UTF-8 become U+FFFD, which is *said* once.
+
+    Raises:
+        UserError: for UTF-16 and NUL bytes.
     """
+    number, told = 0, False
+    for line in raw_lines(fd):
+        if line is None:
+            yield None
+            continue
+        number += 1
+        if b"\0" in line or (number == 1 and line.startswith(UTF_16)):
+            raise UserError(
+                f"line {number} of the input is UTF-16 or no text (it holds NUL bytes or a UTF-16 "
+                "mark): convert it, for example by iconv -f UTF-16 -t UTF-8"
+            )
+        if number == 1:
+            line = line.removeprefix(MARK)
+        line = line.removesuffix(b"\r")
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError:
+            if not told:
+                say(f"line {number} is no UTF-8: what cannot be read is U+FFFD, in others too")
+            told = True
+            yield line.decode("utf-8", errors="replace")
+
+
+def raw_lines(fd: int) -> Iterator[Optional[bytes]]:
+    """The lines of file descriptor *fd* without their newlines, None where the input pauses. The
+    last line needs no end."""
     rest: List[bytes] = []  # of a line whose end has not come
     while True:
         if not select.select([fd], [], [], PAUSE)[0]:
@@ -32,18 +64,11 @@ def read_lines(fd: int) -> Iterator[Optional[str]]:
             break
         *ends, last = data.split(b"\n")
         for end in ends:
-            yield text_of(b"".join([*rest, end]))
+            yield b"".join([*rest, end])
             rest = []
         rest.append(last)
     if any(rest):
-        yield text_of(b"".join(rest))
-
-
-def text_of(line: bytes) -> str:
-    """The text of a line without its end."""
-    if line.endswith(b"\r"):
-        line = line[:-1]
-    return line.decode("utf-8", errors="replace")
+        yield b"".join(rest)
 
 
 class Progress:
@@ -120,10 +145,9 @@ class LineTranslator:
 
         self.source = processor(settings.source_sentencepiece)
         self.target = processor(settings.target_sentencepiece)
-        how = None if settings.moses is None else settings.moses.split()
-        self.tokenize = how is not None and Tokenizer(settings.source_lang, "aggressive" in how)
-        self.detokenize = how is not None and Detokenizer(settings.target_lang)
-        self.lowercase = "lowercase" in (how or ())
+        self.steps = settings.steps()
+        moses = "moses" in (settings.text or "").split()
+        self.detokenize = moses and Detokenizer(settings.target_lang)
         self.longest_source = settings.source_positions - 1  # the end of the sentence takes one
         self.longest_target = min(max_len, settings.target_positions - 1)
         self.progress = progress or Progress(sys.stderr)
@@ -160,10 +184,8 @@ class LineTranslator:
 
     def encode(self, line: str, number: int) -> List[str]:
         """Tokens of a line, no more than the model has positions for."""
-        if self.tokenize:
-            line = self.tokenize(line)
-        if self.lowercase:
-            line = line.lower()
+        if self.steps:
+            line = self.steps(line)
         tokens = self.source.encode(line, out_type=str) if self.source else line.split()
         if len(tokens) > self.longest_source:
             self.progress.say(

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from bench.training import LENGTHS, VOCABULARY, make_batch
 from fairseq_admin.files import whole_file
+from fairseq_admin.text import read_json
 from recipes.code import ROOT
 from recipes.recipes import load_recipes
 from recipes.training import load_config
@@ -141,7 +142,7 @@ def costs() -> Dict[str, Any]:
     """All of results/costs.json."""
     recipes = {name: Costs(name, facts) for name, facts in load_recipes().items()}
     paths = sorted(FILE.parent.glob("bench/[cg]pu*.json"))
-    bench = [measured(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    bench = [measured(read_json(path)) for path in paths]
     flops = [recipes[a["recipe"]].flops(a["epochs"]) for a in ANCHORS]
     seconds = ANCHORS[0]["gpus"] * ANCHORS[0]["published_hours"] * 3600
     anchor = {"hardware": ANCHOR_GPU, "gpu": True, "flops_per_s": round(flops[0] / seconds, -9)}

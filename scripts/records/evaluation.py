@@ -18,7 +18,7 @@ import os
 import sys
 from pathlib import Path
 from shutil import rmtree
-from typing import List, Sequence
+from typing import Any, Dict, List, Sequence
 
 from corpora.steps import BIN
 from fairseq_admin import cli
@@ -26,8 +26,10 @@ from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
 from fairseq_admin.checkpoints.fold import fold_checkpoint
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
-from fairseq_admin.scoring.score import score_files
-from fairseq_admin.serving.export import export_model, languages
+from fairseq_admin.scoring.score import bleu_metric, score_files
+from fairseq_admin.serving.export import export_model, language_of, languages
+from fairseq_admin.serving.served import prepared
+from fairseq_admin.text import read_bytes, read_json
 from recipes.code import EVALUATED_BY, code_of
 from recipes.processes import Job, run_together
 from records.record import make_record, summary
@@ -62,7 +64,7 @@ class Evaluation:
             if self.options.to != "average":
                 self.translate()
         if not self.lacks("record.json"):
-            print(summary(json.loads((self.out / "record.json").read_text(encoding="utf-8"))))
+            print(summary(read_json(self.out / "record.json")))
 
     def lacks(self, name: str) -> bool:
         """Whether the output *name* is still to be made."""
@@ -87,7 +89,7 @@ class Evaluation:
     def forget_others(self) -> None:
         """Remove what was made of other inputs."""
         path, inputs = self.out / "inputs", self.inputs()
-        if not self.lacks("inputs") and path.read_text(encoding="utf-8") == f"{inputs}\n":
+        if not self.lacks("inputs") and read_bytes(path) == f"{inputs}\n".encode():
             if not self.lacks("record.json"):
                 say(f"{self.out}/record.json was already there")
             return
@@ -113,12 +115,25 @@ class Evaluation:
             raise UserError(f"no such data folder: {data}: give --data")
         sides, admin, to = languages(state, str(data)), is_admin(state), self.options.to
         del state
+        given = self.check_scoring(data, sides) if to != "decode" else {}
         # with the plugin, which lets torch load the checkpoints of fairseq's own models too
         self.decode("generate.txt", self.model, data, sides, ["--user-dir", "fairseq_admin"])
         if to != "decode":
-            self.score(sides[1])
+            self.score(given)
         if to == "fold":
             self.fold(data, sides, admin)
+
+    def check_scoring(self, data: Path, sides: Sequence[str]) -> Dict[str, Any]:
+        """The options of `score_files`, before hours of work; UserError where they are none."""
+        options, steps = self.options, prepared(data)
+        moses = options.moses if steps is None else "moses" in steps
+        if options.moses and not moses:
+            raise UserError(f"{data} is raw text by its manifest.json: leave --moses out")
+        if options.sentencepiece and (steps or moses):
+            language_of(sides[0], options.source_lang, "--source-lang")
+        lang = language_of(sides[1], options.target_lang, "--target-lang")
+        bleu_metric(lang, options.tokenize)
+        return {"moses": moses, "target_lang": lang, "tokenize": options.tokenize}
 
     def decode(
         self, name: str, checkpoint: Path, data: Path, sides: Sequence[str], plugin: List[str]
@@ -130,16 +145,17 @@ class Evaluation:
         command = [str(BIN / "fairseq-generate"), str(data), *plugin, "--path", str(checkpoint)]
         command += ["-s", sides[0], "-t", sides[1], *self.decoding.split()]
         partial, log = (self.out / f"{name}.{end}" for end in ("partial", "log"))
-        with open(partial, "w") as output, open(log, "w") as errors:
+        text = {"mode": "w", "encoding": "utf-8"}
+        with open(partial, **text) as output, open(log, **text) as errors:
             run_together([Job("fairseq-generate", command, errors, output)], keep=[self.lock])
         partial.replace(self.out / name)
         log.unlink()
 
-    def score(self, lang: str) -> None:
+    def score(self, given: Dict[str, Any]) -> None:
         if self.lacks("score.json"):
             reference = self.options.reference and str(self.options.reference)
             translations = str(self.out / "generate.txt")
-            scores = score_files(translations, reference, self.options.moses, lang)
+            scores = score_files(translations, reference, **given)
             self.write("score.json", json.dumps(scores, indent=1))
 
     def fold(self, data: Path, sides: Sequence[str], admin: bool) -> None:
@@ -151,9 +167,10 @@ class Evaluation:
                 self.write("fold.txt", str(fold_checkpoint(str(self.model), str(plain))))
             self.decode("folded.txt", plain, data, sides, [])
         if options.sentencepiece and self.lacks("serve"):
-            models = [str(options.sentencepiece)]
-            serve = str(self.out / "serve")
-            export_model(str(plain), str(data), serve, models, options.quantization)
+            models, serve = [str(options.sentencepiece)], str(self.out / "serve")
+            moses = [] if options.moses and prepared(data) is None else None
+            how = (options.quantization, moses, options.source_lang, options.target_lang)
+            export_model(str(plain), str(data), serve, models, *how)
         given = (self.run, self.out, self.model, data, " ".join(self.averaging), self.decoding)
         self.write("record.json", json.dumps(make_record(*given), indent=1))
         say(f"wrote {self.out}/record.json")
@@ -173,6 +190,9 @@ OPTIONS = {  # kind of the value, default, what it is
     "--num-update-checkpoints": (int, None, "makes it (default: checkpoint_best.pt)"),
     "--checkpoint-upper-bound": (int, None, "of that mean"),
     "--reference": (existing, None, "raw text of the target side (default: the binarized)"),
+    "--source-lang": (str, None, "where the data's side is not called by its language, which"),
+    "--target-lang": (str, None, "scores and what is exported need"),
+    "--tokenize": (str, None, "for BLEU, as fairseq-admin score (default: by the language)"),
     "--decoding": (str, DECODING, "flags of fairseq-generate (default: %(default)s)"),
     "--sentencepiece": (existing, None, "also export, with this model"),
     "--quantization": (str, None, "of what is exported, int8 say (default: float32)"),
@@ -191,7 +211,9 @@ def parsed(arguments: List[str]) -> argparse.Namespace:
     parser.add_argument("run", nargs="?", type=existing, metavar="RUN_DIR")
     for option, (kind, default, told) in OPTIONS.items():
         parser.add_argument(option, type=kind, default=default, help=told)
-    parser.add_argument("--moses", action="store_true", help="the data is Moses-tokenized")
+    parser.add_argument(
+        "--moses", action="store_true", help="the data is Moses-tokenized; prepare.sh's says so"
+    )
     parser.add_argument("--to", choices=STEPS, default=STEPS[-1], help="the last step")
     if "--decoding" in arguments[:-1]:  # flags are its value, which argparse takes for options
         at = arguments.index("--decoding")

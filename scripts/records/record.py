@@ -18,6 +18,7 @@ from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
 from fairseq_admin.checkpoints.facts import portable, training_facts
 from fairseq_admin.scoring.score import hypotheses
+from fairseq_admin.text import read_json
 from recipes.code import ROOT
 
 PACKAGES = ("fairseq_admin", "torch", "sacrebleu", "sacremoses", "numpy")
@@ -43,7 +44,7 @@ def hardware(config: Dict[str, Any]) -> str:
     """The GPU that fairseq decodes on, or the processor."""
     if torch.cuda.is_available() and not config["common"].get("cpu"):
         return torch.cuda.get_device_name()
-    cpu = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    cpu = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     return f"{len(os.sched_getaffinity(0))} cores of {cpu[0] if cpu else platform.processor()}"
 
 
@@ -51,7 +52,7 @@ def fold_result(folder: Path) -> Dict[str, Any]:
     """What the fold printed, and how many translations of the folded model are the same."""
     unfolded, folded = (hypotheses(str(folder / name)) for name in ("generate.txt", "folded.txt"))
     same = sum(a == b for a, b in zip(unfolded, folded))
-    difference = (folder / "fold.txt").read_text().splitlines()[0]
+    difference = (folder / "fold.txt").read_text(encoding="utf-8").splitlines()[0]
     return {"difference": difference, "same_translations": same}
 
 
@@ -65,7 +66,7 @@ def make_record(
     ended = read_checkpoint(str(last)) if last.exists() else state
     facts, config = training_facts(state)
     facts.update({k: training_facts(ended)[0][k] for k in ("updates", "wall_seconds")})
-    score = json.loads((folder / "score.json").read_text())
+    score = read_json(folder / "score.json")
     curves = read_log(str(run / "train.log"))
     return {
         "name": run.name,

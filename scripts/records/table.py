@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
 from fairseq_admin.methods import title
+from fairseq_admin.text import read_json
 
 Record = Dict[str, Any]
 TABLE = re.compile(r"(<!-- table: ([^>]*?) from ([^>]*?) -->\n)(.*?)(<!-- end of table -->)", re.S)
@@ -143,7 +144,7 @@ def records(patterns: str, root: Path) -> List[Record]:
         if not paths:
             sys.exit(f"table: no record matches {pattern}")
         for path in paths:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
             for row in record.get(key or "rows", [record]):
                 found.append({**row, "path": path.relative_to(root).as_posix()})
     return found

@@ -1,15 +1,20 @@
 """scripts/evaluate.sh: from a run folder to a record, once."""
 
 import json
+import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import sentencepiece
 import torch
 
+from corpora.corpus import Corpus
+from corpora.prepare import write_manifest
 from fairseq_admin.errors import UserError
+from fairseq_admin.serving.served import Settings
 from records import evaluation
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -64,7 +69,7 @@ def test_the_folded_model_translates_the_same(evaluated):
 
 def test_the_score_is_that_of_the_score_command(evaluated, corpus, lab):
     command = [lab.bin / "fairseq-admin", "score", evaluated.out / "generate.txt"]
-    run = lab.run([*command, "--reference", corpus.parent / "test.en"]).ok()
+    run = lab.run([*command, "--target-lang", "en", "--reference", corpus.parent / "test.en"]).ok()
     text = run.output[run.output.index("{\n") :]
     assert json.loads(text)["scores"] == evaluated.record["scores"]
 
@@ -140,6 +145,77 @@ def test_a_checkpoint_of_the_time_before_hydra_names_no_data(
     monkeypatch.setattr(sys, "argv", ["evaluate.sh", str(tmp_path)])
     with pytest.raises(UserError, match="no such data folder: .*: give --data"):
         evaluation.main()
+
+
+@pytest.fixture
+def nameless(transformer, corpus, lab, tmp_path):
+    """A run on data whose sides are called source and target; a function that gives the arguments
+    of its evaluation."""
+    state = lab.load(transformer)
+    task = state["cfg"]["task"]
+    task = vars(task) if isinstance(task, Namespace) else task
+    task.update(source_lang="source", target_lang="target")
+    (tmp_path / "run").mkdir()
+    torch.save(state, tmp_path / "run" / "checkpoint_best.pt")
+    (tmp_path / "bin").mkdir()
+    for path in corpus.glob("[dt][ie]*.*"):
+        name = path.name.replace(".de", ".source").replace(".en", ".target")
+        shutil.copy(path, tmp_path / "bin" / name.replace("-en", "-target"))
+    words = (corpus / "dict.de.txt").read_text().split()[::2]
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus.parent / "train.de"),
+        model_prefix=str(tmp_path / "spm"),
+        user_defined_symbols=words,
+        vocab_size=200,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    model = tmp_path / "spm.model"
+    return lambda *more: (
+        [tmp_path / "run", "--data", tmp_path / "bin", "--moses", *more]
+        + [
+            "--sentencepiece",
+            model,
+        ]
+    )
+
+
+def test_sides_without_languages_are_asked_for_before_decoding(nameless, tmp_path, monkeypatch):
+    for given, told in ([], "--source-lang"), (["--source-lang", "de"], "--target-lang"):
+        monkeypatch.setattr(sys, "argv", ["evaluate.sh", *map(str, nameless(*given))])
+        with pytest.raises(UserError, match=f"is no language code: .*: give {told}"):
+            evaluation.main()
+    given = ["--source-lang", "de", "--target-lang", "ja", "--tokenize", "mine"]
+    monkeypatch.setattr(sys, "argv", ["evaluate.sh", *map(str, nameless(*given))])
+    with pytest.raises(UserError, match="no tokenizer mine"):
+        evaluation.main()
+    assert not list((tmp_path / "run" / "eval").glob("generate*"))
+
+
+def test_languages_tokenizer_and_moses_are_handed_on(nameless, evaluate, tmp_path):
+    given = ["--source-lang", "de", "--target-lang", "zh_CN", "--tokenize", "char"]
+    run, *options = nameless(*given)
+    evaluate(run, *options).ok()
+    record = json.loads((run / "eval" / "record.json").read_text())
+    assert list(record["scores"]) == ["bleu", "chrf", "ter"]
+    assert "|tok:char|" in record["scores"]["bleu"]["signature"]
+    settings = Settings.load(run / "eval" / "serve")
+    assert (settings.text, settings.source_lang, settings.target_lang) == ("moses", "de", "zh_CN")
+
+
+def test_a_manifest_says_whether_text_is_tokens(tmp_path):
+    def checked(*arguments):
+        options = evaluation.parsed([str(tmp_path), *arguments])
+        return evaluation.Evaluation(options, 0).check_scoring(tmp_path / "bin", ["de", "en"])
+
+    (tmp_path / "bin").mkdir()
+    assert (checked()["moses"], checked("--moses")["moses"]) == (False, True)
+    write_manifest(Corpus("x", ("de", "en")), {}, tmp_path)
+    assert checked()["moses"] and checked("--moses")["moses"]
+    write_manifest(Corpus("x", ("de", "en"), moses=False), {}, tmp_path)
+    assert not checked()["moses"]
+    with pytest.raises(UserError, match="raw text by its manifest.json: leave --moses out"):
+        checked("--moses")
 
 
 def test_a_mistake_of_the_script_is_one_line(lab):

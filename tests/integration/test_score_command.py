@@ -35,7 +35,7 @@ def score(lab, tmp_path):
 
     def run(*arguments, redirect="2>&1"):
         command = ["sh", "-c", f'exec "$@" {redirect}', "sh", lab.bin / "fairseq-admin", "score"]
-        return lab.run([*command, *arguments], cwd=tmp_path)
+        return lab.run([*command, "--target-lang", "en", *arguments], cwd=tmp_path)
 
     return run
 

@@ -1,9 +1,12 @@
 """Export and translate: the real commands, against `fairseq-generate` on the same sentences."""
 
+import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from types import SimpleNamespace
 
@@ -11,8 +14,11 @@ import pytest
 import sentencepiece
 import torch
 
+from corpora.corpus import Corpus
+from corpora.prepare import write_manifest
+from corpora.text import Treatment
 from fairseq_admin.errors import UserError
-from fairseq_admin.scoring.moses import Detokenizer, Tokenizer
+from fairseq_admin.scoring.moses import Detokenizer, TextSteps, Tokenizer
 from fairseq_admin.serving.export import export_model
 from fairseq_admin.serving.served import SETTINGS, Settings
 from fairseq_admin.serving.translate import LineTranslator
@@ -255,6 +261,14 @@ def test_sentencepiece_models_come_along(corpus, lab, tmp_path, translate):
     assert len(set(reference)) > 3, reference
 
 
+def test_input_that_is_no_text_is_one_line(served, translate):
+    result = translate(served, "Grüße\n".encode("utf-16"))
+    assert result.code == 1 and "line 1 of the input is UTF-16" in result.told.splitlines()[-1]
+    result = translate(served, b"\xef\xbb\xbfa\n\xff\n\xff\n")
+    assert result.code == 0 and result.told.count("line 2 is no UTF-8") == 1
+    assert "line 3" not in result.told
+
+
 @pytest.fixture
 def parts(transformer, corpus, tmp_path):
     """Arguments of an export that succeeds, in a folder where each may be spoilt."""
@@ -340,14 +354,25 @@ def unequal_heads(parts):
 
 def other_sizes(parts):
     spoil_options(parts, encoder_ffn_embed_dim=32)
-    return "CTranslate2 cannot run this model: .*size mismatch"
+    return "contradicts itself: encoder_ffn_embed_dim is 32"
 
 
-def unfolded(parts):
+def not_to_be_folded(parts):
     state = torch.load(parts.checkpoint, map_location="cpu", weights_only=True)
-    state["model"]["encoder.layers.0.ffn_residual.omega"] = torch.ones(32)
+    state["model"]["encoder.layers.0.ffn_residual.omega"] = torch.zeros(32)
     torch.save(state, parts.checkpoint)
-    return "fold it first"
+    return "ffn_residual.omega is 0 in some channel"
+
+
+def sides_without_languages(parts):
+    spoil_options(parts, source_lang="source", target_lang="target")
+    state = torch.load(parts.checkpoint, map_location="cpu", weights_only=True)
+    state["cfg"]["task"] = None
+    torch.save(state, parts.checkpoint)
+    for side, language in (("source", "de"), ("target", "en")):
+        (parts.data / f"dict.{language}.txt").rename(parts.data / f"dict.{side}.txt")
+    parts.options["moses"] = []
+    return "'source' is no language code: .*: give --source-lang"
 
 
 def output_exists(parts):
@@ -380,7 +405,8 @@ CASES = [
     truncated_checkpoint,
     unequal_heads,
     other_sizes,
-    unfolded,
+    not_to_be_folded,
+    sides_without_languages,
     output_exists,
     output_of_others,
     output_nowhere,
@@ -399,6 +425,105 @@ def test_refused_exports(case, parts):
         export_model(str(parts.checkpoint), str(parts.data), str(parts.output), **parts.options)
     assert "\n" not in error.value.message and len(error.value.message) < 500
     assert files_below(parts.folder) == before
+
+
+def test_a_full_disk_leaves_nothing(parts, monkeypatch):
+    """The same to a program: a limit on the size of its files. The converter's checkpoint does not
+    fit; it fits, but not the model, which has tables of positions too."""
+    (parts.folder / "made").mkdir()
+    (parts.folder / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(parts.folder / "tmp"))
+    weights = torch.load(parts.checkpoint, map_location="cpu", weights_only=True)["model"]
+    size = sum(4 * tensor.numel() for tensor in weights.values())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = files_below(parts.folder)
+    arguments = [str(x) for x in (parts.checkpoint, parts.data, parts.output)]
+    for limit in (1000, size + 50_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+        try:
+            with pytest.raises(UserError, match="cannot write ") as error:
+                export_model(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "\n" not in error.value.message
+        assert files_below(parts.folder) == before
+
+
+PIECES = [
+    "„So“, sagte er",
+    "it’s",
+    "e-mail",
+    "–",
+    "\xa0",
+    "\u200b",
+    "z. B.",
+    "\t ",
+    "3,5\xa0%",
+    "…",
+]
+PIECES += [
+    "«\xa0oui\xa0»",
+    "don‘t",
+    "(a)",
+    "&",
+    "A.",
+    "\u2028",
+    "2\u2009000",
+    "ÄÖ",
+    "x--y",
+    "\x85",
+    "!",
+]
+TREATED = {
+    "own": {"normalize": True},
+    "wmt": {"normalize": True, "aggressive": True},
+    "iwslt": {"lowercase": True},
+    "tokenized": {"tokenized": True},
+    "raw": {"moses": False},
+}
+
+
+@pytest.mark.parametrize("case", TREATED)
+def test_served_text_is_prepared_text(case, parts):
+    """1,000 lines: cut into the pieces that the same lines are after their preparation."""
+    corpus = Corpus("x", ("de", "en"), **TREATED[case])
+    (parts.folder / "made").mkdir()
+    write_manifest(corpus, {}, parts.folder)
+    words = (parts.data / "dict.de.txt").read_text().split()[::2]
+    draw = random.Random(1)
+    text = [" ".join(draw.choices(words + 3 * PIECES, k=12)) for _ in range(1000)]
+    (parts.folder / "text").write_text("\n".join(text))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(parts.folder / "text"),
+        model_prefix=str(parts.folder / "spm"),
+        user_defined_symbols=words,
+        vocab_size=300,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        num_threads=1,
+    )
+    model = str(parts.folder / "spm.model")
+    arguments = [str(x) for x in (parts.checkpoint, parts.data, parts.output)]
+    export_model(*arguments, sentencepiece=[model])
+    translator = LineTranslator(str(parts.output), threads=1)
+    source = text
+    if corpus.tokenized:  # what was given to the preparation then
+        source = list(map(TextSteps("de"), text))
+    pairs = [((i, x.encode()), (i, x.encode())) for i, x in enumerate(source)]
+    prepared = [pair[0] for pair in Treatment(corpus, training=False, raw=False)(pairs).tokens]
+    pieces = sentencepiece.SentencePieceProcessor(model_file=model).encode(prepared, out_type=str)
+    assert [translator.encode(line, i) for i, line in enumerate(text)] == pieces
+    assert len(set(map(tuple, pieces))) > 900
+
+
+def test_languages_of_sides_that_are_called_otherwise(parts):
+    (parts.folder / "made").mkdir()
+    sides_without_languages(parts)
+    arguments = [str(x) for x in (parts.checkpoint, parts.data, parts.output)]
+    export_model(*arguments, moses=[], source_lang="de", target_lang="en")
+    settings = Settings.load(parts.output)
+    assert (settings.source_lang, settings.target_lang, settings.text) == ("de", "en", "moses")
+    assert (parts.output / "dict.source.txt").exists()
 
 
 def test_without_ctranslate2(parts, monkeypatch):

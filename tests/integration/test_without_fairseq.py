@@ -78,7 +78,8 @@ def test_a_command_that_needs_torch_says_so(bare):
 def test_score(bare, tmp_path):
     (tmp_path / "hypotheses").write_text("a b c d e\nf g h i j\n")
     (tmp_path / "reference").write_text("a b c d e\nf g h i k\n")
-    done = bare("score", tmp_path / "hypotheses", "--reference", tmp_path / "reference")
+    files = [tmp_path / "hypotheses", "--reference", tmp_path / "reference"]
+    done = bare("score", *files, "--target-lang", "en")
     assert done.returncode == 0, done.stderr
     assert 0 < json.loads(done.stdout)["scores"]["bleu"]["score"] < 100
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from fairseq_admin.serving.served import prepared
 from recipes.recipes import SMOKE_DEPTH, load_recipes
 from recipes.training import Training
 
@@ -113,6 +114,10 @@ def test_back_translation_goes_on_after_a_kill_and_starts_anew_for_another_model
     assert any(name.startswith("train1.") for name in trained_on)
     smoked = contents(back_translation.folder / "bin")
     assert trained_on == {n: smoked[n] for n in trained_on}
+    assert prepared(tmp_path / "bin") == prepared(
+        back_translation.folder.parent / "wmt14_en_fr/bin"
+    )
+    assert "moses" in prepared(tmp_path / "bin")
 
     assert back_translation.start(tmp_path).wait(300) == 0
     assert times(translations) == after  # and a third time does nothing

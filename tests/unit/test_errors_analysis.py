@@ -22,6 +22,7 @@ def measured(tmp_path):
 
     def make(*systems, **given):
         arguments = []
+        given = {"target_lang": "en", **given}
         for name, lines in (*enumerate(systems), *given.items()):
             if isinstance(lines, list):
                 path = tmp_path / f"{name}.txt"
@@ -107,6 +108,19 @@ def test_several_systems_of_any_segmentation(measured):
     assert second["lengths"][0]["bleu"] < first["lengths"][0]["bleu"]
 
 
+def test_words_of_chinese_are_its_characters(measured):
+    """Which the reference has: 我 2, 们 1, 见 1, 。 1; the system wrote 他 for 们."""
+    result = measured(["我他我见。"], reference=["我们我见。"], target_lang="zh")
+    assert "|tok:zh|" in result["signature"]
+    (length,), frequencies = result["systems"][0]["lengths"], result["systems"][0]["frequencies"]
+    assert (length["bucket"], length["sentences"]) == ("<10", 1)
+    found = rows(frequencies)
+    assert (found["1"]["words"], found["1"]["recall"]) == (3, round(2 / 3, 4))
+    assert (found["2"]["words"], found["2"]["recall"]) == (2, 1)
+    result = measured(["我他我见。"], reference=["我们我见。"], target_lang="zh", tokenize="13a")
+    assert "|tok:13a|" in result["signature"]
+
+
 def test_labels_and_the_figure(measured, tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("\n".join(SYSTEM) + "\n")
     (tmp_path / "b.txt").write_text("\n".join(OTHER) + "\n")
@@ -136,6 +150,8 @@ def test_mistakes_are_one_line(measured):
         measured(SYSTEM, "0=other.txt", reference=REFERENCE)
     with pytest.raises(UserError, match="cannot read missing.txt"):
         measured(SYSTEM, reference=REFERENCE, train_text="missing.txt")
+    with pytest.raises(UserError, match="is IWSLT.s train.tags markup"):
+        measured(SYSTEM, reference=REFERENCE, train_text=["<talkid>1</talkid>", *TRAIN])
 
 
 def test_without_compare_mt(measured, monkeypatch):

@@ -60,6 +60,22 @@ def test_json(head):
     assert (curves.train, curves.valid) == ([(20, 1510.99), (40, 2.5)], [(50, 137.77)])
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"epoch": 1, "x": ' + "[" * 100_000 + "}",
+        inner("9" * 5000, 2),
+        inner(10**20, 2),
+        as_json("9" * 5000, 2),
+        as_json(5, 2).replace('"5"', "9" * 5000),
+        as_json("Infinity", 2),
+    ],
+    ids=["deep", "long", "huge", "long in json", "number", "infinite"],
+)
+def test_a_line_that_no_training_wrote_is_left_out(line):
+    assert log(inner(10, 5), line, inner(20, 4)).train == [(10, 5), (20, 4)]
+
+
 def test_epochs_stand_for_updates_that_are_not_logged():
     """With a log interval above the run's length, and in tqdm's bars that end with a return."""
     bar = "epoch 001:  10%|#  | 25/253 [00:10<00:30, loss=9, ppl=512, num_updates=25]\r"
@@ -139,6 +155,36 @@ def test_the_log_in_a_folder(tmp_path):
     (tmp_path / "train.log").write_text(inner(10, 7))
     assert read_curves(str(tmp_path)).train == [(10, 7)]
     assert read_curves(str(tmp_path / "b.log")).train == [(10, 5)]
+
+
+def write_events(folder, points):
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        for update, ppl in points:
+            writer.add_scalar("ppl", ppl, update)
+
+
+def test_tensorboard_files_through_links_and_beside_others(tmp_path):
+    """Links that lead around, and a folder and a damaged file that are called as such a file is."""
+    logs = tmp_path / "logs"
+    write_events(logs / "train_inner", [(10, 9.5), (20, 8.5)])
+    write_events(logs / "valid", [(20, 7.5)])
+    for name in ("a", "b"):
+        (logs / name).symlink_to(logs)
+    (logs / "valid" / "events.out.tfevents.0").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").symlink_to(logs)
+    curves = read_curves(str(tmp_path / "run"))
+    assert (curves.train, curves.valid) == ([(10, 9.5), (20, 8.5)], [(20, 7.5)])
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 1000, b"\xff" * 24])
+def test_damaged_tensorboard_files_are_one_line(tmp_path, content):
+    (tmp_path / "events.out.tfevents.1").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_curves(str(tmp_path))
+    assert "\n" not in error.value.message
 
 
 @pytest.mark.parametrize("text", ["", "\n", "Namespace(ppl=5)\n", '{"epoch": 1, "ppl": \n'])

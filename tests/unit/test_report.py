@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +15,8 @@ from fairseq_admin.cli import main
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import Profile, StackProfile, SublayerProfile
 from fairseq_admin.reporting import report
-from fairseq_admin.reporting.run_folder import Run, read_run
+from fairseq_admin.reporting.run import Run, by_hand
+from fairseq_admin.reporting.run_folder import read_run
 
 PNG = (
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\10\0\0\0\0\x3a\x7e\x9bU\0\0\0\nIDATx\x9cc`\0\0\0"
@@ -53,12 +56,14 @@ def write_record(folder, **changes):
     return str(folder)
 
 
+MODEL = argparse.Namespace(
+    arch="transformer", encoder_layers=3, decoder_layers=2, encoder_embed_dim=32, seed=7
+)
+
+
 def write_checkpoint(folder, name="checkpoint_last.pt", updates=70, **state):
     folder.mkdir(parents=True, exist_ok=True)
-    model = argparse.Namespace(
-        arch="transformer", encoder_layers=3, decoder_layers=2, encoder_embed_dim=32, seed=7
-    )
-    cfg = {"common": {"seed": 7, "user_dir": "/home/of/nobody/plugin"}, "model": model}
+    cfg = {"common": {"seed": 7, "user_dir": "/home/of/nobody/plugin"}, "model": MODEL}
     whole = {
         "args": None,
         "cfg": cfg,
@@ -122,6 +127,35 @@ def test_a_plain_training_tells_what_its_newest_checkpoint_knows(tmp_path):
     assert [command for _, command in report.missing(run)].count(evaluate) == 1
 
 
+def test_without_the_scripts_other_commands_are_named(tmp_path):
+    run = read_run(write_checkpoint(tmp_path / "a run"))
+    decode, score = by_hand(run)
+    folder = f"'{tmp_path}/a run/eval"
+    assert decode.startswith(
+        f"mkdir -p {folder}' && fairseq-generate DATA --user-dir fairseq_admin"
+    )
+    assert decode.endswith(f"--required-batch-size-multiple 1 > {folder}/generate.txt'")
+    assert score.startswith(f"fairseq-admin score {folder}/generate.txt' --target-lang LANG")
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "train.log").write_text(LOG.format(ppl=9, update=9))
+    assert by_hand(read_run(str(tmp_path / "log"))) == []
+
+
+@pytest.mark.parametrize("arch", ["lstm", "fconv_wmt_en_de"])
+def test_what_is_no_transformer_is_called_by_its_architecture(tmp_path, arch):
+    model = argparse.Namespace(arch=arch, encoder_layers=1, decoder_layers=1)
+    run = read_run(write_checkpoint(tmp_path, cfg={"model": model}))
+    assert run.facts["method"] == arch
+    assert report.fact_rows([run])[0] == ("Method", [arch])
+
+
+def test_a_bart_is_a_transformer(tmp_path):
+    weights = {"encoder.layers.0.self_attn.q_proj.weight": torch.zeros(2, 2)}
+    model = argparse.Namespace(arch="bart_large", encoder_normalize_before=False)
+    run = read_run(write_checkpoint(tmp_path, cfg={"model": model}, model=weights))
+    assert run.facts["method"] == "post-ln"
+
+
 def test_without_a_last_checkpoint_the_newest_counts(tmp_path):
     write_checkpoint(tmp_path, "checkpoint2.pt", updates=20)
     write_checkpoint(tmp_path, "checkpoint10.pt", updates=100)
@@ -142,8 +176,11 @@ def test_a_log_alone_tells_curves_and_that_it_diverged(tmp_path):
 def test_scores_without_a_record_are_those_of_the_score_command(tmp_path):
     write_checkpoint(tmp_path)
     write_generated(tmp_path)
-    score = f"fairseq-admin score {tmp_path}/eval/generate.txt --output {tmp_path}/eval/score.json"
-    assert commands(read_run(str(tmp_path)))["scores"] == score
+    score = f"fairseq-admin score {tmp_path}/eval/generate.txt --target-lang {{}} --output "
+    score += f"{tmp_path}/eval/score.json"
+    assert commands(read_run(str(tmp_path)))["scores"] == score.format("LANG")
+    write_checkpoint(tmp_path, cfg={"task": {"target_lang": "de"}, "model": MODEL})
+    assert commands(read_run(str(tmp_path)))["scores"] == score.format("de")
     (tmp_path / "eval" / "score.json").write_text(json.dumps({"scores": RECORD["scores"]}))
     run = read_run(str(tmp_path))
     assert run.scores == {"bleu": (96.44, SIGNATURE)} and "scores" not in commands(run)
@@ -174,6 +211,20 @@ def test_figures_are_whole_png_files(tmp_path):
     assert any("half.PNG" in what for what, _ in run.missing)
 
 
+HUGE = {"input_var": None, "sublayers": [{"name": "x", "omega": 1e300, "branch_var": None}]}
+DAMAGES = {
+    "type": {"width": {}},
+    "infinity": {"wall_seconds": float("inf")},
+    "nan": {"scores": {"bleu": {"score": float("nan"), "signature": ""}}},
+    "nan in words": {"scores": {"bleu": {"score": "nan", "signature": ""}}},
+    "infinity in words": {"train_ppl": [[1, "inf"]]},
+    "half a character": {"hardware": "\ud800"},
+    "huge update": {"train_ppl": [[10**400, 2.0]]},
+    "huge omega": {"profile": {**PROFILE, "stacks": {**PROFILE["stacks"], "decoder": HUGE}}},
+    "short point": {"train_ppl": [[1]]},
+}
+
+
 def user_error(*arguments):
     with pytest.raises(UserError) as caught:
         main(["report", *map(str, arguments)])
@@ -191,9 +242,10 @@ def user_error(*arguments):
         '{"name": "x"}',
         "\xff",
         "[" * 100000,
-        json.dumps({**RECORD, "width": {}}),
+        *(json.dumps({**RECORD, **change}) for change in DAMAGES.values()),
+        json.dumps({**RECORD, "wall_seconds": 1}).replace(": 1,", ": 1e999,"),
     ],
-    ids=["empty", "cut", "list", "bare", "other", "bytes", "deep", "type"],
+    ids=["empty", "cut", "list", "bare", "other", "bytes", "deep", *DAMAGES, "1e999"],
 )
 def test_a_damaged_record_is_named(tmp_path, text):
     path = tmp_path / "eval" / "record.json"
@@ -201,6 +253,45 @@ def test_a_damaged_record_is_named(tmp_path, text):
     path.write_bytes(text.encode("latin-1"))
     assert str(path) in user_error(tmp_path, "--output", tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
+
+
+def test_scores_that_are_no_numbers(tmp_path):
+    write_checkpoint(tmp_path)
+    (tmp_path / "eval").mkdir()
+    scores = tmp_path / "eval" / "score.json"
+    for score in ("NaN", "-Infinity", "1e999", '"inf"', "[]", "{}"):
+        scores.write_text(f'{{"scores": {{"bleu": {{"score": {score}, "signature": ""}}}}}}')
+        assert str(scores) in user_error(tmp_path, "--output", tmp_path / "r.html")
+
+
+NAMES = ["eval/record.json", "eval/score.json", "eval/generate.txt", "train.log", "x.png"]
+NAMES += ["figures", "checkpoint_last.pt", "events.out.tfevents.1", "valid/events.out.tfevents.1"]
+KINDS = {
+    "folder": Path.mkdir,
+    "loop": lambda path: path.symlink_to(path.name),
+    "nowhere": lambda path: path.symlink_to("nowhere"),
+    "fifo": os.mkfifo,
+    "around": lambda path: path.symlink_to(path.parent),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_only_is_called_as_a_file_is_left_out(tmp_path, kind):
+    """Also what was deleted between its listing and its reading: a link to nowhere."""
+    write_checkpoint(tmp_path, "checkpoint1.pt")
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        KINDS[kind](tmp_path / name)
+    run = read_run(str(tmp_path))
+    assert run.facts["checkpoint"] == "checkpoint1.pt" and not run.scores and not run.figures
+    main(["report", str(tmp_path), "--output", str(tmp_path / "r.html")])
+
+
+def test_names_that_are_no_utf_8_or_formulas_are_shown(tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path / "run") + b"\xff $\\frac{$")
+    write_record(Path(folder))
+    main(["report", folder, "--output", str(tmp_path / "r.html")])
+    assert "run\\udcff $" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 def test_mistakes_are_one_line_and_write_nothing(tmp_path, monkeypatch):

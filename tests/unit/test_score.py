@@ -3,20 +3,21 @@
 import logging
 import math
 import random
+import re
+import sys
 from collections import Counter
+from functools import partial
 
 import pytest
 from sacrebleu.metrics import BLEU, CHRF, TER
 
+from fairseq_admin.cli import main
 from fairseq_admin.errors import UserError
+from fairseq_admin.scoring import score
 from fairseq_admin.scoring.outputs import read_lines, read_output, undo_pieces
-from fairseq_admin.scoring.score import (
-    compound_split,
-    hypotheses,
-    measure,
-    score_files,
-    significance,
-)
+from fairseq_admin.scoring.score import compound_split, hypotheses, measure, significance
+
+score_files = partial(score.score_files, target_lang="en")
 
 REFERENCES = [
     "The well-known man didn't sing a song.",
@@ -173,8 +174,6 @@ def test_raw_and_moses_text_have_the_same_scores(written):
 
 
 def test_moses_round_trip(written):
-    assert hypotheses(written(MOSES_REFERENCES), moses=True) == REFERENCES
-    assert hypotheses(written(MOSES_REFERENCES)) == MOSES_REFERENCES
     record = score_files(
         written(MOSES_REFERENCES, "moses.txt"), written(REFERENCES, "raw.txt"), moses=True
     )
@@ -198,6 +197,67 @@ def test_target_language_is_that_of_moses(written):
     assert score_of(french, "tokenized_bleu") == score_of(french, "bleu") == 100
     assert score_of(english, "tokenized_bleu") < 100
     assert score_of(english, "bleu") < 100
+
+
+# Languages without spaces
+
+CHINESE = ["我们明天早上八点在学校见。", "他昨天去北京参加了一个重要会议。"]
+CHINESE_REFERENCES = ["我们明天早上八点在学校门口见。", "他昨天去北京参加了一个重要的会议。"]
+
+
+@pytest.mark.parametrize("lang", ["zh", "zh_CN", "zho_Hans"])
+def test_chinese_is_scored_by_its_characters(written, lang):
+    """And not in words: between spaces there is one, which is right or not."""
+    files = written(CHINESE), written(CHINESE_REFERENCES, "reference.txt")
+    record = score_files(*files, target_lang=lang)
+    expected = BLEU(tokenize="zh").corpus_score(CHINESE, [CHINESE_REFERENCES]).score
+    assert score_of(record, "bleu") == round(expected, 2) > 70
+    assert "|tok:zh|" in record["scores"]["bleu"]["signature"]
+    assert list(record["scores"]) == ["bleu", "chrf", "ter"]
+    assert score_of(record, "ter") < 30 and "asian:yes" in record["scores"]["ter"]["signature"]
+    worse = written([CHINESE[0], "天"], "worse.txt")
+    test = score_files(*files, target_lang=lang, baseline=worse)["significance"]
+    assert test["system"]["score"] == score_of(record, "bleu") and "|tok:zh|" in test["signature"]
+
+
+def test_a_tokenizer_that_is_named_is_taken(written):
+    files = written(CHINESE), written(CHINESE_REFERENCES, "reference.txt")
+    for lang in ("zh", "th"):
+        record = score_files(*files, target_lang=lang, tokenize="char")
+        assert "|tok:char|" in record["scores"]["bleu"]["signature"]
+        assert score_of(record, "bleu") > 70
+    assert "has no tokenizer mine: give none, zh, 13a" in refused(*files, tokenize="mine")
+
+
+@pytest.mark.parametrize(
+    "lang, told",
+    [
+        ("ja", r"pip install 'sacrebleu\[ja\]', or give another --tokenize"),
+        ("ko_KR", r"pip install 'sacrebleu\[ko\]', or give another --tokenize"),
+        ("th", "no spaces between words.*--tokenize flores200, or char"),
+        ("target", "no language code"),
+    ],
+)
+def test_languages_without_their_tokenizer_are_one_line(written, monkeypatch, lang, told):
+    for module in ("MeCab", "mecab_ko"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for name in ("ja", "ko"):
+        monkeypatch.delitem(sys.modules, f"sacrebleu.tokenizers.tokenizer_{name}_mecab", False)
+    files = written(CHINESE), written(CHINESE_REFERENCES, "reference.txt")
+    assert re.search(told, refused(*files, target_lang=lang))
+
+
+def test_the_command_asks_for_the_language(written, capsys):
+    arguments = ["score", written(CHINESE), "--reference", written(CHINESE_REFERENCES, "r.txt")]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert capsys.readouterr().err.splitlines()[-1].endswith("required: --target-lang")
+    main([*arguments, "--target-lang", "zh", "--markdown"])
+    head, _, row, *_, signature = capsys.readouterr().out.splitlines()
+    assert head == "| system | BLEU | chrF | TER |" and row.count("|") == 5
+    assert signature.startswith("- TER")
+    main([*arguments, "--target-lang", "zh", "--tokenize", "char"])
+    assert "|tok:char|" in capsys.readouterr().out
 
 
 # What fairseq-generate prints
@@ -293,25 +353,30 @@ def refused(*arguments, **options):
     return error.value.message
 
 
-def test_missing_ids(written):
+def test_ids_missing_between_others_were_skipped_or_of_the_last_batch(written):
     blocks = generated(HYPOTHESES * 5, REFERENCES * 5)
     message = refused(written(blocks[:3] + blocks[5:7] + blocks[8:]))
-    assert "no hypothesis for 3 ids (3, 4, 7)" in message
-    assert "--required-batch-size-multiple 1" in message
+    assert "no hypothesis for 3 ids (3, 4, 7): fairseq skipped them as longer" in message
+    assert "--skip-invalid-size-inputs-valid-test" in message
+    assert "--required-batch-size-multiple 1" in message  # it holds the longest sentences
     message = refused(written(blocks[15:]))
-    assert "15 ids (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...)" in message
+    assert "15 ids (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...): fairseq skipped them" in message
+    assert "--required-batch-size-multiple" not in message  # which leaves out fewer
 
 
 def test_the_end_is_missed_by_the_reference_only(written):
     system = written(generated()[:3])
     assert score_files(system)["sentences"] == 3
-    assert "no hypothesis for 1 id (3)" in refused(system, written(REFERENCES, "reference.txt"))
+    message = refused(system, written(REFERENCES, "reference.txt"))
+    assert "no hypothesis for 1 id (3): the reference is longer, and of another set" in message
+    assert "--required-batch-size-multiple 1" in message and "skipped" not in message
 
 
 def test_a_cut_off_block_is_missing(written):
     lines = [line for b in generated() for line in b]
-    assert "no hypothesis for 1 id (3)" in refused(written(lines[:-3]))  # T-3, but no H-3
-    assert "no hypothesis for 1 id (3)" in refused(written(lines[:-2]))  # H-3, but no D-3
+    for cut in (3, 2):  # T-3, but no H-3; H-3, but no D-3
+        message = refused(written(lines[:-cut]))
+        assert "no hypothesis for 1 id (3): other lines of these are there" in message
 
 
 def test_ids_beyond_the_reference(written):
@@ -472,9 +537,57 @@ def test_the_baseline_is_read_by_the_same_rules(written):
     assert "T- lines of" in refused(system, moses=True, baseline=swapped)
 
 
-@pytest.mark.parametrize("kept", ["T-0\tone\nT-1\ttwo\n", "D-0\tone\nD-1\ttwo\n"])
+@pytest.mark.parametrize(
+    "kept", ["T-0\tone\nT-1\ttwo\n", "D-0\tone\nD-1\ttwo\n", "P-0\t-0.1 -0.2\nP-1\t-0.3\n"]
+)
 def test_output_without_its_hypotheses_is_no_plain_text(tmp_path, kept):
-    """grep '^T-', or a D- line whose score was cut out."""
+    """grep '^T-' or '^P-', or a D- line whose score was cut out."""
     (tmp_path / "system").write_text(kept)
     with pytest.raises(UserError, match="has no hypothesis with its score"):
         read_output(str(tmp_path / "system"), 2)
+
+
+@pytest.mark.parametrize("line", ["D-1\tHe said", "D-1\t", "H-1\tHe said: yes\tno"])
+def test_a_hypothesis_without_its_score_is_not_empty(written, line):
+    kept = [x for b in generated() for x in b if x[0] == line[0]]
+    kept[1] = line
+    message = refused(written(kept), written(REFERENCES, "reference.txt"))
+    assert f"is damaged: {line[:3]} has no score before its text" in message
+
+
+def test_an_id_of_any_length_is_told(written):
+    blocks = generated()
+    blocks[1][0] = "S-" + "1" * 5000 + "\tx"
+    assert "a S- line has an id of 5000 digits" in refused(written(blocks))
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        (f"<url>http://x</url>\n<talkid>1</talkid>\n{REFERENCES[0]}\n", "train.tags"),
+        ('\ufeff<?xml version="1.0"?>\n<mteval>\n<seg id="1">One</seg>\n', "XML"),
+        ('<refset setid="x">\n<doc docid="1">\n<seg id="1">One</seg>\n', "XML"),
+    ],
+)
+def test_markup_is_no_text(written, tmp_path, text, told):
+    path = tmp_path / "dev.en"
+    path.write_text(text, encoding="utf-8")
+    for files in ((written(HYPOTHESES), str(path)), (str(path), written(REFERENCES, "r.txt"))):
+        message = refused(*files)
+        assert told in message and "scripts/prepare.sh reads such files" in message
+
+
+@pytest.mark.parametrize(
+    "data, told",
+    [
+        ("\n".join(REFERENCES).encode("utf-16"), "UTF-16 or no text"),
+        ("\n".join(REFERENCES).encode("utf-16-be"), "UTF-16 or no text"),
+        (b"a\nb\nc\x00\nd\n", "NUL"),
+        (b"a\rb\rc\rd\r", "CR alone"),
+    ],
+)
+def test_other_encodings_are_one_line(written, tmp_path, data, told):
+    path = tmp_path / "dev.en"
+    path.write_bytes(data)
+    for files in ((written(HYPOTHESES), str(path)), (str(path), written(REFERENCES, "r.txt"))):
+        assert told in refused(*files)

@@ -93,6 +93,15 @@ def test_check_finds_a_row_without_a_record(page, table):
         assert path.read_text() == before.replace(row, wrong)  # nothing is written
 
 
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "1e999"])
+def test_a_score_that_is_no_number_is_told(page, table, score):
+    path = page(record("a", 20.5))
+    file = path.parent / "runs" / "0.json"
+    file.write_text(file.read_text().replace("20.5", score))
+    assert f"{file} is damaged: {score} is no finite number" in table(path).stderr
+    assert path.read_text() == MARKERS
+
+
 def test_no_record_and_no_column_are_errors(page, table):
     path = page(markers=MARKERS)
     assert "no record matches runs/*.json" in table(path).stderr

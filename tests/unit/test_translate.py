@@ -4,15 +4,18 @@ import io
 import json
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 
+from corpora.corpus import load_corpus
+from corpora.prepare import write_manifest
 from fairseq_admin.errors import UserError
-from fairseq_admin.serving.served import FORMAT, SETTINGS, Settings
+from fairseq_admin.serving.served import FORMAT, SETTINGS, Settings, steps_of
 from fairseq_admin.serving.translate import CHUNK, Progress, read_lines
 
 
-def lines_of(*parts):
+def lines_of(*parts, **given):
     """What `read_lines` makes of a pipe into which *parts* are written one after the other."""
     reader, writer = os.pipe()
 
@@ -23,7 +26,7 @@ def lines_of(*parts):
 
     thread = threading.Thread(target=write)
     thread.start()
-    lines = [line for line in read_lines(reader) if line is not None]
+    lines = [line for line in read_lines(reader, **given) if line is not None]
     thread.join()
     os.close(reader)
     return lines
@@ -41,11 +44,27 @@ def lines_of(*parts):
         (b"a\rb\r\r\n", ["a\rb\r"]),
         ("a\u2028b\x0bc\x85d\u2029e\n".encode(), ["a\u2028b\x0bc\x85d\u2029e"]),
         (b"a\xff\xfeb\nc\n", ["a\ufffd\ufffdb", "c"]),
-        (b"\x00\n", ["\x00"]),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),
+        (b"\xef\xbb\xbf", [""]),
+        (b"a\n\xff\xfe\n", ["a", "\ufffd\ufffd"]),
     ],
 )
 def test_lines_end_in_newline_alone(data, lines):
     assert lines_of(data) == lines
+
+
+@pytest.mark.parametrize(
+    "data, line", [("Grüße\n".encode("utf-16"), 1), ("中文".encode("utf-16"), 1), (b"a\n\0\n", 2)]
+)
+def test_what_is_no_utf_8_at_all_is_refused(data, line):
+    with pytest.raises(UserError, match=f"line {line} of the input is UTF-16 or no text.*iconv"):
+        lines_of(data)
+
+
+def test_bytes_that_cannot_be_read_are_told_once():
+    said = []
+    lines_of(b"a\nb\xff\nc\n\xfe\n", say=said.append)
+    assert said == ["line 2 is no UTF-8: what cannot be read is U+FFFD, in others too"]
 
 
 def test_a_character_or_line_may_come_in_pieces():
@@ -128,7 +147,12 @@ def test_folders_that_are_not_whole(folder):
         ({"source_positions": "many"}, "damaged.*source_positions"),
         ({"source_lang": None}, "damaged.*source_lang"),
         ({"target_sentencepiece": 3}, "damaged.*target_sentencepiece"),
-        ({"moses": "uppercase"}, "damaged.*moses"),
+        ({"moses": "uppercase"}, "damaged.*uppercase"),
+        ({"text": "uppercase"}, "damaged.*uppercase"),
+        ({"text": {}}, "damaged.*text"),
+        ({"source_positions": 0}, "damaged.*source_positions"),
+        ({"source_positions": float("inf")}, "damaged"),
+        ({"model": float("nan")}, "damaged"),
     ],
 )
 def test_settings_that_say_nonsense(folder, change, told):
@@ -139,7 +163,66 @@ def test_settings_that_say_nonsense(folder, change, told):
     assert "\n" not in error.value.message
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3", '{"format": 1}'])
+@pytest.mark.parametrize(
+    "moses, text",
+    [(None, None), ("", "moses"), ("aggressive lowercase", "moses aggressive lowercase")],
+)
+def test_settings_of_an_earlier_release(folder, moses, text):
+    record = json.loads((folder / SETTINGS).read_text())
+    del record["text"]
+    (folder / SETTINGS).write_text(json.dumps({**record, "moses": moses}))
+    assert Settings.load(folder).text == text
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder of binarized data, beside the manifest of a corpus of the given treatment."""
+
+    def make(**treatment):
+        (tmp_path / "bin").mkdir()
+        write_manifest(replace(load_corpus("own"), **treatment), {}, tmp_path)
+        return tmp_path / "bin"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "treatment, said",
+    [
+        ({}, "normalize moses"),
+        ({"aggressive": True, "lowercase": True}, "normalize moses aggressive lowercase"),
+        ({"tokenized": True}, "moses"),
+        ({"moses": False, "normalize": False}, ""),
+    ],
+)
+def test_a_manifest_says_what_text_went_through(data, treatment, said):
+    assert steps_of(data(**treatment)) == said
+
+
+def test_without_a_manifest_the_option_says_it(tmp_path):
+    assert steps_of(tmp_path / "bin") is None
+    assert steps_of(tmp_path / "bin", []) == "moses"
+    assert steps_of(tmp_path / "bin", ["lowercase", "normalize"]) == "normalize moses lowercase"
+    (tmp_path / "manifest.json").write_text('{"short_name": "a page"}')  # of another program
+    assert steps_of(tmp_path / "bin", ["aggressive"]) == "moses aggressive"
+
+
+def test_an_option_that_contradicts_the_manifest(data):
+    folder = data()
+    assert steps_of(folder, []) == steps_of(folder, ["normalize"]) == "normalize moses"
+    for moses in (["aggressive"], ["normalize", "lowercase"]):
+        with pytest.raises(UserError, match="by other steps than --moses says .normalize moses"):
+            steps_of(folder, moses)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100000, '{"corpus": {}}', '{"corpus": 1}'])
+def test_a_damaged_manifest(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="manifest.json is damaged"):
+        steps_of(tmp_path / "bin")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3", '{"format": 1}', "[" * 100000])
 def test_settings_that_are_none(folder, text):
     (folder / SETTINGS).write_text(text)
     with pytest.raises(UserError, match="damaged"):
