@@ -40,4 +40,6 @@ def training_facts(state: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any
         "updates": history[-1].get("num_updates"),
         "wall_seconds": None if seconds is None else round(seconds, 1),
     }
+    if isinstance(cfg.get("task"), dict):  # of ours, which holds other sections too
+        cfg["task"] = {name: x for name, x in cfg["task"].items() if name not in SECTIONS}
     return facts, portable({name: cfg[name] for name in SECTIONS if name in cfg})

@@ -58,6 +58,7 @@ def test_the_record_says_what_was_run(evaluated, admin, corpus, lab):
     for scores in record["scores"].values():
         assert scores["score"] >= 0 and "version:" in scores["signature"]
     assert "/" not in json.dumps(record["config"])  # no machine's paths
+    assert not record["config"].keys() & record["config"]["task"].keys()  # an option once
 
 
 def test_the_folded_model_translates_the_same(evaluated):

@@ -173,8 +173,7 @@ def test_memory_of_two_checkpoints(tmp_path):
     it needs for five small ones."""
     script = textwrap.dedent("""
         import re, sys
-        from fairseq_admin import cli
-from fairseq_admin.checkpoints.average import average
+        from fairseq_admin.checkpoints.average import average
         average(sys.argv[1:])
         status = open("/proc/self/status").read()
         print(re.search(r"VmHWM:\\s*(\\d+) kB", status).group(1))
