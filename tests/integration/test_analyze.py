@@ -95,9 +95,10 @@ def test_random_tokens_seeds_and_depths(analyze):
         for name in names
     }
     again = analyze(
-        "output-change", *names, "--depths", 1, 2, 3, "--seeds", 2, "--tokens", 60, *TINY[4:]
+        "output-change", "admin", "--depths", 1, "--seeds", 2, "--tokens", 60, *TINY[4:]
     )
-    assert again == found  # to the last digit
+    first = [m for m in found["models"] if m["label"] == "admin" and m["layers"] == "1-1"]
+    assert again["models"] == first  # to the last digit
 
 
 def test_models_of_one_folder_name_have_labels_of_their_own(analyze, transformer, admin, tmp_path):

@@ -1,4 +1,5 @@
-"""scripts/run.sh: what is refused, what is shown, and a run that is killed at every turn."""
+"""scripts/run.sh: what is refused, what is shown, and a run from end to end. The slow tests kill
+it, stop it, and give it ranks and machines, half a minute each."""
 
 import json
 import os
@@ -250,7 +251,7 @@ def test_a_second_time_nothing_is_done(straight, lab):
     assert "was trained already" in run.output and "record.json was already there" in run.output
 
 
-@pytest.mark.slow  # two minutes; tests/slow/test_kills.py does it at random moments
+@pytest.mark.slow
 def test_killed_at_every_turn_it_comes_to_the_same_end(killed, straight, lab):
     straight.result.result().ok()
     seen = killed.seen
@@ -312,6 +313,7 @@ def test_no_reference_is_told_before_the_training(main, prepared, tmp_path):
     assert not (tmp_path / "out" / FOLDER / "train.log").exists()
 
 
+@pytest.mark.slow
 def test_a_training_whose_launcher_was_killed_goes_on_and_is_started_once(main, prepared, tmp_path):
     arguments = [*prepared, "--output", tmp_path, "--from", "train", "--to", "train"]
     process = spawn(*arguments)
@@ -328,6 +330,7 @@ def test_a_training_whose_launcher_was_killed_goes_on_and_is_started_once(main, 
     assert "was trained already" in main(*arguments)
 
 
+@pytest.mark.slow
 def test_a_training_out_of_time_is_not_finished_and_goes_on(main, prepared, tmp_path):
     """And one that was killed after its last update is not started again."""
     arguments = [*prepared, "--output", tmp_path, "--from", "train", "--to", "train", "--"]
@@ -360,6 +363,7 @@ def batches(log: str):
     return {int(update): float(tokens) for tokens, update in found}
 
 
+@pytest.mark.slow
 def test_two_ranks_of_which_one_is_killed_come_to_the_same_number_of_updates(
     lab, prepared, straight, tmp_path
 ):
@@ -382,6 +386,7 @@ def test_two_ranks_of_which_one_is_killed_come_to_the_same_number_of_updates(
     assert batches(text(log))[20] == alone[20]  # the same sentences an update
 
 
+@pytest.mark.slow
 def test_two_machines_share_a_folder(lab, prepared, workers, tmp_path):
     arguments = [*quick(lab), *prepared, "--output", tmp_path, "--to", "train", "--gpus", "1"]
     arguments += ["--nodes", "2", "--rendezvous", f"localhost:{lab.free_port()}"]
@@ -394,6 +399,7 @@ def test_two_machines_share_a_folder(lab, prepared, workers, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_job_of_submitit_trains(main, prepared, monkeypatch, tmp_path):
     """hydra's launcher with a process in place of SLURM, which knows fewer options."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
