@@ -144,8 +144,8 @@ def checkpoints(path: Path, mark: Path, rng: random.Random) -> Iterator[Case]:
                 "record of another size", lambda out, r=record, c=change: resized(path, out, r, c)
             )
     yield case("compressed", lambda out: compressed(path, out))
-    for name, make in [*special_files(), ("pipe", os.mkfifo)]:
-        yield case(name, make)
+    for name, make in [*special_files(), ("pipe", os.mkfifo)]:  # a report leaves them out
+        yield case(name, make, OTHER, ("average", "fold", "export", "analyze"))
     keys = [key for key in state["model"] if state["model"][key].dim() > 1]
     for name, change in WEIGHTS.items():
         for key in rng.sample(keys, 2):

@@ -86,7 +86,9 @@ class Server:
         import selectors
 
         connection, _ = self.listening.accept()
-        data, files, _, _ = socket.recv_fds(connection, LONGEST, 3)
+        data, files = b"", []
+        with contextlib.suppress(ConnectionError):
+            data, files, _, _ = socket.recv_fds(connection, LONGEST, 3)
         if not data:  # killed before it asked
             connection.close()
             return None
@@ -109,13 +111,17 @@ class Server:
 
     def hear(self, pid: int) -> None:
         """A signal for the command, or that its client is dead, which kills it."""
-        connection = self.clients[pid]
-        number = connection.recv(100)
+        connection, number = self.clients[pid], b""
+        with contextlib.suppress(ConnectionError):
+            number = connection.recv(100)
         if number:
             os.kill(pid, int(number))
         else:
             self.selector.unregister(connection)
-            os.killpg(pid, signal.SIGKILL)
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except ProcessLookupError:  # it has no group of its own yet
+                os.kill(pid, signal.SIGKILL)
 
     def reap(self, pid: int, ending: int) -> None:
         self.selector.unregister(ending)
@@ -124,7 +130,8 @@ class Server:
         _, status = os.waitpid(pid, 0)
         if connection in self.selector.get_map():
             self.selector.unregister(connection)
-            connection.send(b"%d" % status)
+            with contextlib.suppress(ConnectionError):  # killed as it ended
+                connection.send(b"%d" % status)
         connection.close()
 
 
@@ -242,7 +249,8 @@ def serve_forever(folder: str, until: int) -> None:
     import logging
 
     for name in PRELOADED:
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # torch 2.6 has fewer
+            importlib.import_module(name)
     logging.getLogger().handlers.clear()  # some of these change it: fairseq's import comes first
     logging.getLogger().setLevel(logging.WARNING)
     for name in FAIRSEQ:

@@ -48,23 +48,24 @@ def load(path: str, unread: str) -> Dict[str, Any]:
     Raises:
         Exception: of any kind, where the file is damaged.
     """
-    with open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):  # of the time before torch 1.6; it has no checksums
-            file.seek(0)
-            return without(torch.load(file, map_location="cpu", weights_only=True), unread)
-        storages: List[UntypedStorage] = []
+    if not zipfile.is_zipfile(path):  # of the time before torch 1.6; it has no checksums
+        return without(torch.load(path, map_location="cpu", weights_only=True), unread)
+    storages: List[UntypedStorage] = []
 
-        def keep(storage: UntypedStorage, _: str) -> UntypedStorage:
-            if storage.nbytes():
-                storages.append(storage)
-            return storage
+    def empty(mapped: UntypedStorage, _: str) -> UntypedStorage:
+        """Memory of the same size, in place of the file's, which is never touched."""
+        storage = UntypedStorage(mapped.nbytes())
+        if storage.nbytes():
+            storages.append(storage)
+        return storage
 
-        with zipfile.ZipFile(file) as archive:
-            check_records(archive, os.fstat(file.fileno()).st_size)
-            file.seek(0)
-            with torch.serialization.skip_data():  # memory of the right size, without content
-                state = torch.load(file, map_location=keep, weights_only=True)
-            fill(archive, storages, {s.data_ptr() for s in unused(state, unread)})
+    with zipfile.ZipFile(path) as archive:
+        opened = os.fstat(archive.fp.fileno())
+        check_records(archive, opened.st_size)
+        state = torch.load(path, map_location=empty, weights_only=True, mmap=True)
+        if not os.path.samestat(opened, os.stat(path)):
+            raise ValueError("another file took its place")
+        fill(archive, storages, {s.data_ptr() for s in unused(state, unread)})
     return without(state, unread)
 
 

@@ -68,7 +68,7 @@ def export_model(
         stored = SIDES if models[0] != models[1] else (JOINT, JOINT)
     for side, (stack, lang) in enumerate((("encoder", source), ("decoder", target))):
         dictionary = read_dictionary(data, lang)
-        rows = len(state["model"][f"{stack}.embed_tokens.weight"])
+        rows = len(state["model"].get(f"{stack}.embed_tokens.weight", ()))
         if len(dictionary) != rows:
             raise UserError(
                 f"the {stack} has {rows} embeddings, but {data}/dict.{lang}.txt makes "

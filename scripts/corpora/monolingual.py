@@ -26,6 +26,7 @@ from fairseq_admin.scoring import outputs
 CLEAN = Clean((1, 250), 1.5)  # subwords, as fairseq's extract_bt_data.py is used
 DECODING = "--beam 1 --sampling --seed 1"  # Edunov et al. 2018: sampling beats beam search here
 UNKNOWN = "<unk>"
+ENOUGH = 10  # lines that tell a language; ten always did, single ones not
 KNOWN = 1_000_000  # subwords of either side of the bitext that tell one language from the other
 
 
@@ -86,19 +87,22 @@ class BackTranslation:
                     show(lines.done())
 
     def check_language(self, path: Path, lines: Sequence[str]) -> None:
-        """Raise UserError where *lines* of *path*, in subwords, are rather of the source language:
-        naive Bayes, by how often either side of the bitext has these subwords. (On 1,000 lines of
-        talks or captions the mean log ratio is 0.3 to 4 for the right language, -0.1 to -4 for the
-        other.)"""
+        """Raise UserError where *lines* of *path*, in subwords, are rather of the source language,
+        if they are ENOUGH: naive Bayes, by how often either side of the bitext has these subwords.
+        (On 1,000 lines of talks or captions the mean log ratio is 0.3 to 4 for the right language,
+        -0.1 to -4 for the other.)"""
         words = subwords.dictionary(self.model)
         logs = []
         for lang in (self.source, self.target):
             data = self.data / "bin" / f"train.{self.source}-{self.target}.{lang}.bin"
-            side = np.fromfile(data, best_fitting_int_dtype(len(words)), KNOWN)
+            try:
+                side = np.fromfile(data, best_fitting_int_dtype(len(words)), KNOWN)
+            except OSError as error:
+                raise UserError(f"cannot read {data}: {error.strerror or error}") from error
             counts = np.bincount(side, minlength=len(words)) + 1.0
             logs.append(np.log(counts / counts.sum()))
         found = [words.index(piece) for line in lines for piece in line.split()]
-        if (logs[1] - logs[0])[found].sum() < 0:
+        if len(lines) >= ENOUGH and (logs[1] - logs[0])[found].sum() < 0:
             raise UserError(
                 f"{path} looks like {self.source}, but the text to translate is of {self.target}, "
                 f"the target language of {self.data}"

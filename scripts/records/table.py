@@ -69,6 +69,12 @@ def omegas(record: Record) -> str:
     return "; ".join(f"{omega[1]:.2f} to {omega[-1]:.2f}" for omega in sublayers(record, "omega"))
 
 
+def harm(record: Record) -> str:
+    """What no file may do, counted."""
+    ends = ("traceback", "hang", "code run", "left behind", "accepted without")
+    return ", ".join(str(record[end]) for end in ends)
+
+
 # name: header, value, format of a number
 COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "run": ("run", link, ""),
@@ -106,6 +112,14 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "fit_label": ("model", lambda r: r["label"], ""),
     "r2_n": ("R² of N", lambda r: r["N"]["r2"], ".2f"),
     "r2_log": ("R² of log N", lambda r: r["log N"]["r2"], ".2f"),
+    # of tests/slow/test_hostile.py and test_kills.py
+    "kind": ("kind", lambda r: r["kind"], ""),
+    "files": ("files", lambda r: r["files"], ",d"),
+    "refused": ("refused in one line", lambda r: r["refused in one line"], ",d"),
+    "accepted": ("accepted with reason", lambda r: r["accepted with reason"], ",d"),
+    "harm": ("traceback, hang, code run, left behind, wrongly accepted", harm, ""),
+    "killed": ("what was killed", lambda r: r["what"], ""),
+    "kills": ("kills", lambda r: r["kills"], ",d"),
     # of scripts/costs.py
     "recipe": ("recipe", lambda r: r["recipe"], ""),
     "parameters": ("parameters, M", lambda r: r["parameters"] / 1e6, ".1f"),

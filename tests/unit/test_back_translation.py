@@ -189,7 +189,7 @@ def test_a_model_of_another_direction_translates_nothing(translate, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("lines", [MORE_GERMAN[:1], MORE_GERMAN, MORE_GERMAN + MORE_ENGLISH[:1]])
+@pytest.mark.parametrize("lines", [MORE_GERMAN * 9, MORE_GERMAN * 9 + MORE_ENGLISH[:1]])
 def test_text_of_the_source_language_is_not_translated(translate, tmp_path, lines):
     with pytest.raises(UserError, match="mono looks like de, but the text .* is of en"):
         translate(("en", "de"), lines)
