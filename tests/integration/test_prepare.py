@@ -713,6 +713,7 @@ def test_command_line_and_sample(lab, tmp_path):
     assert lab.run(command, env=NO_UTF_8).ok().last_line.endswith("test 20 pairs")
 
 
+@pytest.mark.slow  # the locale is that of real starts
 def test_fairseq_writes_utf8_in_a_locale_of_ascii(own, lab, tmp_path):
     """fairseq-preprocess and fairseq-generate, as back-translation starts them; whose manifest says
     of the text what that of the bitext does."""

@@ -13,11 +13,13 @@ from collections import Counter, defaultdict
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
+from tempfile import gettempdir
 from types import SimpleNamespace
 
 import pytest
 import torch
 from damage import UNREAD, checkpoints, encodings, json_files, text_files
+from filelock import FileLock
 
 from corpora import prepare
 from fairseq_admin import cli
@@ -31,6 +33,7 @@ from tests.helpers import PAD, TYPES, build, checkpoint_of, net_input, randomize
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # seconds
 
 SEED = 1
+LOCK = Path(gettempdir(), "reliability.lock")
 SECONDS = 30  # after which a command hangs
 RECORD = Path(__file__).resolve().parents[2] / "results" / "demo" / "demo_admin.json"
 ENDS = ("refused in one line", "accepted with reason", "accepted without", "traceback", "hang")
@@ -279,7 +282,10 @@ def judged(case, name, end, work, spare, mark, whole) -> str:
 
 
 def write_figures(name, value) -> None:
-    """Put *value* into the file that RELIABILITY names."""
-    if path := os.environ.get("RELIABILITY"):
+    """Put *value* into the file that RELIABILITY names, by one process at a time."""
+    path = os.environ.get("RELIABILITY")
+    if not path:
+        return
+    with FileLock(LOCK):
         known = json.loads(Path(path).read_text()) if os.path.exists(path) else {}
         Path(path).write_text(json.dumps({**known, name: value}, indent=1) + "\n")
