@@ -231,15 +231,19 @@ def replaced(value: Any, where: Tuple, by: Any) -> Any:
     return changed
 
 
-def json_files(kind: str, data: bytes, rng: random.Random, count: int) -> Iterator[Case]:
-    """Of another shape, with other values, and damaged; most may still be whole."""
+def json_files(
+    kind: str, data: bytes, rng: random.Random, count: int, *must: str
+) -> Iterator[Case]:
+    """Of another shape, with other values, and damaged; most may still be whole. The commands
+    *must* refuse what is no JSON of theirs."""
     value = json.loads(data)
     places = list(leaves(value))
     for _ in range(count):
         where, by = rng.choice(places), rng.choice(WRONG)
         yield Case(kind, "value", written(json.dumps(replaced(value, where, by)).encode()), OTHER)
     for name, damaged in bytes_damaged(data, rng, count // 16):
-        yield Case(kind, name, written(damaged), None if name in ("empty", "random") else OTHER)
+        no_json = must if name in ("empty", "random") else ()
+        yield Case(kind, name, written(damaged), OTHER, no_json)
     for content in (
         DEEP.encode(),
         b'{"a":' * 10**5,
@@ -248,7 +252,7 @@ def json_files(kind: str, data: bytes, rng: random.Random, count: int) -> Iterat
         b"9" * 6000,
         data.decode().encode("utf-16"),
     ):
-        yield Case(kind, "no such JSON", written(content))
+        yield Case(kind, "no such JSON", written(content), OTHER, must)
     for name, make in special_files():
         yield Case(kind, name, make, OTHER)
 

@@ -35,7 +35,9 @@ def prepared(data: Union[str, Path]) -> Optional[str]:
     try:
         said = {step: manifest["corpus"][step] for step in STEPS}
     except (LookupError, TypeError):
-        raise UserError(f"{path} is damaged: it does not say what the text went through") from None
+        said = {"": None}
+    if not all(isinstance(value, bool) for value in said.values()):
+        raise UserError(f"{path} is damaged: it does not say what the text went through")
     if manifest["corpus"].get("tokenized"):
         said["normalize"] = False  # tokens stay as they are
     return " ".join(step for step in STEPS if said[step])

@@ -15,6 +15,7 @@ from typing import IO, Any, Dict, Iterator, Optional, Sequence, Set, Tuple
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, partial_of, whole_folder, write, writing
+from fairseq_admin.text import read_json
 
 CHUNK = 1 << 20  # bytes in memory at once
 STAMP = ".extracted.json"  # in the folder: what it was made of
@@ -63,10 +64,10 @@ def _made_of(folder: Path, origin: Dict[str, Any], wanted: Set[str]) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
-        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        stamp = read_json(folder / STAMP)
         sizes = stamp.pop("members")
         same = stamp == origin and set(sizes) == wanted
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except (UserError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{folder} was not made from an archive: remove it first") from error
     files = {name: folder / name for name in wanted}
     return same and all(f.is_file() and f.stat().st_size == sizes[n] for n, f in files.items())

@@ -11,6 +11,7 @@ from typing import IO, Any, Callable, Dict, Optional, Sequence
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_folder, writing
+from fairseq_admin.text import read_json
 
 MADE = "made.json"  # in each folder: what it was made from, its files and their checksums
 BIN = Path(sys.executable).parent  # of the console commands of this environment
@@ -39,9 +40,9 @@ def made(folder: Path) -> Dict[str, Any]:
             raise UserError(f"{folder} was not made here: give another --output, or remove it")
         return {}
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
         facts["digest"], facts["files"].items()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (UserError, LookupError, TypeError, AttributeError):
         raise UserError(f"{path} is damaged: remove {folder} and run this again") from None
     return facts
 

@@ -30,6 +30,7 @@ from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
 from fairseq_admin.serving.export import languages
+from fairseq_admin.text import read_json
 
 
 def monolingual(corpus: Corpus, options: argparse.Namespace) -> List[Path]:
@@ -83,9 +84,9 @@ def main() -> None:
             "give fewer, or --cpu"
         )
     try:
-        treatment = json.loads((data / "manifest.json").read_text(encoding="utf-8"))["corpus"]
+        treatment = read_json(data / "manifest.json")["corpus"]
         corpus = corpus_of(treatment)
-    except (ValueError, KeyError, TypeError):
+    except (UserError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{data} was not made by scripts/prepare.sh: give another --data") from None
     source, target = corpus.languages
     found = tuple(languages(read_checkpoint(str(options.model)), str(data / "bin")))

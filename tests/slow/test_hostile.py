@@ -85,6 +85,11 @@ def whole(tmp_path_factory):
     for name in ("train.log", "record.json", "generate.txt"):
         place = made.run if name.endswith("log") else made.run / "eval"
         shutil.copyfile(folder / name, place / name)
+    made.prepared = folder / "prepared"
+    made.sides = [folder / f"text.{lang}" for lang in LANGUAGES]
+    for side in made.sides:
+        shutil.copyfile(folder / "text", side)
+    prepare_text(*made.sides, made.prepared)
     quiet(["fold", made.checkpoint, folder / "plain.pt"])
     quiet(["export", folder / "plain.pt", "--data", made.data, "--output", folder / "served"])
     return made
@@ -97,6 +102,15 @@ def omegas(stack):
 def quiet(arguments):
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         cli.main([str(word) for word in arguments])
+
+
+def prepare_text(source, target, output) -> None:
+    """scripts/prepare.sh of two files, which are their own validation too."""
+    files = [str(source), str(target)]
+    words = ["--train", *files, "--valid", *files, "--subwords", "40", "--processes", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["prepare.sh", *words, "--output", str(output)])
+        prepare.main()
 
 
 def placed(tree: Path, work: Path, place: str, file: Path) -> Path:
@@ -133,14 +147,16 @@ def readers(whole):
         list(LineTranslator(str(folder)).translate(["w1 w2", "w3"]))
 
     def prepared(path, work):
-        given = {side: work.parent / f"in.{side}" for side in LANGUAGES}
-        given["de"].symlink_to(path)
-        shutil.copyfile(text, given["en"])
-        words = ["--train", given["de"], given["en"], "--valid", text, text, "--subwords", "40"]
-        words += ["--output", work / "out", "--processes", "1"]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["prepare.sh", *map(str, words)])
-            prepare.main()
+        given = work.parent / "in.de"
+        given.symlink_to(path)
+        prepare_text(given, whole.sides[1], work / "out")
+
+    def exported(path, work):
+        folder = placed(whole.prepared, work, "manifest.json", path) / "bin"
+        for lang in LANGUAGES:
+            shutil.copyfile(data / f"dict.{lang}.txt", folder / f"dict.{lang}.txt")
+        words = ["export", whole.folder / "plain.pt", "--data", folder, "--moses"]
+        quiet([*words, "--source-lang", "de", "--target-lang", "en", "--output", work / "out"])
 
     def streamed(path):
         if path.is_file():
@@ -170,6 +186,12 @@ def readers(whole):
             "translate": lambda: streamed(path),
         },
         "own text": lambda path, work: {"prepare": lambda: prepared(path, work)},
+        "manifest": lambda path, work: {"export": lambda: exported(path, work)},
+        "made.json": lambda path, work: {
+            "prepare": lambda: prepare_text(
+                *whole.sides, placed(whole.prepared, work, "bin/made.json", path)
+            )
+        },
         "log": lambda path, work: {
             "analyze": ["analyze", "curves", path, "--output", work / "out"],
             "report": lambda: report("train.log", path, work / "out"),
@@ -184,7 +206,7 @@ def cases(whole, mark):
     rng, folder = random.Random(SEED), whole.folder
     read = lambda name: (folder / name).read_bytes()  # noqa: E731
     yield from checkpoints(whole.checkpoint, mark, rng)
-    yield from json_files("omega file", read("omegas.json"), rng, 80)
+    yield from json_files("omega file", read("omegas.json"), rng, 80, "read")
     for name in ("clinic", "deepnmt"):
         yield from text_files("omega file", read(name), rng, 12, ("read",))
     translations = read("generate.txt")
@@ -195,8 +217,10 @@ def cases(whole, mark):
     yield from encodings("own text", read("text"), ("prepare",))
     for name in ("train.log", "json.log"):
         yield from text_files("log", read(name), rng, 16)
-    yield from json_files("record", read("record.json"), rng, 120)
-    yield from json_files("settings", read("served/fairseq_admin.json"), rng, 60)
+    yield from json_files("manifest", read("prepared/manifest.json"), rng, 48)
+    yield from json_files("made.json", read("prepared/bin/made.json"), rng, 48, "prepare")
+    yield from json_files("record", read("record.json"), rng, 120, "report")
+    yield from json_files("settings", read("served/fairseq_admin.json"), rng, 60, "translate")
 
 
 @contextmanager
