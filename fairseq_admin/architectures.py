@@ -1,16 +1,17 @@
-"""The named sizes of transformer_admin; importing registers them."""
+"""The named sizes of transformer_admin, and a name for each method; importing registers them."""
 
 from dataclasses import field, make_dataclass
-from typing import Dict
+from typing import Dict, Union
 
 from fairseq.models import register_model
 
+from fairseq_admin.methods import METHODS, architecture
 from fairseq_admin.model import TransformerAdminConfig, TransformerAdminModel
 
 # fairseq's architectures as far as they differ from the base sizes (6-6, 512, 2048, 8 heads).
 # An architecture is a config with other defaults, so that `--arch` and hydra's `_name` agree.
-ARCHITECTURES: Dict[str, Dict[str, int]] = {
-    "transformer_admin": {},
+ARCHITECTURES: Dict[str, Dict[str, Union[int, str]]] = {
+    **{architecture(name): {"residual": name} for name in METHODS},
     "transformer_admin_iwslt_de_en": {
         "encoder_ffn_embed_dim": 1024,
         "encoder_attention_heads": 4,
@@ -32,15 +33,15 @@ ARCHITECTURES: Dict[str, Dict[str, int]] = {
 }
 
 
-def register_architecture(name: str, sizes: Dict[str, int]) -> None:
-    """Register model *name*: `transformer_admin` whose config has the defaults *sizes*."""
+def register_architecture(name: str, defaults: Dict[str, Union[int, str]]) -> None:
+    """Register model *name*: `transformer_admin` whose config has these *defaults*."""
     config = make_dataclass(
         f"{name}_config",
-        [(key, int, field(default=size)) for key, size in sizes.items()],
+        [(key, type(value), field(default=value)) for key, value in defaults.items()],
         bases=(TransformerAdminConfig,),
     )
     register_model(name, dataclass=config)(type(name, (TransformerAdminModel,), {}))
 
 
-for _name, _sizes in ARCHITECTURES.items():
-    register_architecture(_name, _sizes)
+for _name, _defaults in ARCHITECTURES.items():
+    register_architecture(_name, _defaults)

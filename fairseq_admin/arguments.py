@@ -19,7 +19,8 @@ def given(arguments: List[str], option: str) -> Optional[str]:
 
 
 def training_config(arguments: List[str]):
-    """The configuration of `fairseq-train` with *arguments*; --task and --user-dir are filled in.
+    """The configuration of `fairseq-train` with *arguments*; --user-dir is filled in and, unless it
+    is another that profiles, --task.
 
     Raises:
         UserError: for arguments without an architecture, for another task, and for what
@@ -27,20 +28,25 @@ def training_config(arguments: List[str]):
     """
     from fairseq import options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq.tasks import TASK_REGISTRY
+
+    from fairseq_admin.profiled_task import ProfiledTask
 
     if given(arguments, "--arch") is None and given(arguments, "-a") is None:
         raise UserError("which model? give --arch, for example --arch transformer_admin")
-    if given(arguments, "--task") not in (None, "translation_admin"):
-        raise UserError("--task translation_admin is the only one here: leave --task out")
-    arguments = [*arguments, "--task", "translation_admin"]
+    if given(arguments, "--task") is None:
+        arguments = [*arguments, "--task", "translation_admin"]
     user_dir = given(arguments, "--user-dir")
     if user_dir is None or os.path.basename(user_dir.rstrip("/")) == "fairseq_admin":
         # imported already: by any other spelling fairseq would not know it again
-        arguments += ["--user-dir", fairseq_admin.__path__[0]]
+        arguments = [*arguments, "--user-dir", fairseq_admin.__path__[0]]
     sys.argv[1:] = arguments  # fairseq looks there for --user-dir, whatever it is given
     parser = options.get_training_parser()
     parser.error = refuse  # its own prints the usage of all of fairseq-train
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser))
+    found = options.parse_args_and_arch(parser)
+    if not issubclass(TASK_REGISTRY[found.task], ProfiledTask):
+        raise UserError(f"--task {found.task} does not profile: leave --task out")
+    return convert_namespace_to_omegaconf(found)
 
 
 def refuse(message: str) -> None:

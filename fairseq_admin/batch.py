@@ -14,7 +14,7 @@ def draw_batch(dataset, budget: int, limits, seed: int) -> Dict[str, Any]:
     """Pairs of *dataset* in a random order, as many as the budget takes, collated.
 
     Args:
-        dataset: a `LanguagePairDataset`.
+        dataset: of sentence pairs, a `LanguagePairDataset` or several that are sampled.
         budget: most tokens on either side, fewer than TOKEN_LIMIT.
         limits: longest source and target, as `resolve_max_positions` of fairseq gives them.
         seed: of the draw.
@@ -26,10 +26,10 @@ def draw_batch(dataset, budget: int, limits, seed: int) -> Dict[str, Any]:
         raise UserError(f"--profile-seed {seed}: give 0 or more")
     if not 0 < budget < TOKEN_LIMIT:
         raise UserError(f"--profile-tokens {budget}: give 1 or more and fewer than {TOKEN_LIMIT}")
-    if dataset.tgt is None or len(dataset) == 0:
+    sizes = np.asarray(dataset.sizes) if len(dataset) else np.empty(0)  # (pairs, 2) in tokens
+    if sizes.ndim < 2:
         raise UserError("nothing to measure: the data has no sentence pair")
     allowed, _ = dataset.filter_indices_by_size(np.arange(len(dataset)), limits)
-    sizes = np.stack([dataset.src_sizes, dataset.tgt_sizes], axis=1)  # (pairs, 2) in tokens
     chosen = choose(sizes, allowed, budget, np.random.default_rng(seed))
     if not chosen:
         raise UserError(

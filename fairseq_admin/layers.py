@@ -1,6 +1,6 @@
-"""Post-LN encoder and decoder layers that ask a named junction for every residual sum."""
+"""Encoder and decoder layers that ask a named junction what enters and what leaves a branch."""
 
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 import torch
 from fairseq.modules.transformer_layer import (
@@ -9,7 +9,10 @@ from fairseq.modules.transformer_layer import (
 )
 from torch import Tensor, nn
 
-from fairseq_admin.residual import AdminResidual
+from fairseq_admin.methods import junctions_of
+from fairseq_admin.residuals.residual import NORMS, Place
+
+METHOD_OPTIONS = ("learn_first_omega", "output_change")  # of single methods
 
 
 def init_feed_forward_(layer: nn.Module) -> None:
@@ -20,20 +23,51 @@ def init_feed_forward_(layer: nn.Module) -> None:
         nn.init.zeros_(linear.bias)
 
 
-class AdminEncoderLayer(TransformerEncoderLayerBase):
-    """Encoder layer: ``x = LN(x * omega + f(x))`` for self-attention, then for the FFN.
+def layers_of(cfg: Any) -> Dict[str, int]:
+    """Layers of each stack of a `TransformerConfig`."""
+    return {"encoder": cfg.encoder.layers, "decoder": cfg.decoder.layers}
+
+
+def place_of(cfg: Any, stack: str) -> Place:
+    """Where the junctions of a *stack* stand in the model of a `TransformerConfig`; of a pruned
+    model in the one that was trained."""
+    layers = getattr(cfg, "trained_layers", None) or layers_of(cfg)
+    kinds = 2 if stack == "encoder" or cfg.no_cross_attention else 3
+    return Place(
+        getattr(cfg, stack).embed_dim,
+        stack,
+        layers,
+        kinds * layers[stack],
+        {name: getattr(cfg, name) for name in METHOD_OPTIONS},
+    )
+
+
+def add_junctions(layer: nn.Module, cfg: Any, stack: str) -> None:
+    """Give a new *layer* of fairseq its junctions, and the parameters that it is to start from."""
+    kind, place = junctions_of(cfg.residual)[stack], place_of(cfg, stack)
+    junctions = {
+        name: kind(place)
+        for name in NORMS
+        if name == "ffn" or getattr(layer, name, None) is not None
+    }
+    for name, junction in junctions.items():
+        layer.add_module(f"{name}_residual", junction)
+    if cfg.parameter_init == "paper":
+        init_feed_forward_(layer)
+    kind.prepare_(layer, junctions, place)
+
+
+class ResidualEncoderLayer(TransformerEncoderLayerBase):
+    """Encoder layer: self-attention, then the FFN, each between the two sides of its junction.
 
     Args:
-        cfg: a `TransformerConfig` that also holds ``parameter_init``.
+        cfg: a `TransformerConfig` that also holds the options of `transformer_admin`.
         return_fc: also return the FFN's output, as fairseq's layer does.
     """
 
     def __init__(self, cfg, return_fc: bool = False) -> None:
         super().__init__(cfg, return_fc=return_fc)
-        self.self_attn_residual = AdminResidual(self.embed_dim)
-        self.ffn_residual = AdminResidual(self.embed_dim)
-        if cfg.parameter_init == "paper":
-            init_feed_forward_(self)
+        add_junctions(self, cfg, "encoder")
 
     def forward(
         self,
@@ -41,7 +75,7 @@ class AdminEncoderLayer(TransformerEncoderLayerBase):
         encoder_padding_mask: Optional[Tensor],
         attn_mask: Optional[Tensor] = None,
     ):
-        """fairseq/modules/transformer_layer.py (0.12.3) without its Pre-LN branches.
+        """fairseq/modules/transformer_layer.py (0.12.3); junctions say where the norms are.
 
         Args:
             x: `(seq_len, batch, embed_dim)`.
@@ -55,38 +89,36 @@ class AdminEncoderLayer(TransformerEncoderLayerBase):
             low = -1e8 if x.dtype == torch.float32 else -1e4
             attn_mask = attn_mask.masked_fill(attn_mask.to(torch.bool), low)
 
+        norm = self.self_attn_layer_norm
+        entered = self.self_attn_residual.enter(x, norm)
         branch, _ = self.self_attn(
-            query=x,
-            key=x,
-            value=x,
+            query=entered,
+            key=entered,
+            value=entered,
             key_padding_mask=encoder_padding_mask,
             need_weights=False,
             attn_mask=attn_mask,
         )
-        x = self.self_attn_layer_norm(self.self_attn_residual(x, self.dropout_module(branch)))
+        x = self.self_attn_residual(x, self.dropout_module(branch), norm)
 
-        hidden = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
-        branch = self.fc2(hidden)
-        x = self.final_layer_norm(self.ffn_residual(x, self.dropout_module(branch)))
+        norm = self.final_layer_norm
+        entered = self.ffn_residual.enter(x, norm)
+        branch = self.fc2(self.activation_dropout_module(self.activation_fn(self.fc1(entered))))
+        x = self.ffn_residual(x, self.dropout_module(branch), norm)
         return (x, branch) if self.return_fc else x
 
 
-class AdminDecoderLayer(TransformerDecoderLayerBase):
-    """Decoder layer: ``x = LN(x * omega + f(x))`` for self-attention, cross-attention and FFN.
+class ResidualDecoderLayer(TransformerDecoderLayerBase):
+    """Decoder layer: self-attention, cross-attention and FFN, each as in the encoder.
 
     Args:
-        cfg: a `TransformerConfig` that also holds ``parameter_init``.
+        cfg: a `TransformerConfig` that also holds the options of `transformer_admin`.
         no_encoder_attn: build the layer without cross-attention.
     """
 
     def __init__(self, cfg, no_encoder_attn: bool = False) -> None:
         super().__init__(cfg, no_encoder_attn)
-        self.self_attn_residual = AdminResidual(self.embed_dim)
-        if self.encoder_attn is not None:
-            self.encoder_attn_residual = AdminResidual(self.embed_dim)
-        self.ffn_residual = AdminResidual(self.embed_dim)
-        if cfg.parameter_init == "paper":
-            init_feed_forward_(self)
+        add_junctions(self, cfg, "decoder")
 
     def forward(
         self,
@@ -101,7 +133,7 @@ class AdminDecoderLayer(TransformerDecoderLayerBase):
         need_attn: bool = False,
         need_head_weights: bool = False,
     ):
-        """fairseq/modules/transformer_layer.py (0.12.3) without Pre-LN, NormFormer and ONNX.
+        """fairseq/modules/transformer_layer.py (0.12.3) without NormFormer and ONNX.
 
         Args:
             x: `(tgt_len, batch, embed_dim)`.
@@ -121,14 +153,15 @@ class AdminDecoderLayer(TransformerDecoderLayerBase):
         need_attn = need_attn or need_head_weights
         set_attention_state(self.self_attn, incremental_state, prev_self_attn_state)
 
-        memory = x
+        norm = self.self_attn_layer_norm
+        entered = memory = self.self_attn_residual.enter(x, norm)
         if self.cross_self_attention and not has_cached_keys(self.self_attn, incremental_state):
-            memory = torch.cat((encoder_out, x), dim=0)
+            memory = torch.cat((encoder_out, entered), dim=0)
             self_attn_mask, self_attn_padding_mask = masks_over_memory(
                 x, encoder_out, encoder_padding_mask, self_attn_mask, self_attn_padding_mask
             )
         branch, attn = self.self_attn(
-            query=x,
+            query=entered,
             key=memory,
             value=memory,
             key_padding_mask=self_attn_padding_mask,
@@ -136,13 +169,14 @@ class AdminDecoderLayer(TransformerDecoderLayerBase):
             need_weights=False,
             attn_mask=self_attn_mask,
         )
-        x = self.self_attn_layer_norm(self.self_attn_residual(x, self.dropout_module(branch)))
+        x = self.self_attn_residual(x, self.dropout_module(branch), norm)
 
         if self.encoder_attn is not None and encoder_out is not None:
             set_attention_state(self.encoder_attn, incremental_state, prev_attn_state)
             need_weights = need_attn or (not self.training and self.need_attn)
+            norm = self.encoder_attn_layer_norm
             branch, attn = self.encoder_attn(
-                query=x,
+                query=self.encoder_attn_residual.enter(x, norm),
                 key=encoder_out,
                 value=encoder_out,
                 key_padding_mask=encoder_padding_mask,
@@ -151,13 +185,12 @@ class AdminDecoderLayer(TransformerDecoderLayerBase):
                 need_weights=need_weights,
                 need_head_weights=need_head_weights,
             )
-            branch = self.dropout_module(branch)
-            x = self.encoder_attn_layer_norm(self.encoder_attn_residual(x, branch))
+            x = self.encoder_attn_residual(x, self.dropout_module(branch), norm)
 
-        hidden = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
-        branch = self.dropout_module(self.fc2(hidden))
-        x = self.final_layer_norm(self.ffn_residual(x, branch))
-        return x, attn, None
+        norm = self.final_layer_norm
+        entered = self.ffn_residual.enter(x, norm)
+        branch = self.fc2(self.activation_dropout_module(self.activation_fn(self.fc1(entered))))
+        return self.ffn_residual(x, self.dropout_module(branch), norm), attn, None
 
 
 def set_attention_state(attention: nn.Module, incremental_state, state: Optional[List[Tensor]]):
@@ -177,7 +210,7 @@ def has_cached_keys(attention: nn.Module, incremental_state) -> bool:
 def masks_over_memory(x, encoder_out, encoder_padding_mask, attn_mask, padding_mask):
     """Masks of cross+self-attention, whose keys are the source positions, then the target's.
 
-    Shapes as in :meth:`AdminDecoderLayer.forward`; returns masks that are `src_len` wider.
+    Shapes as in :meth:`ResidualDecoderLayer.forward`; returns masks that are `src_len` wider.
     """
     src_len, batch = encoder_out.shape[:2]
     if attn_mask is not None:

@@ -1,5 +1,6 @@
-"""transformer_admin: fairseq's Transformer with an omega at every residual junction."""
+"""transformer_admin: fairseq's Transformer with a residual method of your choice."""
 
+import copy
 import logging
 from argparse import Namespace
 from dataclasses import field, fields, is_dataclass, make_dataclass
@@ -20,8 +21,15 @@ from omegaconf import II, OmegaConf
 from torch import nn
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.layers import AdminDecoderLayer, AdminEncoderLayer
-from fairseq_admin.omega_file import STACKS
+from fairseq_admin.fit import check_fit
+from fairseq_admin.layers import (
+    METHOD_OPTIONS,
+    ResidualDecoderLayer,
+    ResidualEncoderLayer,
+    layers_of,
+)
+from fairseq_admin.methods import METHODS, STACKS, junctions_of
+from fairseq_admin.profiling import profiled
 from fairseq_admin.training_checks import PRUNED
 
 logger = logging.getLogger(__name__)
@@ -39,12 +47,23 @@ LIKE_FLAT_TRANSFORMER = {
 
 OWN_OPTIONS = [
     (
+        "residual",
+        str,
+        field(
+            default="admin",
+            metadata={
+                "help": f"the residual method: {', '.join(METHODS)}; ENCODER/DECODER where the "
+                "stacks differ"
+            },
+        ),
+    ),
+    (
         "learn_first_omega",
         bool,
         field(
             default=False,
             metadata={
-                "help": "train the first omega of each stack too, instead of keeping it at 1 (a "
+                "help": "admin: train the first omega of each stack too, not keep it at 1 (a "
                 "folded model then needs untied embeddings and learned positions); keep it as it "
                 "is when resuming"
             },
@@ -59,6 +78,14 @@ OWN_OPTIONS = [
                 "help": "paper: FFN weights from xavier_uniform with zero biases, as in the code "
                 "behind the published numbers; fairseq: nn.Linear's default"
             },
+        ),
+    ),
+    (
+        "output_change",
+        ChoiceEnum(["log", "constant"]),
+        field(
+            default="log",
+            metadata={"help": "analytic: how a stack's output change is to grow with its depth"},
         ),
     ),
 ]
@@ -85,14 +112,15 @@ TransformerAdminConfig = make_dataclass(
     "TransformerAdminConfig", flat_fields() + OWN_OPTIONS, bases=(FairseqDataclass,)
 )
 TransformerAdminConfig.__module__ = __name__
+DEFAULTS = {name: spec.default for name, _, spec in OWN_OPTIONS}
 TransformerAdminConfig.__doc__ = """Options of `transformer_admin`: all of fairseq's `transformer`,
-under the same flat names on the command line and in hydra, and two of its own."""
+under the same flat names on the command line and in hydra, and those of OWN_OPTIONS."""
 
 
 def nested_config(cfg) -> TransformerConfig:
     """fairseq's nested config from the flat one, a DictConfig, dataclass or Namespace."""
     if isinstance(cfg, TransformerConfig):
-        return cfg
+        return copy.deepcopy(cfg)  # building writes into it
     if OmegaConf.is_config(cfg):
         values: Dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     else:
@@ -114,36 +142,38 @@ def wrapped(layer: nn.Module, cfg: TransformerConfig) -> nn.Module:
 
 
 class TransformerAdminEncoder(TransformerEncoderBase):
-    """fairseq's encoder made of :class:`AdminEncoderLayer`."""
+    """fairseq's encoder made of :class:`ResidualEncoderLayer`."""
 
     def __init__(self, cfg, dictionary, embed_tokens, return_fc: bool = False) -> None:
         super().__init__(cfg, dictionary, embed_tokens, return_fc=return_fc)
-        if not cfg.learn_first_omega and len(self.layers) > 0:
-            self.layers[0].self_attn_residual.freeze()
+        if len(self.layers) > 0:
+            self.layers[0].self_attn_residual.be_first()
 
     def build_encoder_layer(self, cfg) -> nn.Module:
-        return wrapped(AdminEncoderLayer(cfg, return_fc=self.return_fc), cfg)
+        return wrapped(ResidualEncoderLayer(cfg, return_fc=self.return_fc), cfg)
 
 
 class TransformerAdminDecoder(TransformerDecoderBase):
-    """fairseq's decoder made of :class:`AdminDecoderLayer`."""
+    """fairseq's decoder made of :class:`ResidualDecoderLayer`."""
 
     def __init__(self, cfg, dictionary, embed_tokens, **kwargs) -> None:
         super().__init__(cfg, dictionary, embed_tokens, **kwargs)
-        if not cfg.learn_first_omega and len(self.layers) > 0:
-            self.layers[0].self_attn_residual.freeze()
+        if len(self.layers) > 0:
+            self.layers[0].self_attn_residual.be_first()
 
     def build_decoder_layer(self, cfg, no_encoder_attn: bool = False) -> nn.Module:
-        return wrapped(AdminDecoderLayer(cfg, no_encoder_attn), cfg)
+        return wrapped(ResidualDecoderLayer(cfg, no_encoder_attn), cfg)
 
 
 class TransformerAdminModel(TransformerModelBase):
-    """Post-LN Transformer with ``x = LN(x * omega + f(x))`` (Liu et al. 2020).
+    """Transformer whose residual method is an option; Admin's, ``x = LN(x * omega + f(x))`` (Liu et
+    al. 2020), unless another is chosen.
 
-    Omegas are 1 until the task `translation_admin` profiles the model or a checkpoint is loaded.
+    Admin's omegas are 1 until a task profiles the model or a checkpoint is loaded.
 
     Raises:
-        UserError: for Pre-LN options, and for a checkpoint of another depth or another model.
+        UserError: for a method that does not exist, options that mean nothing to it, and a
+            checkpoint of another depth, size or method.
     """
 
     omegas_set = False  # by a profile, an omega file or a checkpoint
@@ -158,10 +188,25 @@ class TransformerAdminModel(TransformerModelBase):
         cfg = nested_config(cfg)
         if cfg.encoder.normalize_before or cfg.decoder.normalize_before:
             raise UserError(
-                "transformer_admin is Post-LN: leave out --encoder-normalize-before and "
-                "--decoder-normalize-before, or train Pre-LN with --arch transformer"
+                "transformer_admin takes --residual pre-ln, or post-ln/pre-ln for the decoder "
+                "alone, instead of --encoder-normalize-before and --decoder-normalize-before"
             )
-        return super().build_model(cfg, task)
+        kinds = junctions_of(cfg.residual)
+        for name in METHOD_OPTIONS:
+            if getattr(cfg, name) != DEFAULTS[name] and not any(
+                name in kind.options for kind in kinds.values()
+            ):
+                raise UserError(
+                    f"--{name.replace('_', '-')} means nothing to --residual {cfg.residual}: leave "
+                    "it out"
+                )
+        for stack, kind in kinds.items():
+            getattr(cfg, stack).normalize_before = kind.pre_ln
+        cfg.trained_layers = layers_of(cfg)  # fairseq prunes next
+        try:
+            return super().build_model(cfg, task)
+        except ValueError as error:  # of a method or of fairseq: options that contradict each other
+            raise UserError(str(error)) from None
 
     @classmethod
     def build_encoder(cls, cfg, src_dict, embed_tokens):
@@ -179,7 +224,7 @@ class TransformerAdminModel(TransformerModelBase):
             self.cfg.encoder.layers_to_keep or self.cfg.decoder.layers_to_keep
         ):
             raise UserError(PRUNED)
-        if num_updates == 0 and not self.omegas_set:
+        if num_updates == 0 and not self.omegas_set and profiled(self):
             self.omegas_set = True  # say it once
             if get_global_rank() == 0:
                 logger.warning(
@@ -191,39 +236,6 @@ class TransformerAdminModel(TransformerModelBase):
         """As fairseq's; a checkpoint that does not fit is one line instead of a list of keys."""
         layers_kept = any(getattr(model_cfg, f"{s}_layers_to_keep", None) for s in STACKS)
         if strict and not layers_kept:
-            check_fit(self.state_dict(), state_dict)
+            check_fit(self.state_dict(), state_dict, self.cfg.residual)
         self.omegas_set = True
         return super().load_state_dict(state_dict, strict, model_cfg, args)
-
-
-def depths(state_dict) -> Dict[str, int]:
-    """Number of layers of each stack in a state dict."""
-    layers = {stack: set() for stack in STACKS}
-    for key in state_dict:
-        stack, _, rest = key.partition(".layers.")
-        if rest and stack in layers:
-            layers[stack].add(rest.split(".")[0])
-    return {stack: len(found) for stack, found in layers.items()}
-
-
-def check_fit(own, given) -> None:
-    """Raise UserError where the state dict *given* is of another depth, width or model."""
-    if depths(own) != depths(given):
-        raise UserError(
-            "the checkpoint is of another depth: it has {encoder}-{decoder} layers".format(
-                **depths(given)
-            )
-            + ", the model has {encoder}-{decoder}; build the model with the depth of the "
-            "checkpoint, or give another --save-dir".format(**depths(own))
-        )
-    if not any(key.endswith(".omega") for key in given):
-        raise UserError(
-            "the checkpoint holds no omega: it is not of transformer_admin; load it with its own "
-            "--arch, or give another --save-dir"
-        )
-    for key in own:
-        if key in given and own[key].shape != given[key].shape:
-            raise UserError(
-                f"the checkpoint is of another size: {key} is {tuple(given[key].shape)} there and "
-                f"{tuple(own[key].shape)} in the model; give the checkpoint's sizes and dictionary"
-            )

@@ -8,20 +8,23 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
+from fairseq_admin.methods import STACKS
+from fairseq_admin.residuals.omegas import analytic_omega
 
 LARGEST = 1e4  # far above any omega (11 at 100-100 layers); it and its inverse are numbers in fp16
 
 NO_OMEGA = f"holds an omega that is not between {1 / LARGEST:g} and {LARGEST:g}"
 FORMAT = "fairseq_admin profile 1"
-STACKS = ("encoder", "decoder")
+HEAD = ("sublayer", "branch variance", "omega", "analytic")
 
 
 @dataclass
 class SublayerProfile:
-    """One residual junction; ``branch_var`` is None where only the omega is known."""
+    """One residual junction; ``branch_var`` is None where only the omega is known, ``omega`` where
+    its method has none."""
 
     name: str
-    omega: float
+    omega: Optional[float]
     branch_var: Optional[float] = None
 
 
@@ -43,7 +46,8 @@ class Profile:
     @property
     def omegas(self) -> List[float]:
         """All omegas: encoder, then decoder, each in order of execution."""
-        return [s.omega for stack in STACKS for s in self.stacks[stack].sublayers]
+        sublayers = [s for stack in STACKS for s in self.stacks[stack].sublayers]
+        return [s.omega for s in sublayers if s.omega is not None]
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain containers, for JSON and for checkpoints."""
@@ -62,7 +66,7 @@ class Profile:
         for name in STACKS:
             stack = data["stacks"][name]
             sublayers = [
-                SublayerProfile(str(s["name"]), float(s["omega"]), optional_float(s["branch_var"]))
+                SublayerProfile(str(s["name"]), *map(optional_float, (s["omega"], s["branch_var"])))
                 for s in stack["sublayers"]
             ]
             stacks[name] = StackProfile(optional_float(stack["input_var"]), sublayers)
@@ -74,22 +78,33 @@ class Profile:
             json.dump(self.to_dict(), f, indent=1)
             f.write("\n")
 
-    def rows(self) -> List[Tuple[str, str, str]]:
-        """Sublayer, branch variance and omega; before each stack the variance of its input."""
-        rows = []
+    def rows(self) -> List[Tuple[str, ...]]:
+        """What HEAD says of each sublayer; before each stack the variance of its input. Omegas, and
+        what the method `analytic` has instead, are left out where the method has none."""
+        rows: List[Tuple[str, ...]] = []
         for name in STACKS:
             stack = self.stacks[name]
             if stack.input_var is not None:
-                rows.append((f"{name} input", f"{stack.input_var:.4f}", ""))
+                rows.append((f"{name} input", f"{stack.input_var:.4f}", "", ""))
+            analytic = f"{analytic_omega(len(stack.sublayers)):.4f}" if stack.sublayers else ""
             for s in stack.sublayers:
                 var = "" if s.branch_var is None else f"{s.branch_var:.4f}"
-                rows.append((s.name, var, f"{s.omega:.4f}"))
-        return rows
+                omegas = ("", "") if s.omega is None else (f"{s.omega:.4f}", analytic)
+                rows.append((s.name, var, *omegas))
+        return [row[: len(self.head)] for row in rows]
+
+    @property
+    def head(self) -> Tuple[str, ...]:
+        """Titles of the columns of the rows."""
+        return HEAD if self.omegas else HEAD[:2]
 
     def table(self) -> str:
         """A text table of the rows."""
-        rows = [("sublayer", "branch variance", "omega"), *self.rows()]
-        return "\n".join(f"{x:<34} {var:>15} {omega:>8}".rstrip() for x, var, omega in rows)
+        rows = [self.head, *self.rows()]
+        return "\n".join(
+            f"{name:<34} {var:>15}{''.join(f'{omega:>9}' for omega in omegas)}".rstrip()
+            for name, var, *omegas in rows
+        )
 
 
 def optional_float(value: Any) -> Optional[float]:
@@ -102,7 +117,7 @@ def read_profile(path: str, names: Dict[str, List[str]]) -> Profile:
     line, encoder then decoder) or a deepnmt file (one omega a line, in the same order).
 
     Args:
-        names: of the model's sublayers, by stack.
+        names: of the model's sublayers that a profile sets, by stack.
 
     Raises:
         UserError: for a file that is none of these, or has other sublayers than the model.
@@ -119,6 +134,12 @@ def read_profile(path: str, names: Dict[str, List[str]]) -> Profile:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             told = f"{path} is JSON, but not a profile of fairseq-admin: {error!r}"
             raise UserError(told) from error
+        for name, stack in profile.stacks.items():
+            if not names[name]:
+                stack.sublayers = []  # of another method than the one that is profiled
+            elif any(s.omega is None for s in stack.sublayers):
+                told = f"{path} holds no omega of the {name}: it is of another residual method"
+                raise UserError(told)
         check_json(profile, names, text, path)
     else:
         profile = split_omegas(parse_lines(text, path), names, path)

@@ -5,7 +5,7 @@ import math
 import random
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, List
 
 import numpy as np
 import torch
@@ -13,30 +13,51 @@ from torch import Tensor, nn
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import STACKS, Profile, StackProfile, SublayerProfile
-from fairseq_admin.residual import AdminResidual, masked_var, next_omega
+from fairseq_admin.residuals.omegas import next_omega
+from fairseq_admin.residuals.residual import Residual
 
 logger = logging.getLogger(__name__)
 
 
-def named_junctions(model: nn.Module) -> Dict[str, Dict[str, AdminResidual]]:
+def masked_var(x: Tensor, valid: Tensor) -> float:
+    """Biased variance (ddof 0) in fp32 over all channels of the non-padding positions.
+
+    Args:
+        x: activations, `(seq_len, batch, embed_dim)`.
+        valid: true where a token stands, false at padding, `(seq_len, batch)`.
+    """
+    return x[valid].float().var(unbiased=False).item()
+
+
+def named_junctions(model: nn.Module) -> Dict[str, Dict[str, Residual]]:
     """The model's junctions by stack and sublayer name, in order of execution."""
     return {
         stack: {
             f"{stack}.{name}"[: -len("_residual")]: module
             for name, module in getattr(model, stack).named_modules()
-            if isinstance(module, AdminResidual)
+            if isinstance(module, Residual)
         }
         for stack in STACKS
         if hasattr(model, stack)
     }
 
 
+def profiled(model: nn.Module) -> Dict[str, List[str]]:
+    """Names of the sublayers whose omegas a profile sets, by stack; empty for other methods."""
+    found = {
+        stack: [name for name, junction in junctions.items() if junction.profiled]
+        for stack, junctions in named_junctions(model).items()
+    }
+    return found if any(found.values()) else {}
+
+
 def apply_profile(model: nn.Module, profile: Profile) -> None:
-    """Set every junction's omega from *profile*, which names the same sublayers."""
+    """Set the omega of every profiled junction from *profile*, which names the same sublayers."""
     junctions = named_junctions(model)
     for name, stack in profile.stacks.items():
         for sublayer in stack.sublayers:
-            junctions[name][sublayer.name].fill(sublayer.omega)
+            if junctions[name][sublayer.name].profiled:
+                junctions[name][sublayer.name].fill(sublayer.omega)
 
 
 def warn_of_differences(profile: Profile, options: Dict[str, Any]) -> None:
@@ -52,11 +73,12 @@ def warn_of_differences(profile: Profile, options: Dict[str, Any]) -> None:
             )
 
 
-def keep_first_at_1(profile: Profile) -> None:
-    """A first omega that is not trained stays 1, whatever a file says."""
-    for stack in profile.stacks.values():
-        first = stack.sublayers[0]
-        if first.omega != 1:
+def keep_first_at_1(profile: Profile, model: nn.Module) -> None:
+    """A first omega that *model* does not train stays 1, whatever a file says."""
+    junctions = named_junctions(model)
+    for name, stack in profile.stacks.items():
+        first = stack.sublayers[0] if stack.sublayers else None
+        if first and first.omega != 1 and not list(junctions[name][first.name].parameters()):
             logger.warning(
                 "the omega file gives %s omega %s; it is kept at 1 (see --learn-first-omega)",
                 first.name,
@@ -94,17 +116,22 @@ def all_layers_training(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def measure(stack: StackProfile, name: str, valid: Tensor, junction: AdminResidual, inputs) -> None:
+def measure(stack: StackProfile, name: str, valid: Tensor, junction: Residual, inputs) -> None:
     """Forward pre-hook of a junction: measure its branch, then set its omega before it sums.
 
-    So the next branch is measured on the network that starts to train.
+    So the next branch is measured on the network that starts to train. A method without profile
+    keeps what it has.
     """
-    shortcut, branch = inputs
+    shortcut, branch, _ = inputs
     if stack.input_var is None:
         stack.input_var = checked(masked_var(shortcut, valid), f"the input of {name}")
-    omega = next_omega(stack.input_var, [s.branch_var for s in stack.sublayers])
     var = checked(masked_var(branch, valid), f"the branch of {name}")
-    junction.fill(omega)
+    omega = None
+    if junction.profiled:
+        omega = next_omega(stack.input_var, [s.branch_var for s in stack.sublayers])
+        junction.fill(omega)
+    elif hasattr(junction, "omega"):
+        omega = junction.omega.mean().item()
     stack.sublayers.append(SublayerProfile(name, omega, var))
 
 
@@ -120,10 +147,10 @@ def checked(var: float, what: str) -> float:
 
 @torch.no_grad()
 def profile_model(model: nn.Module, net_input: Dict[str, Tensor], pad: int, seed: int) -> Profile:
-    """Measure every branch of *model* in one forward pass, and set its omegas on the way.
+    """Measure every branch of *model* in one forward pass, and set Admin's omegas on the way.
 
     Args:
-        model: an encoder-decoder with :class:`AdminResidual` junctions, on the CPU.
+        model: an encoder-decoder with :class:`Residual` junctions, on the CPU.
         net_input: ``src_tokens`` `(batch, src_len)`, ``src_lengths`` `(batch,)`,
             ``prev_output_tokens`` `(batch, tgt_len)`.
         pad: index of the padding symbol in both dictionaries.

@@ -1,16 +1,19 @@
 """What a training cannot be, told before it starts: fairseq's own words for it are tracebacks."""
 
 import sys
-from argparse import ArgumentParser
+import zipfile
+from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Optional, Tuple
 
+import torch
 from fairseq import utils
 from omegaconf import OmegaConf
 
 from fairseq_admin.data_files import check_pairs
 from fairseq_admin.errors import UserError
-from fairseq_admin.omega_file import STACKS
+from fairseq_admin.methods import STACKS, method_of, title
+from fairseq_admin.restoring import is_finished, is_whole, last_checkpoint, mend, restored
 
 PRUNED = (
     "--encoder-layers-to-keep and --decoder-layers-to-keep prune a trained model: train all layers "
@@ -19,31 +22,39 @@ PRUNED = (
 )
 
 
-def of_training(task: Any) -> bool:
-    """Whether options *task* are among those of all of fairseq, as its commands have them."""
-    group = "distributed_training.ddp_backend"
-    return OmegaConf.is_config(task) and bool(
-        OmegaConf.select(task, group, throw_on_resolution_failure=False)
+def group(options: Any, name: str) -> Any:
+    """The group *name* of fairseq's options, which a task of the time before hydra has among its
+    own *options*."""
+    return options if isinstance(options, Namespace) else options[name]
+
+
+def ddp_backend(options: Any) -> Optional[str]:
+    """--ddp-backend, where a task's *options* are among all of those of a training."""
+    if isinstance(options, Namespace):
+        return getattr(options, "ddp_backend", None)
+    name = "distributed_training.ddp_backend"
+    return OmegaConf.is_config(options) and OmegaConf.select(
+        options, name, throw_on_resolution_failure=False
     )
 
 
-def check_sharding(task: Any) -> None:
-    """Raise UserError for options *task* among which parameters are to be sharded: fairseq prepares
-    that before it has the model built."""
-    if of_training(task) and task.distributed_training.ddp_backend == "fully_sharded":
+def check_sharding(options: Any) -> None:
+    """Raise UserError for a task's *options* among which parameters are to be sharded: fairseq
+    prepares that before it has the model built."""
+    if ddp_backend(options) == "fully_sharded":
         raise UserError(
             "--ddp-backend fully_sharded shards parameters before they are profiled: leave it out"
         )
 
 
-def check_training(task: Any, model: Any) -> None:
+def check_training(options: Any, model: Any) -> None:
     """Raise UserError for options that no training can have.
 
     Args:
-        task: options of `translation_admin`.
+        options: of a task that profiles.
         model: those of the model.
     """
-    common, dataset = task.common, task.dataset
+    common = group(options, "common")
     if any(getattr(model, f"{stack}_layers_to_keep", None) for stack in STACKS):
         raise UserError(PRUNED)
     efficient = common.memory_efficient_fp16 or common.memory_efficient_bf16
@@ -52,6 +63,12 @@ def check_training(task: Any, model: Any) -> None:
             "--memory-efficient-fp16 keeps omegas in fp32, and apex takes the norm of gradients "
             "of one precision: give --fp16, or run without apex"
         )
+
+
+def check_validation(task: Any) -> None:
+    """Raise UserError where options *task* of `translation_admin` ask for a validation that cannot
+    be."""
+    dataset = task.dataset
     if dataset.disable_validation:
         return
     if task.checkpoint.best_checkpoint_metric == "bleu" and not task.eval_bleu:
@@ -59,6 +76,57 @@ def check_training(task: Any, model: Any) -> None:
     folder = utils.split_paths(task.data)[0]
     for split in dataset.valid_subset.split(","):
         check_pairs(folder, split, task.source_lang, task.target_lang, task.dataset_impl)
+
+
+def find_checkpoint(options: Any, model: Any) -> Tuple[Optional[str], bool]:
+    """The checkpoint that fairseq is about to restore, mended where it can be; and whether no
+    update is left to do after it.
+
+    Args:
+        options: of a task that profiles.
+        model: those of the model.
+
+    Raises:
+        UserError: for a checkpoint that is not there, cut off or of another method.
+    """
+    checkpoint, optimization = (group(options, name) for name in ("checkpoint", "optimization"))
+    path = restored(checkpoint)
+    if path is None:
+        if checkpoint.finetune_from_model and checkpoint.restore_file == "checkpoint_last.pt":
+            raise UserError(f"--finetune-from-model {checkpoint.finetune_from_model}: no such file")
+        return None, False
+    if path == str(last_checkpoint(checkpoint.save_dir, checkpoint.checkpoint_suffix)):
+        try:
+            mend(checkpoint.save_dir, checkpoint.checkpoint_suffix)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    elif not is_whole(path):
+        raise UserError(f"{path} is cut off: give another checkpoint")
+    try:
+        state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # torch raises whatever a damaged file makes it stumble over
+        first = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"cannot read {path}: {first}") from error
+    check_method(state, model, path)
+    if path == checkpoint.finetune_from_model:
+        return path, False
+    return path, is_finished(state, checkpoint, optimization)
+
+
+def check_method(state: Any, model: Any, path: str) -> None:
+    """Raise UserError where the checkpoint *state* is of another residual method than the options
+    *model*."""
+    own = getattr(model, "residual", None)
+    try:
+        saved = (state.get("cfg") or {}).get("model") or state.get("args") or {}
+        saved = method_of(vars(saved) if isinstance(saved, Namespace) else saved)
+    except (AttributeError, KeyError, TypeError):
+        return  # fairseq says what is wrong with it
+    if own and saved != method_of({"residual": own}):
+        raise UserError(
+            f"{path} is of the residual method {title(saved)}, the model of {title(own)}: give "
+            f"--residual {saved}, or another --save-dir"
+        )
 
 
 def check_bf16(parser: ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The demo: the same 12-12 Transformer twice on generated German-English phrases, once as fairseq's
-# own Post-LN, once with Admin; then ten translations, the record and BLEU of both, both exported
-# for serving, two figures, and one page with all of it.
+# The demo: the same 12-12 Transformer twice on generated German-English phrases, from the same
+# parameters, once as Post-LN, once with Admin; then ten translations, the record and BLEU of both,
+# both exported for serving, two figures, and one page with all of it.
 #
 # Usage:   bash scripts/demo.sh
 # Inputs:  none; sets the environment up first (scripts/setup.sh).

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes every figure of results/figures anew: of architectures at initialization, and of the demo's
-# two models.
+# Makes every figure of results/figures anew: of each residual method at initialization, and of the
+# demo's two models.
 #
 # Usage:   bash scripts/figures.sh [FOLDER]
 # Inputs:  none; runs the demo first (scripts/demo.sh; what is finished is not done again).
 # Outputs: FOLDER (default: results/figures): a JSON and a PNG an analysis.
 #
-# From nothing 20 to 40 minutes on two CPU cores, of which the demo takes half; beside the set-up.
+# From nothing 25 to 40 minutes on two CPU cores, of which the demo takes half; beside the set-up.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -19,11 +19,11 @@ mkdir -p "$out"
 
 runs=runs/demo
 data=$runs/data
-methods=(post-ln pre-ln admin)
+methods=(post-ln pre-ln admin analytic deepnorm rezero keel)
 checkpoints=("$runs"/demo_{post_ln,admin}/checkpoint_4_{800,900,1000}.pt)
 ends=("$runs"/demo_{post_ln,admin}/checkpoint_last.pt)
 paper=(--parameter-init paper --share-all-embeddings --dropout 0)
-like_demo=(--data "$data/bin" "${paper[@]}" --encoder-layers 12 --decoder-layers 12
+like_demo=("${paper[@]}" --encoder-layers 12 --decoder-layers 12
     --encoder-embed-dim 96 --encoder-ffn-embed-dim 192
     --encoder-attention-heads 4 --decoder-attention-heads 4)
 
@@ -35,15 +35,18 @@ analyze() {
 }
 
 # the longest by itself, on one core
-analyze output_change output-change "${methods[@]}" "${paper[@]}" --tokens 300 \
+analyze output_change output-change "${methods[@]}" "${paper[@]}" --tokens 200 \
     --encoder-embed-dim 96 --encoder-ffn-embed-dim 384 &
 longest=$!
 trap 'kill "$longest" 2>/dev/null || true' EXIT
 
-analyze dependency dependency "${methods[@]}" "${ends[@]}" "${like_demo[@]}"
+analyze dependency dependency "${methods[@]}" "${like_demo[@]}"
+analyze dependency_training dependency post-ln admin "${ends[@]}" --data "$data/bin" \
+    "${like_demo[@]}"
 analyze gradients gradients "${methods[@]}" "${paper[@]}" --seeds 2 --depths 6 12 24 48 \
     --encoder-embed-dim 64 --encoder-ffn-embed-dim 256
-analyze gradients_training gradients post-ln admin "${checkpoints[@]}" "${like_demo[@]}"
+analyze gradients_training gradients post-ln admin "${checkpoints[@]}" --data "$data/bin" \
+    "${like_demo[@]}"
 analyze updates updates "${checkpoints[@]}" --data "$data/bin"
 analyze norms norms "${methods[@]}" "${paper[@]}" --seeds 3 --encoder-layers 18 \
     --decoder-layers 18 --encoder-embed-dim 128 --encoder-ffn-embed-dim 128 # lemma 2: FFN as wide

@@ -156,6 +156,9 @@ step "installing fairseq-fixed (2 to 3 minutes where it is built from source)" \
     "${install[@]}" fairseq-fixed
 step "installing fairseq_admin with its test and demo tools (half a minute)" \
     "${install[@]}" --editable '.[test]'
+# what it needs for other things than the residual method that tests compare with would be a dozen
+# packages
+step "installing torchscale, for tests (seconds)" "${install[@]}" --no-deps torchscale
 
 # fairseq looks up a bare `--user-dir fairseq_admin` beside its own package. Being on the import path
 # itself, this link is also what `import fairseq_admin` finds, so that the two agree.

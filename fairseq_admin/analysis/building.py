@@ -11,20 +11,15 @@ from torch import nn
 
 from fairseq_admin.analysis.sublayers import named_sublayers
 from fairseq_admin.arguments import training_config
-from fairseq_admin.checkpoints.checkpoint import finite, model_options, read_checkpoint
+from fairseq_admin.checkpoints.checkpoint import finite, method, model_options, read_checkpoint
 from fairseq_admin.checkpoints.equivalence import build_model, types
 from fairseq_admin.checkpoints.facts import training_facts
 from fairseq_admin.checkpoints.random_text import dictionary
 from fairseq_admin.errors import UserError
 from fairseq_admin.layers import init_feed_forward_
-from fairseq_admin.methods import method_of
-from fairseq_admin.profiling import named_junctions, seeded
+from fairseq_admin.methods import METHODS, by_stack, method_of
+from fairseq_admin.profiling import seeded
 
-SHORT = {  # what stands for an architecture and its options
-    "post-ln": ["transformer"],
-    "pre-ln": ["transformer", "--encoder-normalize-before", "--decoder-normalize-before"],
-    "admin": ["transformer_admin"],
-}
 # activation checkpointing runs layers twice and takes no torch.autograd.grad
 RECOMPUTE_NOTHING = {"checkpoint_activations": False, "offload_activations": False}
 TYPES = 1000  # of the random tokens that an architecture without data reads
@@ -35,6 +30,7 @@ class Subject:
     """A model to look at, with what is needed to read with it."""
 
     label: str
+    method: str  # as `methods.method_of` has it
     model: nn.Module
     types: Tuple[int, int]  # of the two vocabularies
     pad: int
@@ -48,11 +44,10 @@ class Subject:
     def about(self) -> Dict[str, Any]:
         """What a figure tells of it."""
         stacks = named_sublayers(self.model)
-        omegas = any(named_junctions(self.model).values())
         layers = [len(getattr(self.model, stack).layers._modules) for stack in stacks]
         return {
             "label": self.label,
-            "method": method_of(omegas, [found[0].pre_ln for found in stacks.values()]),
+            "method": self.method,
             "layers": "-".join(map(str, layers)),
             "seed": self.seed,
             "updates": self.updates,
@@ -91,6 +86,7 @@ def checkpoint(path: str, label: str) -> Subject:
     task = vars(task) if isinstance(task, Namespace) else task
     return Subject(
         label,
+        method(state),
         model,
         types(weights),
         pad,
@@ -102,18 +98,26 @@ def checkpoint(path: str, label: str) -> Subject:
     )
 
 
+def is_method(name: str) -> bool:
+    """Whether *name* stands for `transformer_admin --residual NAME`."""
+    return set(name.split("/")) <= METHODS.keys()
+
+
 def check_architecture(name: str) -> None:
-    """Raise UserError unless *name* is an architecture."""
+    """Raise UserError unless *name* is an architecture or a method."""
     from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 
-    if name in SHORT or name in ARCH_MODEL_REGISTRY or name in MODEL_REGISTRY:
+    if is_method(name):
+        by_stack(name)  # refuses three
+        return
+    if name in ARCH_MODEL_REGISTRY or name in MODEL_REGISTRY:
         return
     if os.path.isdir(name):
         raise UserError(f"{name} is a folder: give a checkpoint in it")
     if name.endswith(".pt") or os.sep in name:
         raise UserError(f"no such checkpoint: {name}")
     raise UserError(
-        f"{name} is neither a checkpoint nor an architecture: give {', '.join(SHORT)} or a name "
+        f"{name} is neither a checkpoint nor an architecture: give {', '.join(METHODS)} or a name "
         "that --arch of fairseq-train knows, before all options"
     )
 
@@ -137,7 +141,7 @@ def data_task(data: str, source: Optional[str], target: Optional[str]):
 def architecture(
     name: str, depth: Optional[int], seed: int, options: Namespace, rest: List[str]
 ) -> Subject:
-    """A new model of an architecture.
+    """A new model of an architecture or a method.
 
     Args:
         depth: layers of each stack; None: as *rest* says.
@@ -145,12 +149,10 @@ def architecture(
     Raises:
         UserError: for options that give no such model.
     """
-    arch, *own = SHORT.get(name, [name])
-    arguments = [options.data or ".", "--arch", arch, *own, *rest]
+    own = ["transformer_admin", "--residual", name] if is_method(name) else [name]
+    arguments = [options.data or ".", "--arch", *own, *rest]
     if depth:
         arguments += ["--encoder-layers", str(depth), "--decoder-layers", str(depth)]
-    if options.parameter_init and arch.startswith("transformer_admin"):
-        arguments += ["--parameter-init", options.parameter_init]
     try:
         config = config_of(tuple(arguments))
         languages = config.task.source_lang, config.task.target_lang
@@ -166,7 +168,9 @@ def architecture(
             f"({one_line(error)})"
         ) from None
     sizes = len(task.source_dictionary), len(task.target_dictionary)
-    return Subject(name, model, sizes, task.source_dictionary.pad(), *languages, seed=seed)
+    flat = vars(config.model) if isinstance(config.model, Namespace) else config.model
+    pad = task.source_dictionary.pad()
+    return Subject(name, method_of(flat), model, sizes, pad, *languages, seed=seed)
 
 
 def new_model(config: Any, task: Any, seed: int, parameter_init: Optional[str]) -> nn.Module:
@@ -177,9 +181,12 @@ def new_model(config: Any, task: Any, seed: int, parameter_init: Optional[str]) 
     for option, off in RECOMPUTE_NOTHING.items():
         if option in config:
             setattr(config, option, off)
+    ours = "parameter_init" in config
+    if ours and parameter_init:
+        config.parameter_init = parameter_init
     with seeded(seed):
         model = build_new(config, task)
-        if parameter_init == "paper":
+        if not ours and parameter_init == "paper":
             for sublayers in named_sublayers(model).values():
                 for sublayer in sublayers:
                     if sublayer.kind == "ffn":

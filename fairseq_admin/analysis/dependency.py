@@ -1,4 +1,4 @@
-"""Residual dependency beta_ij: how much of sublayer i's normalized output is branch j's.
+"""Residual dependency beta_ij: how much of sublayer i's normalized sum is branch j's.
 
 Liu et al. 2020, section 4: x_i = sum_j beta_ij * a_j with a_j the normalized branch outputs.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fairseq_admin.analysis.subjects import Batch, measure_models
 from fairseq_admin.analysis.sublayers import Passage, at_rest, attached
 from fairseq_admin.errors import UserError
-from fairseq_admin.residual import masked_var, omegas_from_variances
+from fairseq_admin.profiling import masked_var
 
 SUMMARY = "residual dependency of each sublayer on each branch (Liu et al.), as heat maps"
 EPS = 1e-5  # of fairseq's layer norms
@@ -29,17 +29,17 @@ class Shares:
         self.rows: List[Dict[str, Any]] = []
 
     def add(self, passage: Passage) -> None:
-        """Measure the row of a sublayer, and carry all shares through its norm."""
+        """Scale all shares as the sublayer does its shortcut, measure its row, and carry them
+        through the norm behind its sum."""
         valid = passage.valid
         if not self.parts:
             self.parts.append(passage.shortcut[valid].float())
             self.variances.append(masked_var(passage.shortcut, valid))
-        omega = passage.sublayer.omega
-        if omega is not None:
-            self.parts = [part * omega for part in self.parts]
-            self.bias = self.bias * omega
-        self.parts.append(passage.branch[valid].float())
-        self.variances.append(masked_var(passage.branch, valid))
+        scale, norm = passage.sublayer.scale, passage.sublayer.post_norm
+        self.parts = [part * scale for part in self.parts]
+        self.bias = self.bias * scale
+        self.parts.append(passage.added[valid].float())
+        self.variances.append(masked_var(passage.added, valid))
         total = passage.total[valid].float()
         std = (total.var(-1, unbiased=False, keepdim=True) + EPS).sqrt()  # `(tokens, 1)`
         beta = [self.normal(part, std).square().mean().sqrt().item() for part in self.parts]
@@ -57,8 +57,7 @@ class Shares:
                 "unexplained": error.item(),
             }
         )
-        if not passage.sublayer.pre_ln:
-            norm = passage.sublayer.norm
+        if norm is not None:
             self.parts = [self.normal(part, std) * norm.weight for part in self.parts]
             self.bias = self.normal(self.bias.expand_as(total), std) * norm.weight + norm.bias
 
@@ -68,15 +67,19 @@ class Shares:
         return (part - part.mean(-1, keepdim=True)) / std
 
 
-def expected_diagonal(input_var: float, branch_vars: List[float], post_ln: bool) -> List[float]:
+def expected_diagonal(
+    input_var: float, branch_vars: List[float], scales: List[float], post_norm: bool
+) -> List[float]:
     """beta_ii that follows from the variances at initialization, where branches are independent:
-    of Pre-LN and Admin beta_ii^2 = Var(f_i) / (Var(x_0) + sum_{j<=i} Var(f_j)), of Post-LN
-    Var(f_i) / (1 + Var(f_i)), its first shortcut being x_0 instead."""
-    if not post_ln:
-        after = omegas_from_variances(input_var, [*branch_vars, 0.0])[1:]  # omega_{i+1}
-        return [var**0.5 / omega for var, omega in zip(branch_vars, after)]
-    shortcuts = [input_var] + [1.0] * (len(branch_vars) - 1)
-    return [(var / (before + var)) ** 0.5 for var, before in zip(branch_vars, shortcuts)]
+    beta_ii^2 = Var(f_i) / (s_i^2 Var(x_{i-1}) + Var(f_i)). The shortcut x_{i-1}, which s_i scales,
+    has the variance 1 where a norm stands behind each sum, and Var(x_0) + sum_{j<i} Var(f_j) where
+    none does; x_0's is *input_var*."""
+    expected, shortcut_var = [], input_var
+    for var, scale in zip(branch_vars, scales):
+        total = scale**2 * shortcut_var + var
+        expected.append((var / total) ** 0.5)
+        shortcut_var = 1.0 if post_norm else total
+    return expected
 
 
 @torch.no_grad()
@@ -84,26 +87,25 @@ def dependencies(model: nn.Module, batch: Batch, pad: int) -> Dict[str, Dict[str
     """By stack: a row a sublayer, with ``beta`` `(i + 1,)` for x_0 and branches 1 to i, each the
     root mean square over tokens and channels of that share of the normalized sum; squares,
     ``bias`` squared and ``remainder``, twice the shares' covariances, sum to 1; the ``variances``
-    of x_0 and of the branches; ``expected``, :func:`expected_diagonal` of these; the ``omegas``,
-    means over channels (1 where there are none)."""
+    of x_0 and of what the branches add; the ``scales`` of the shortcuts, means over channels;
+    ``expected``, :func:`expected_diagonal` of these."""
     stacks = {"encoder": Shares(), "decoder": Shares()}
     with at_rest(model), attached(
         model, batch["net_input"], pad, lambda stack, passage: stacks[stack].add(passage)
     ) as sublayers:
         model(**batch["net_input"])
-    return {
-        stack: {
+    found = {}
+    for stack, shares in stacks.items():
+        input_var, *branch_vars = shares.variances
+        scales = [torch.as_tensor(s.scale).mean().item() for s in sublayers[stack]]
+        post_norm = sublayers[stack][0].post_norm is not None
+        found[stack] = {
             "rows": shares.rows,
-            "variances": [shares.variances[0], shares.variances[1:]],
-            "omegas": [1.0 if s.omega is None else s.omega.mean().item() for s in sublayers[stack]],
-            "expected": expected_diagonal(
-                shares.variances[0],
-                shares.variances[1:],
-                not sublayers[stack][0].pre_ln and sublayers[stack][0].junction is None,
-            ),
+            "variances": [input_var, branch_vars],
+            "scales": scales,
+            "expected": expected_diagonal(input_var, branch_vars, scales, post_norm),
         }
-        for stack, shares in stacks.items()
-    }
+    return found
 
 
 measure = partial(measure_models, "dependency", dependencies)

@@ -6,14 +6,16 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 import numpy as np
 
 from fairseq_admin.analysis.output_change import KINDS, against_depth
-from fairseq_admin.analysis.plotting import THEORY, WIDTH, Axes, panels, plt, save, styles
-from fairseq_admin.analysis.sublayers import PARTS
+from fairseq_admin.analysis.plotting import THEORY, WIDTH, Axes, log_axes, panels, plt, save, styles
+from fairseq_admin.analysis.sublayers import BRANCHES
 from fairseq_admin.omega_file import STACKS
 
 Model = Dict[str, Any]
-KIND_LINES = dict(zip(PARTS, ("-", "--", ":")))
+KIND_LINES = dict(zip(BRANCHES, ("-", "--", ":")))
 PREFIXES = {"self_attn": "self ", "encoder_attn": "cross ", "ffn": ""}  # of parameters' names
 LOW = 2.6  # inches of a row where there are several
+ALONE = 3.2  # inches of a row that is the figure
+FITS = "{:<10} {:>5} {:>6} {:>5}"  # a line of them
 TITLES = 75  # characters beside each other in a row of titles
 
 
@@ -37,31 +39,46 @@ def mean_of(models: List[Model], stack: str, value: Callable[[Dict[str, Any]], f
 
 
 def plot_output_change(result: Dict[str, Any], path: str) -> None:
-    """Change against sublayers, on linear axes and on logarithmic ones; R^2 of both fits."""
-    models = result["models"]
-    groups = by_label(models)
+    """Change against sublayers, on linear axes and on logarithmic ones; R^2 of the fits against N
+    and log N, and the exponent, beside them."""
     rows = [(stack, kind) for stack in STACKS for kind in KINDS]
-    figure, axes = panels(len(rows), 2, LOW)
-    for (stack, kind), (linear, logarithmic) in zip(rows, axes):
-        found = against_depth(models, stack, kind)
-        for style, (x, mean, std) in zip(model_styles(groups), found.values()):
-            for panel in (linear, logarithmic):
-                panel.errorbar(x, mean, std, marker=".", linewidth=1.2, elinewidth=0.6, **style)
+    figure, axes = panels(len(rows), 3, LOW, width_ratios=(1, 1, 0.62))
+    for (stack, kind), (linear, logarithmic, text) in zip(rows, axes):
+        plot_change(linear, logarithmic, result["models"], stack, kind)
+        text.axis("off")
         told = [
-            f"{fit['label']}: {fit['N']['r2']:.2f}, {fit['log N']['r2']:.2f}"
+            FITS.format(
+                fit["label"][-10:],
+                *(f"{x:.2f}" for x in (fit["N"]["r2"], fit["log N"]["r2"], fit["exponent"])),
+            )
             for fit in result["fits"]
             if (fit["stack"], fit["step"]) == (stack, kind)
         ]
         if told:
-            text = "\n".join(["R² of N, of log N", *told])
-            place = {"transform": logarithmic.transAxes, "ha": "right", "va": "bottom"}
-            logarithmic.text(0.97, 0.04, text, fontsize=7, **place)
-        linear.set(
-            title=f"{stack}, {kind} step", ylabel="E|F(x,W) - F(x,W*)|² / d", xlabel="N sublayers"
-        )
-        logarithmic.set(
-            xscale="log", yscale="log", xlabel="N sublayers", title="the same, log axes"
-        )
+            head = FITS.format("R² of fits", "N", "log N", "p") + "\n"
+            told = "\n".join([head, *told, "\np: exponent of N"])
+            text.text(0, 1, told, va="top", family="monospace", fontsize=7)
+    save(figure, path)
+
+
+def plot_change(
+    linear: Axes, logarithmic: Axes, models: Sequence[Model], stack: str, kind: str
+) -> None:
+    """The change of a *stack* under a *kind* of step, on axes of both kinds."""
+    found = against_depth(models, stack, kind)
+    for style, (x, mean, std) in zip(model_styles(by_label(models)), found.values()):
+        for panel in (linear, logarithmic):
+            panel.errorbar(x, mean, std, marker=".", linewidth=1.2, elinewidth=0.6, **style)
+            panel.set(xlabel="N sublayers", title="the same, log axes")
+    linear.set(title=f"{stack}, {kind} step", ylabel="E|F(x,W) - F(x,W*)|² / d")
+    log_axes(logarithmic, xscale="log")
+    logarithmic.tick_params(axis="x", which="minor", labelbottom=False)  # they overlap
+
+
+def plot_output_change_encoder(result: Dict[str, Any], path: str) -> None:
+    """The encoder's change after the random step alone."""
+    figure, [axes] = panels(1, 2, ALONE)
+    plot_change(*axes, result["models"], "encoder", "random")
     save(figure, path)
 
 
@@ -131,10 +148,11 @@ def plot_gradients(result: Dict[str, Any], path: str) -> None:
                 outputs.plot(np.add(x, 1), norms[x], line, linewidth=1, **style)
             means = mean_by_parameter(models, stack)
             kinds.plot(list(means), list(means.values()), ".", **style)
-        weights.set(title=stack, xlabel="sublayer", yscale="log", ylabel="|dL/dW|, matrices")
-        outputs.set(xlabel="- self, -- cross, ·· FFN", yscale="log")
-        outputs.set_ylabel("|dL/dx|, output")
-        kinds.set(yscale="log", ylabel="|dL/dW|, mean")
+        weights.set(title=stack, xlabel="sublayer", ylabel="|dL/dW|, matrices")
+        outputs.set(xlabel="- self, -- cross, ·· FFN", ylabel="|dL/dx|, output")
+        kinds.set(ylabel="|dL/dW|, mean")
+        for panel in (weights, outputs, kinds):
+            log_axes(panel)
         kinds.tick_params(axis="x", labelrotation=90, labelsize=7)
         if several:
             plot_last(axes[3][column], stack, result["models"])
@@ -165,14 +183,15 @@ def last_ffn(models: Sequence[Model], stack: str) -> Dict[str, Tuple[List[int], 
 
 
 def plot_last(panel: Axes, stack: str, models: Sequence[Model]) -> None:
-    """The last FFN's gradient norm against depth, with lines of 1/sqrt(L) but for Post-LN."""
+    """The last FFN's gradient norm against depth, with lines of 1/sqrt(L) for Pre-LN and Admin."""
     groups, ticks = by_label(models), set()
     for style, (label, (x, norms)) in zip(model_styles(groups), last_ffn(models, stack).items()):
         ticks.update(x)
         panel.plot(x, norms, marker=".", linewidth=1, **style)
-        if len(x) > 1 and groups[label][0]["method"] != "post-ln":
+        if len(x) > 1 and groups[label][0]["method"] in ("pre-ln", "admin"):
             panel.plot(x, norms[-1] * np.sqrt(x[-1] / np.array(x)), label="1/sqrt(L)", **THEORY)
-    panel.set(xscale="log", yscale="log", xlabel=f"L {stack} layers", ylabel="|dL/dW|, last FFN")
+    panel.set(xscale="log", xlabel=f"L {stack} layers", ylabel="|dL/dW|, last FFN")
+    log_axes(panel)
     panel.set_xticks(sorted(ticks), sorted(ticks))
     panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
 
@@ -219,6 +238,8 @@ def plot_omega(result: Dict[str, Any], path: str) -> None:
     groups = by_label(result["models"])
     for panel, stack in zip(axes, STACKS):
         for style, models in zip(model_styles(groups), groups.values()):
+            if not models[0]["stacks"][stack]:
+                continue  # of a method without omegas
             mean = mean_of(models, stack, lambda row: row["mean"])
             std = mean_of(models, stack, lambda row: row["std"])
             x = np.arange(1, len(mean) + 1)

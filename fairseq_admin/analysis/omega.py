@@ -20,10 +20,7 @@ def omegas(model: nn.Module) -> Dict[str, List[Dict[str, Any]]]:
     Raises:
         UserError: for a model without omegas.
     """
-    junctions = named_junctions(model)
-    if not any(junctions.values()):
-        raise UserError("no omega there: give models of transformer_admin, not folded ones")
-    return {
+    found = {
         stack: [
             {
                 "name": name,
@@ -32,10 +29,16 @@ def omegas(model: nn.Module) -> Dict[str, List[Dict[str, Any]]]:
                 "min": junction.omega.min().item(),
                 "max": junction.omega.max().item(),
             }
-            for name, junction in found.items()
+            for name, junction in junctions.items()
+            if hasattr(junction, "omega")
         ]
-        for stack, found in junctions.items()
+        for stack, junctions in named_junctions(model).items()
     }
+    if not any(found.values()):
+        raise UserError(
+            "no omega there: give models of the residual methods admin or analytic, not folded ones"
+        )
+    return found
 
 
 def at_initialization(subject: Subject) -> Dict[str, List[Dict[str, Any]]]:
@@ -48,6 +51,7 @@ def at_initialization(subject: Subject) -> Dict[str, List[Dict[str, Any]]]:
         stack: [
             {"name": s.name, "mean": s.omega, "std": 0.0, "min": s.omega, "max": s.omega}
             for s in profile.stacks[stack].sublayers
+            if s.omega is not None
         ]
         for stack in STACKS
     }

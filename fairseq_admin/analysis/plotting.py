@@ -1,4 +1,4 @@
-"""Figures: one colour a method everywhere, axes with units, legend outside the data."""
+"""Figures: a method's own colour everywhere, axes with units, legend outside the data."""
 
 import os
 from typing import Any, Dict, List, Sequence, Tuple
@@ -10,11 +10,10 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
+from fairseq_admin.methods import METHODS  # noqa: E402
 from fairseq_admin.omega_file import STACKS, Profile  # noqa: E402
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart
-COLOURS = {"admin": "#0072B2", "post-ln": "#D55E00", "pre-ln": "#009E73"}
-OTHER = ("#CC79A7", "#E69F00", "#56B4E9", "#000000")  # methods without a colour of their own
+OTHER = ("#000000", "#999999", "#882255", "#332288")  # of what is no method, or two
 THEORY = {"color": "#666666", "linestyle": ":", "linewidth": 1}
 WIDTH = 8  # inches of a figure
 LINE = 95  # characters of a legend's line in that width, with the strokes before its labels
@@ -29,11 +28,12 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def panels(rows: int, columns: int, height: float = HEIGHT) -> Tuple[Figure, List[List[Axes]]]:
+def panels(
+    rows: int, columns: int, height: float = HEIGHT, **more: Any
+) -> Tuple[Figure, List[List[Axes]]]:
     """A figure of *rows* times *columns* axes, *height* inches a row."""
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(WIDTH, height * rows), squeeze=False, constrained_layout=True
-    )
+    size = {"figsize": (WIDTH, height * rows), "squeeze": False, "constrained_layout": True}
+    figure, axes = plt.subplots(rows, columns, **size, **more)
     return figure, [list(row) for row in axes]
 
 
@@ -41,21 +41,38 @@ def styles(lines: Sequence[Tuple[str, str]]) -> List[Dict[str, object]]:
     """How to draw each line of (method, label): a method's colour, lighter for its earlier ones
     where it has several (checkpoints of a training)."""
     methods = [method.lower() for method, _ in lines]
-    others = [m for m in dict.fromkeys(methods) if m not in COLOURS]
+    others = [m for m in dict.fromkeys(methods) if m not in METHODS]
     found = []
     for i, (method, (_, label)) in enumerate(zip(methods, lines)):
-        colour = COLOURS.get(method) or OTHER[others.index(method) % len(OTHER)]
+        if method in METHODS:
+            colour = METHODS[method].colour
+        else:
+            colour = OTHER[others.index(method) % len(OTHER)]
         share = methods[: i + 1].count(method) / methods.count(method)
         found.append({"color": colour, "alpha": 0.3 + 0.7 * share, "label": plain(label)})
     return found
 
 
+def values(handle: Any) -> List[float]:
+    """The points of a line, or of one with error bars, along y."""
+    return list(getattr(handle, "lines", [handle])[0].get_ydata())
+
+
+def log_axes(axes: Axes, **more: str) -> None:
+    """A logarithmic y axis, if anything there is above 0."""
+    if any(y > 0 for handle in axes.get_legend_handles_labels()[0] for y in values(handle)):
+        axes.set(yscale="log", **more)
+
+
 def save(figure: Figure, path: str) -> None:
-    """Write *figure* as PNG with one legend of all its axes, below them."""
+    """Write *figure* as PNG with one legend of all its axes, below them. It says which lines are 0
+    everywhere, and so on no logarithmic axis."""
     entries = {}
-    for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels()):
-            entries.setdefault(label, handle)
+    found = [(axes, *x) for axes in figure.axes for x in zip(*axes.get_legend_handles_labels())]
+    drawn = ((label, values(x)) for axes, x, label in found if axes.get_yscale() == "log")
+    zero = {label for label, ys in drawn if ys and max(ys) <= 0}
+    for _, handle, label in found:
+        entries.setdefault(f"{label} (0 where not drawn)" if label in zero else label, handle)
     if entries:
         fit = LINE // (STROKE + max(map(len, entries)))
         columns = min(len(entries), max(1, fit))
@@ -66,11 +83,13 @@ def save(figure: Figure, path: str) -> None:
 
 
 def plot_omegas(profile: Profile, path: str) -> None:
-    """Omega over depth, a line a stack."""
+    """Omega over depth, a line a stack that has any."""
     figure, [[axes]] = panels(1, 1)
     for stack, style in zip(STACKS, ("-", "--")):
-        omegas = [s.omega for s in profile.stacks[stack].sublayers]
-        axes.plot(range(1, len(omegas) + 1), omegas, style, color=COLOURS["admin"], label=stack)
+        sublayers = enumerate(profile.stacks[stack].sublayers, 1)
+        points = [(i, s.omega) for i, s in sublayers if s.omega is not None]
+        if points:
+            axes.plot(*zip(*points), style, color=METHODS["admin"].colour, label=stack)
     axes.set(xlabel="sublayer", ylabel="omega", title="Omega over depth", ylim=(0, None))
     save(figure, path)
 

@@ -11,17 +11,18 @@ from fairseq.utils import import_user_module
 from torch import nn
 
 from fairseq_admin.analysis.building import (
-    SHORT,
     Subject,
     architecture,
     check_architecture,
     checkpoint,
+    is_method,
 )
 from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.analysis.sentences import Batch, batch_of
 from fairseq_admin.arguments import given
 from fairseq_admin.errors import UserError
-from fairseq_admin.profiling import named_junctions, profile_model
+from fairseq_admin.methods import METHODS
+from fairseq_admin.profiling import profile_model, profiled
 
 LAYERS = ("--encoder-layers", "--decoder-layers")
 WITHOUT_EFFECT = ("--seed", "--omega-file", "--profile-tokens", "--profile-seed")
@@ -39,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser, analysis: ModuleType) -> None
         "models",
         nargs="+",
         metavar="MODEL",
-        help="a checkpoint; or an architecture at initialization: post-ln, pre-ln (fairseq's "
-        "transformer), admin, or any of fairseq's",
+        help="a checkpoint; or a model at initialization: a residual method of transformer_admin "
+        f"({', '.join(METHODS)}; ENCODER/DECODER), or an architecture that fairseq-train knows",
     )
     parser.add_argument("--data", metavar="DIR", help="binarized text (default: random tokens)")
     parser.add_argument("--split", help="of the data (default: valid)")
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser, analysis: ModuleType) -> None
         "--parameter-init",
         choices=("paper", "fairseq"),
         help="of the FFN weights of every architecture, as --parameter-init of transformer_admin "
-        "(default: each architecture's own)",
+        "(default: paper for residual methods, fairseq for its own architectures)",
     )
     parser.add_argument("--user-dir", metavar="DIR", help="of a model of your own")
     parser.set_defaults(depths=None, default_depths=depths)
@@ -99,15 +100,17 @@ def check_options(options: Namespace, rest: List[str]) -> None:
         ):
             if value:
                 raise UserError(f"{option} is for architectures; these are checkpoints")
-    for name in SHORT:
-        if name in options.models and any("-normalize-before" in option for option in rest):
+    for name in filter(is_method, options.models):
+        if any("-normalize-before" in option for option in rest):
             raise UserError(f"{name} says where its norms are: give transformer and that option")
+        if given(rest, "--residual"):
+            raise UserError(f"{name} is a residual method: give transformer_admin and --residual")
 
 
 def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Batch]]:
     """Each model with each seed, an architecture at each depth too, and the batch it reads, one
-    after another: one at a time is in memory unless the caller keeps it. A new Admin model is
-    profiled on its batch.
+    after another: one at a time is in memory unless the caller keeps it. A new model of a
+    method with a profile is profiled on its batch.
 
     Args:
         options: of :func:`add_arguments`.
@@ -138,7 +141,7 @@ def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Bat
                 else:
                     subject = architecture(name, depth, seed, options, rest)
                 batch = batch_of(subject, options)
-                if not built and any(named_junctions(subject.model).values()):
+                if not built and profiled(subject.model):
                     profile_model(subject.model, batch["net_input"], subject.pad, seed)
                 yield subject, batch
 

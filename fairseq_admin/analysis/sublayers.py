@@ -3,7 +3,7 @@
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Callable, Dict, Iterator, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,9 @@ from torch import Tensor, nn
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import STACKS
 from fairseq_admin.profiling import seeded
-from fairseq_admin.residual import AdminResidual
+from fairseq_admin.residuals.residual import NORMS, Residual
 
-# kind: name of its norm in a layer, and of the modules of its branch
-PARTS = {
-    "self_attn": ("self_attn_layer_norm", ("self_attn",)),
-    "encoder_attn": ("encoder_attn_layer_norm", ("encoder_attn",)),
-    "ffn": ("final_layer_norm", ("fc1", "fc2")),
-}
+BRANCHES = {"self_attn": ["self_attn"], "encoder_attn": ["encoder_attn"], "ffn": ["fc1", "fc2"]}
 
 
 @dataclass
@@ -26,17 +21,22 @@ class Sublayer:
     """One residual sublayer of a layer."""
 
     name: str  # as in a profile, for example decoder.layers.0.encoder_attn
-    kind: str  # a key of PARTS
+    kind: str  # a key of BRANCHES
     layer: nn.Module
-    norm: nn.Module
+    norm: Optional[nn.Module]  # the layer's own; none in ReZero
     pre_ln: bool
-    junction: Optional[AdminResidual] = None
+    junction: Optional[Residual] = None  # of our layers
     weights: Dict[str, nn.Parameter] = field(default_factory=dict)  # matrices of the branch
 
     @property
-    def omega(self) -> Optional[Tensor]:
-        """What multiplies the shortcut, `(embed_dim,)`; None where nothing does."""
-        return None if self.junction is None else self.junction.omega
+    def scale(self) -> Union[float, Tensor]:
+        """What multiplies the shortcut; a tensor is `(embed_dim,)`."""
+        return 1.0 if self.junction is None else self.junction.shortcut_scale
+
+    @property
+    def post_norm(self) -> Optional[nn.Module]:
+        """The norm that the sum goes through; None where the next shortcut is the sum itself."""
+        return None if self.pre_ln else self.norm
 
 
 @dataclass
@@ -46,19 +46,14 @@ class Passage:
     sublayer: Sublayer
     valid: Tensor  # true where a token stands, `(seq_len, batch)`
     shortcut: Tensor  # x_{i-1}
-    total: Tensor  # shortcut * omega + branch: what a Post-LN norm reads, a Pre-LN stream carries
-    output: Tensor  # x_i: the norm's output in Post-LN, the total in Pre-LN
+    total: Tensor  # shortcut * scale + added
+    output: Tensor  # x_i: what the post norm makes of the total; the total where there is none
 
     @property
-    def scaled_shortcut(self) -> Tensor:
-        """shortcut * omega"""
-        omega = self.sublayer.omega
-        return self.shortcut if omega is None else self.shortcut * omega
-
-    @property
-    def branch(self) -> Tensor:
-        """f_i(x_{i-1}), with dropout where the model is in training mode."""
-        return self.total - self.scaled_shortcut
+    def added(self) -> Tensor:
+        """What the branch gave to the sum, with dropout where the model is in training mode:
+        f_i(x_{i-1}), of ReZero a * f_i(x_{i-1})."""
+        return self.total - self.shortcut * self.sublayer.scale
 
 
 def named_sublayers(model: nn.Module) -> Dict[str, List[Sublayer]]:
@@ -75,7 +70,7 @@ def named_sublayers(model: nn.Module) -> Dict[str, List[Sublayer]]:
         stacks[stack] = [
             sublayer_of(layer, f"{stack}.layers.{i}", kind)
             for i, layer in enumerate(layers._modules.values())  # LayerDrop's iterator drops some
-            for kind in PARTS
+            for kind in BRANCHES
             if getattr(layer, kind, None) is not None or kind == "ffn"
         ]
     return stacks
@@ -83,17 +78,18 @@ def named_sublayers(model: nn.Module) -> Dict[str, List[Sublayer]]:
 
 def sublayer_of(layer: nn.Module, name: str, kind: str) -> Sublayer:
     """The sublayer *kind* of *layer*, which is called *name*."""
-    norm, modules = PARTS[kind]
-    if not all(isinstance(getattr(layer, part, None), nn.Module) for part in (norm, *modules)):
+    junction = getattr(layer, f"{kind}_residual", None)
+    parts = BRANCHES[kind] if junction else [NORMS[kind], *BRANCHES[kind]]
+    if not all(isinstance(getattr(layer, part, None), nn.Module) for part in parts):
         raise UserError(
-            f"{name} ({type(layer).__name__}) has no sublayer {kind}: {norm} and its "
+            f"{name} ({type(layer).__name__}) has no sublayer {kind}: {NORMS[kind]} and its "
             "branch are looked for, as fairseq's Transformer layers name them"
         )
     if getattr(layer, "w_resid", None) is not None:
         raise UserError(f"{name} scales its shortcut by scale_resids, which no analysis knows")
     weights = {
         f"{part}.{parameter}" if kind == "ffn" else parameter: weight
-        for part in modules
+        for part in BRANCHES[kind]
         for parameter, weight in getattr(layer, part).named_parameters()
         if weight.dim() > 1
     }
@@ -101,9 +97,9 @@ def sublayer_of(layer: nn.Module, name: str, kind: str) -> Sublayer:
         f"{name}.{kind}",
         kind,
         layer,
-        getattr(layer, norm),
+        getattr(layer, NORMS[kind]),
         bool(layer.normalize_before),
-        getattr(layer, f"{kind}_residual", None),
+        junction,
         weights,
     )
 
@@ -134,7 +130,8 @@ def attached(
 
 
 class _Stream:
-    """Follows the residual stream through one layer by what its norms read and write."""
+    """Follows the residual stream through one layer: by what junctions get and give, in fairseq's
+    own layers by what norms read and write."""
 
     def __init__(self, observe: Callable[[Passage], None], valid: Tensor) -> None:
         self.observe, self.valid = observe, valid
@@ -143,6 +140,8 @@ class _Stream:
 
     def hooks(self, sublayer: Sublayer) -> list:
         """Register what follows *sublayer*; the handles."""
+        if sublayer.junction is not None:
+            return [sublayer.junction.register_forward_hook(partial(self.joined, sublayer))]
         handles = []
         if sublayer.kind == "self_attn":  # the first of its layer
             handles.append(sublayer.layer.register_forward_pre_hook(self.enter))
@@ -151,6 +150,12 @@ class _Stream:
             hook = partial(self.before, sublayer)
             return [*handles, sublayer.norm.register_forward_pre_hook(hook)]
         return [*handles, sublayer.norm.register_forward_hook(partial(self.after, sublayer))]
+
+    def joined(self, sublayer: Sublayer, junction: Residual, inputs: tuple, output: Tensor) -> None:
+        """A junction has given *output* for shortcut and branch."""
+        shortcut, branch, _ = inputs
+        total = output if sublayer.post_norm is None else junction.add(shortcut, branch)
+        self.observe(Passage(sublayer, self.valid, shortcut, total, output))
 
     def enter(self, layer: nn.Module, inputs: tuple) -> None:
         self.x, self.open = inputs[0], None

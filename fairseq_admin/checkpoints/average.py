@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fairseq_admin.checkpoints.checkpoint import (
     finite,
+    method,
     model_options,
     read_checkpoint,
     same_memory,
@@ -32,6 +33,7 @@ COMPUTED_BY = (
     "no_scale_embedding",
     "no_token_positional_embeddings",
     "cross_self_attention",
+    "method",
     "learn_first_omega",
 )
 
@@ -131,7 +133,7 @@ def tied(weights: Dict[str, Tensor]) -> Dict[str, List[str]]:
 
 def check_same_model(a: Dict[str, Any], b: Dict[str, Any], path_a: str, path_b: str) -> None:
     """Raise UserError with the first option or weight in which two checkpoints differ."""
-    options_a, options_b = model_options(a), model_options(b)
+    options_a, options_b = ({**model_options(x), "method": method(x)} for x in (a, b))
     for name in COMPUTED_BY:
         if options_a.get(name) != options_b.get(name):
             name_shown = "architecture" if name == "_name" else name

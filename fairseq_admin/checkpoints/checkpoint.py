@@ -9,12 +9,12 @@ from typing import Any, Dict, Optional
 import torch
 from torch import Tensor
 
+from fairseq_admin import fit
 from fairseq_admin.checkpoints import tensor_file
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
-from fairseq_admin.methods import method_of
-from fairseq_admin.model import depths
-from fairseq_admin.omega_file import STACKS
+from fairseq_admin.fit import depths, methods_like
+from fairseq_admin.methods import METHODS, STACKS, by_stack, method_of, title
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 ENTRIES = {"cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
@@ -66,6 +66,7 @@ def read_checkpoint(path: str, optimizer: bool = False) -> Dict[str, Any]:
     for key, tensor in state["model"].items():
         check_weight(key, tensor, path)
     check_sizes(model_options(state), state["model"], path)
+    check_residual(state, path)
     return state
 
 
@@ -79,6 +80,25 @@ def check_weight(key: str, tensor: Tensor, path: str) -> None:
     reach = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride()))
     if tensor.numel() > reach + 1:
         raise UserError(f"{path} holds {key} expanded, which no training writes")
+
+
+def check_residual(state: Dict[str, Any], path: str) -> None:
+    """Raise UserError where the *state*'s weights are not of the residual method that it names."""
+    residual = residual_of(state)
+    if residual is None:
+        return
+    if not isinstance(residual, str) or not set(residual.split("/")) <= METHODS.keys():
+        raise UserError(
+            f"{path} is of the residual method {residual!r:.60}, which is not known here"
+        )
+    for stack, name in by_stack(residual).items():
+        final_norm = stack == "encoder" or not model_options(state).get("no_decoder_final_norm")
+        like = methods_like(state["model"], stack, final_norm)
+        if depths(state["model"])[stack] and name not in like:
+            raise UserError(
+                f"{path} contradicts itself: its residual method is {title(residual)}, the weights "
+                f"of its {stack} are of another"
+            )
 
 
 def check_sizes(options: Dict[str, Any], weights: Dict[str, Tensor], path: str) -> None:
@@ -121,9 +141,9 @@ def model_options(state: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     return {"_name": options.get("arch"), **options}
 
 
-def is_admin(state: Dict[str, Any]) -> bool:
-    """Whether the model of the checkpoint *state* has omegas."""
-    return any(key.endswith("_residual.omega") for key in state["model"])
+def residual_of(state: Dict[str, Any]) -> Optional[str]:
+    """--residual of the `transformer_admin` in the checkpoint *state*; None for other models."""
+    return fit.residual_of(model_options(state), state["model"])
 
 
 def method(state: Dict[str, Any]) -> str:
@@ -133,7 +153,8 @@ def method(state: Dict[str, Any]) -> str:
     name = str(options["_name"])
     if "transformer" not in name and not any(".self_attn." in key for key in state["model"]):
         return name
-    return method_of(is_admin(state), [options.get(f"{s}_normalize_before") for s in STACKS])
+    residual = residual_of(state)
+    return method_of({**options, "residual": residual} if residual else options)
 
 
 def finite(tensor: Tensor) -> bool:

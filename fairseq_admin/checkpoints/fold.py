@@ -1,55 +1,53 @@
-"""Fold: from an Admin checkpoint to the plain Post-LN `transformer` that computes the same.
+"""Fold: from a checkpoint of `transformer_admin` to fairseq's own `transformer` that computes the
+same.
 
-The norm before a sublayer gives ``x * omega`` instead of ``x``, and what the sublayer reads of it
-is divided by omega again::
+Where a method scales the shortcut, the norm before a sublayer gives ``x * omega`` instead of ``x``,
+and what the sublayer reads of it is divided by omega again::
 
     LN(x * omega + f(x)) = LN(y + g(y)),  y = x * omega,  g(y) = f(y / omega)
+
+Post-LN and Pre-LN change their name only.
 """
 
 import os
 from argparse import Namespace
-from collections import OrderedDict
-from dataclasses import fields
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Set, Tuple
 
-import numpy as np
 import torch
 from fairseq.data import Dictionary
 from fairseq.modules import SinusoidalPositionalEmbedding
-from fairseq.tasks.translation import TranslationConfig
 from torch import Tensor
 
-from fairseq_admin.checkpoints.average import EMA
 from fairseq_admin.checkpoints.checkpoint import (
     compact,
     finite,
-    is_admin,
     model_options,
     read_checkpoint,
+    residual_of,
     write_checkpoint,
 )
 from fairseq_admin.checkpoints.equivalence import Difference, compare
 from fairseq_admin.checkpoints.moments import fold_moments
+from fairseq_admin.checkpoints.plain import OURS, plain, plain_config, without_ours
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import check_no_input
-from fairseq_admin.model import OWN_OPTIONS, depths
-from fairseq_admin.omega_file import STACKS
+from fairseq_admin.fit import depths
+from fairseq_admin.layers import place_of
+from fairseq_admin.methods import by_stack, junctions_of, title
+from fairseq_admin.model import DEFAULTS, nested_config
+from fairseq_admin.residuals.residual import NORMS
 
-# Of each sublayer, in order of execution: the weights that read its input, and the norm behind it.
-SUBLAYERS = {
-    "self_attn": (
-        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        "self_attn_layer_norm",
-    ),
-    "encoder_attn": (("encoder_attn.q_proj",), "encoder_attn_layer_norm"),
-    "ffn": (("fc1",), "final_layer_norm"),
+# Of each sublayer, in order of execution: the weights that read its input.
+READERS = {
+    "self_attn": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "encoder_attn": ("encoder_attn.q_proj",),
+    "ffn": ("fc1",),
 }
 PAD = Dictionary().pad()
-OURS = (*(name for name, _, _ in OWN_OPTIONS), "TranslationAdminTask", "profile", "user_dir", *EMA)
 
 
 def fold_checkpoint(source: str, output: str, keep_training_state: bool = False) -> Difference:
-    """Fold the Admin checkpoint *source* into a plain one and write it to *output*.
+    """Fold the checkpoint *source* into a plain one and write it to *output*.
 
     Returns:
         how far the two models are from each other, measured before anything is written.
@@ -61,8 +59,8 @@ def fold_checkpoint(source: str, output: str, keep_training_state: bool = False)
     state = read_checkpoint(source, optimizer=keep_training_state)
     if "folded_from" in (state.get("extra_state") or {}):
         raise UserError(f"{source} is folded already")
-    if not is_admin(state):
-        raise UserError(f"{source} holds no omega: it is no checkpoint of transformer_admin")
+    if residual_of(state) is None:
+        raise UserError(f"{source} is no checkpoint of transformer_admin: there is nothing to fold")
     folded, difference = fold(state, keep_training_state)
     folded["extra_state"]["folded_from"] = os.path.basename(source)
     write_checkpoint(folded, output)
@@ -72,7 +70,7 @@ def fold_checkpoint(source: str, output: str, keep_training_state: bool = False)
 def fold(
     state: Dict[str, Any], keep_training_state: bool = False
 ) -> Tuple[Dict[str, Any], Difference]:
-    """The plain checkpoint of the Admin checkpoint *state*, and how far their models are apart.
+    """The plain checkpoint of a *state* of `transformer_admin`, and how far their models are apart.
 
     With *keep_training_state* it goes on where the training stood, the optimizer's moments
     included; else it holds the model alone.
@@ -80,15 +78,19 @@ def fold(
     Raises:
         UserError: for a model that cannot be folded exactly.
     """
-    options = {**model_options(state), "_name": "transformer_admin"}
+    residual = residual_of(state)
+    if unfoldable(residual):
+        raise UserError(unfoldable(residual))
+    options = {**DEFAULTS, **model_options(state), "residual": residual}
+    options["_name"] = "transformer_admin"
     weights = state["model"]
-    if options.get("cross_self_attention"):
-        raise UserError(
-            "--cross-self-attention cannot be folded: its keys are those of the encoder too"
-        )
     check_weights(weights)
     try:
-        weights, plain_options, factors = fold_weights(weights, options)
+        weights, plain_options, factors, trained = fold_weights(weights, options)
+        if options.get("cross_self_attention") and factors:
+            raise UserError(
+                "--cross-self-attention cannot be folded: its keys are those of the encoder too"
+            )
         dtype = state["model"]["decoder.layers.0.fc1.weight"].dtype
         written = {
             key: tensor.to(dtype) if key in factors else tensor for key, tensor in weights.items()
@@ -99,6 +101,8 @@ def fold(
         plain_options = {name: value for name, value in plain_options.items() if name not in OURS}
         plain_options.update(_name="transformer", encoder_embed_path=None, decoder_embed_path=None)
         difference = compare((options, state["model"]), (plain_options, weights), written)
+    except UserError:
+        raise
     except Exception as error:  # whatever fairseq makes of options that no training had
         told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"the weights are not those of the configuration: {told}") from error
@@ -115,44 +119,64 @@ def fold(
     }
     if keep_training_state:
         folded["last_optimizer_state"] = fold_moments(
-            plain(state.get("last_optimizer_state")), state["model"], options, factors
+            plain(state.get("last_optimizer_state")), state["model"], options, factors, trained
         )
         folded["extra_state"].update(without_ours(state.get("extra_state") or {}))
     return folded, difference
 
 
+def unfoldable(residual: str) -> Optional[str]:
+    """Why fairseq's `transformer` cannot compute what the method does; None where it can."""
+    for method, kind in zip(by_stack(residual).values(), junctions_of(residual).values()):
+        if kind.unfoldable:
+            return (
+                f"{title(method)} does not fold into fairseq's transformer: {kind.unfoldable}; "
+                "decode with --user-dir fairseq_admin"
+            )
+    return None
+
+
 def fold_weights(
     weights: Dict[str, Tensor], options: Dict[str, Any]
-) -> Tuple[Dict[str, Tensor], Dict[str, Any], Dict[str, Tensor]]:
-    """Weights of the plain model, options that it needs, and the factor of each weight that
-    changed. Weights that change are fp64, tensors that were one and stay so still are."""
-    options, factors = dict(options), {}
+) -> Tuple[Dict[str, Tensor], Dict[str, Any], Dict[str, Tensor], Set[str]]:
+    """Weights of the plain model, options that it needs, the factor of each weight that changed,
+    and the weights of junctions that are trained. Weights that change are fp64, tensors that were
+    one and stay so still are."""
+    options, factors, trained = dict(options), {}, set()
+    cfg = nested_config(Namespace(**options))
     weights = {key: tensor for key, tensor in weights.items() if not key.endswith("_float_tensor")}
-    for stack in STACKS:
+    for stack, kind in junctions_of(options["residual"]).items():
+        options[f"{stack}_normalize_before"] = kind.pre_ln
         norm = None  # the one whose output the next sublayer reads
         for layer in range(depths(weights)[stack]):
             prefix = f"{stack}.layers.{layer}."
-            for name, (readers, norm_behind) in SUBLAYERS.items():
-                omega = weights.pop(f"{prefix}{name}_residual.omega", None)
-                if omega is None:
+            for name, readers in READERS.items():
+                if f"{prefix}{NORMS[name]}.weight" not in weights:
                     continue  # no cross-attention in this layer
-                omega = omega.double()
-                if norm is not None:
-                    factors.update({f"{norm}.weight": omega, f"{norm}.bias": omega})
-                elif not torch.all(omega == 1):
-                    factors.update(scale_input(weights, options, stack, omega))
-                if norm is not None or not torch.all(omega == 1):
+                junction = kind(place_of(cfg, stack))
+                if norm is None:
+                    junction.be_first()
+                own = {key: f"{prefix}{name}_residual.{key}" for key in junction.state_dict()}
+                trained |= {own[key] for key, _ in junction.named_parameters()}
+                junction.double().load_state_dict({k: weights.pop(own[k]) for k in own})
+                omega = torch.as_tensor(junction.shortcut_scale, dtype=torch.float64).detach()
+                omega = omega.expand(getattr(cfg, stack).embed_dim)
+                if not torch.all(omega == 1):
+                    if norm is not None:
+                        factors.update({f"{norm}.weight": omega, f"{norm}.bias": omega})
+                    else:
+                        factors.update(scale_input(weights, options, stack, omega))
                     factors.update({f"{prefix}{reader}.weight": 1 / omega for reader in readers})
-                norm = prefix + norm_behind
+                norm = prefix + NORMS[name]
     for key, factor in factors.items():
         weights[key] = weights[key].double() * factor
-    return weights, options, factors
+    return weights, options, factors, trained
 
 
 def scale_input(
     weights: Dict[str, Tensor], options: Dict[str, Any], stack: str, omega: Tensor
 ) -> Dict[str, Tensor]:
-    """Factors that give a stack ``x_0 * omega`` for ``x_0``, where its first omega was learned.
+    """Factors that give a stack ``x_0 * omega`` for ``x_0``, where its first omega is not 1.
 
     Without a norm behind the embeddings they are scaled themselves: positions become learned ones
     and tied embeddings untied, in *weights* and *options*.
@@ -173,7 +197,7 @@ def scale_input(
     if f"{stack}.project_in_dim.weight" in weights:
         return {**factors, f"{stack}.project_in_dim.weight": omega[:, None]}
     if options.get("merge_src_tgt_embed"):
-        raise UserError("--merge-src-tgt-embed with a learned first omega cannot be folded")
+        raise UserError("--merge-src-tgt-embed with a first omega that is not 1 cannot be folded")
     if options.get("share_all_embeddings"):
         options.update(share_all_embeddings=False, share_decoder_input_output_embed=True)
     if stack == "decoder":
@@ -188,41 +212,3 @@ def check_weights(weights: Dict[str, Tensor]) -> None:
             raise UserError(f"{key} holds NaN or infinity: the training had diverged")
         if key.endswith("_residual.omega") and (tensor == 0).any():
             raise UserError(f"{key} is 0 in some channel, and a fold divides by it")
-
-
-def plain_config(state: Dict[str, Any], options: Dict[str, Any]) -> Dict[str, Any]:
-    """The configuration of *state* for fairseq's own model and task, in plain containers.
-
-    ``cfg["model"]`` is what fairseq writes for its `transformer`, a namespace of the model's and
-    the task's options, as an OrderedDict whose items are attributes too: fairseq and CTranslate2's
-    converter ask for the attributes, and torch loads it under its protection.
-    """
-    cfg = plain(state.get("cfg") or {})
-    # a file of the time before hydra has the task's options among the model's
-    task = cfg.get("task") or {**plain(options), "_name": options.get("task")}
-    if task["_name"] in ("translation_admin", "translation", None):
-        known = {field.name for field in fields(TranslationConfig)}
-        task = {name: value for name, value in task.items() if name in known}
-        task["_name"] = "translation"
-    model = OrderedDict({**task, **plain(options), "arch": "transformer", "task": task["_name"]})
-    model.__dict__.update(model)
-    common = {**cfg.get("common", {}), "user_dir": None}
-    return {**cfg, "common": common, "task": task, "model": model}
-
-
-def plain(value: Any) -> Any:
-    """*value* in tensors, plain containers and Python's numbers."""
-    if isinstance(value, Namespace):
-        value = vars(value)
-    if isinstance(value, dict):
-        return {plain(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(plain(item) for item in value)
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    return value
-
-
-def without_ours(state: Dict[str, Any]) -> Dict[str, Any]:
-    """*state* without what the plugin put there, in plain containers."""
-    return {name: plain(value) for name, value in state.items() if name not in OURS}

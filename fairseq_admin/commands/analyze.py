@@ -12,7 +12,8 @@ from fairseq_admin.files import whole_files
 
 HELP = """\
 Measure and draw what the papers behind Admin show, for checkpoints of any Transformer of fairseq or
-for architectures at initialization. Each analysis writes NAME.json and NAME.png."""
+for architectures at initialization. Each analysis writes NAME.json and NAME.png; output-change also
+NAME_encoder.png."""
 DIGITS = 6  # significant ones of the numbers written
 ANALYSES = {  # name: its module in fairseq_admin.analysis, and whether it takes models
     "output-change": ("output_change", True),
@@ -24,13 +25,15 @@ ANALYSES = {  # name: its module in fairseq_admin.analysis, and whether it takes
     "curves": ("curves", False),
     "errors": ("errors", False),
 }
+PICTURES = {"output-change": ["", "_encoder"]}  # how names end, of those with several
 
 
-def draw(result: dict, path: Any) -> None:
-    """The figure of a result to a path or file, by the function that is called as the analysis."""
+def draw(result: dict, path: Any, end: str) -> None:
+    """A figure of a result to a path or file, by the function that is called as the analysis and
+    *end*."""
     from fairseq_admin.analysis import figures, plotting
 
-    name = f"plot_{result['analysis'].replace('-', '_')}"
+    name = f"plot_{result['analysis'].replace('-', '_')}{end}"
     (getattr(figures, name, None) or getattr(plotting, name))(result, path)
 
 
@@ -44,7 +47,7 @@ def rounded(value: Any) -> Any:
 
 
 def run(options: argparse.Namespace, rest: List[str]) -> None:
-    """Measure, write both files."""
+    """Measure, write the numbers and the pictures."""
     module, takes_models = ANALYSES[options.analysis]
     if rest and not takes_models:
         raise UserError(f"unknown option: {' '.join(rest)}")
@@ -64,10 +67,13 @@ def run(options: argparse.Namespace, rest: List[str]) -> None:
             "NaN or infinite numbers came out: the model's activations or gradients overflow; "
             "take an earlier checkpoint or fewer layers"
         ) from None
-    with whole_files([f"{base}.json", f"{base}.png"], "wb") as (data, picture):
+    ends = PICTURES.get(options.analysis, [""])
+    names = [f"{base}.json", *(f"{base}{end}.png" for end in ends)]
+    with whole_files(names, "wb") as (data, *pictures):
         data.write(f"{text}\n".encode())
-        draw(result, picture)
-    print(f"wrote {base}.json and {base}.png")
+        for end, picture in zip(ends, pictures):
+            draw(result, picture, end)
+    print(f"wrote {' and '.join(names)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""fairseq-admin profile: the omegas that a training would start with."""
+"""fairseq-admin profile: branch variances, and the omegas that a training would start with."""
 
 import argparse
 import importlib.util
@@ -22,20 +22,23 @@ def build_profile(arguments: List[str]) -> Profile:
     """The profile that `fairseq-train` with *arguments* would set.
 
     Raises:
-        UserError: for arguments that are no training of an Admin model.
+        UserError: for arguments that are no training of `transformer_admin`.
     """
     from fairseq import tasks, utils
+
+    from fairseq_admin.profiling import named_junctions
 
     cfg = training_config(arguments)
     np.random.seed(cfg.common.seed)  # as fairseq_cli/train.py, so that the weights are the same
     utils.set_torch_seed(cfg.common.seed)
     task = tasks.setup_task(cfg.task)
     # as one that is loaded, which is not looked for in --save-dir
-    task.initialize_omegas(task.build_model(cfg.model, from_checkpoint=True), cfg.model)
-    if "profile" not in task.state.state_dict:
+    model = task.build_model(cfg.model, from_checkpoint=True)
+    if not any(named_junctions(model).values()):
         raise UserError(
-            f"--arch {cfg.model._name} has no omegas: give an architecture of transformer_admin"
+            f"--arch {cfg.model._name} has no residual methods: give one of transformer_admin's"
         )
+    task.initialize_omegas(model, cfg.model)
     return Profile.from_dict(task.state.state_dict["profile"])
 
 
@@ -47,6 +50,8 @@ def run(options: argparse.Namespace, arguments: List[str]) -> None:
     if options.plot and importlib.util.find_spec("matplotlib") is None:
         raise UserError("--plot needs matplotlib: pip install matplotlib")
     profile = build_profile(arguments)
+    if options.plot and not profile.omegas:
+        raise UserError("--plot draws omegas, and this residual method has none: leave it out")
     print(profile.table())
     profile.save(options.output)
     print(f"wrote {options.output}")

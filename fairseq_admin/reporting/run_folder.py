@@ -6,7 +6,7 @@ from typing import Any, Dict, Tuple
 
 from fairseq_admin.analysis.logs import assemble, read_curves
 from fairseq_admin.errors import UserError
-from fairseq_admin.omega_file import LARGEST, Profile
+from fairseq_admin.omega_file import Profile, is_omega
 from fairseq_admin.reporting.run import EVALUATE, Run, checkpoints, command, evaluation, scoring
 from fairseq_admin.scoring.outputs import read_lines, split_blocks, undo_pieces
 from fairseq_admin.text import number, read_bytes, read_json
@@ -55,7 +55,7 @@ def checked_scores(scores: Dict[str, Any]) -> Dict[str, Tuple[float, str]]:
 def checked_profile(profile: Dict[str, Any]) -> Profile:
     """The profile in a record or checkpoint."""
     found = Profile.from_dict(profile)
-    if not all(0 < omega < LARGEST for omega in found.omegas):
+    if not all(map(is_omega, found.omegas)):
         raise ValueError("an omega is none")
     return found
 
@@ -136,7 +136,7 @@ def read_state(run: Run) -> None:
         return
     path = paths[-1]
     try:
-        from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
+        from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of
     except ModuleNotFoundError as error:  # a server may have neither torch nor fairseq
         run.missing.append((f"what {path.name} holds: {error.name} is not installed", ""))
         return
@@ -147,7 +147,7 @@ def read_state(run: Run) -> None:
     except BROKEN as error:
         told = f"{type(error).__name__} {error}"
         raise UserError(f"{path} does not tell of a training as fairseq's do: {told}") from None
-    if is_admin(state) and not run.profile:
+    if "admin" in (residual_of(state) or "").split("/") and not run.profile:
         run.missing.append(("the profile: its checkpoint was handed weights alone", ""))
 
 

@@ -14,9 +14,9 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import infer_language_pair
 
 from fairseq_admin.checkpoints.checkpoint import (
-    is_admin,
     model_options,
     read_checkpoint,
+    residual_of,
     write_checkpoint,
 )
 from fairseq_admin.checkpoints.equivalence import Difference
@@ -40,8 +40,8 @@ def export_model(
     target_lang: Optional[str] = None,
     force: bool = False,
 ) -> Optional[Difference]:
-    """Make the folder *output* of a *checkpoint*: of Admin, which is folded, or of a plain
-    `transformer`, a folded one for example.
+    """Make the folder *output* of a *checkpoint*: of `transformer_admin`, which is folded, or of
+    a plain `transformer`, a folded one for example.
 
     *data* is the folder with the dictionaries that fairseq-preprocess wrote. *sentencepiece* names
     no model, one for both languages, or those of source and target. *quantization* is CTranslate2's
@@ -51,7 +51,7 @@ def export_model(
     *force* a folder that an earlier export wrote is replaced.
 
     Returns:
-        how far the folded model is from that of Admin; None where nothing was folded.
+        how far the folded model is from what it was; None where nothing was folded.
 
     Raises:
         UserError: for files that are missing or do not belong together, for a model that
@@ -59,6 +59,11 @@ def export_model(
     """
     check_output(output, force)
     state = read_checkpoint(checkpoint)
+    if multilingual(state):
+        raise UserError(
+            f"{checkpoint} is of a multilingual task, whose tags of languages no server knows: "
+            "decode it with fairseq-generate"
+        )
     source, target = sides = languages(state, data)
     if len(sentencepiece) > 2:
         raise UserError("give one SentencePiece model for both languages, or two")
@@ -92,7 +97,7 @@ def export_model(
         quantization=quantization,
         text=text,
     )
-    state, difference = fold(state) if is_admin(state) else (state, None)
+    state, difference = fold(state) if residual_of(state) else (state, None)
     folder = Path(os.path.abspath(output))
     with whole_folder(folder) as partial, writing(output):
         convert(state, data, sides, partial, quantization)
@@ -102,6 +107,12 @@ def export_model(
             shutil.copyfile(os.path.join(data, name), partial / name)
         settings.save(partial)
     return difference
+
+
+def multilingual(state: Dict[str, Any]) -> bool:
+    """Whether the checkpoint *state* was trained on several pairs of languages."""
+    task = (state.get("cfg") or {}).get("task") or {}
+    return bool((vars(task) if isinstance(task, Namespace) else task).get("lang_pairs"))
 
 
 def language_of(side: str, given: Optional[str], option: str) -> str:

@@ -1,13 +1,14 @@
-"""Speed of transformer_admin against fairseq's own Post-LN transformer.
+"""Speed of residual methods, Admin's or others, against fairseq's own Post-LN transformer.
 
 Both models train on the same batch of random tokens in one process, in turn (A B, B A, ...), each
 step through fairseq's Trainer: forward, loss, backward, gradient norm, optimizer. Prints a JSON
-line a size with medians; `ratio` is admin's tokens/s over fairseq's, pair by pair, with its
-quartiles. The profiling pass (on the CPU, the reading of its sentences not counted) is given in
-training steps of as many tokens. `linearity` is the step time per layer over that of the first
-depth.
+line a size and method with medians; `ratio` is the method's tokens/s over fairseq's, pair by pair,
+with its quartiles. The profiling pass (on the CPU, the reading of its sentences not counted), where
+the method has one, is given in training steps of as many tokens. `linearity` is the step time per
+layer over that of the first depth.
 
 Usage: python scripts/bench.py [--layers 6 18] [--widths 64 128 256] [--pairs 20] [--dtype bf16]
+           [--methods admin deepnorm]
        python scripts/bench.py --decode CHECKPOINT DATA_BIN [--pairs 3] [--threads 1]
        python scripts/bench.py --prepare TEXT.de TEXT.en [--corpus wmt14_en_fr] [--subwords 40000]
 
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import List
 
@@ -39,9 +41,11 @@ from fairseq.trainer import Trainer
 import fairseq_admin
 from fairseq_admin.checkpoints.random_text import dictionary
 from fairseq_admin.files import whole_file
-from fairseq_admin.profiling import named_junctions, profile_model
+from fairseq_admin.methods import METHODS
+from fairseq_admin.profiling import named_junctions, profile_model, profiled
+from fairseq_admin.residuals.admin import AdminResidual
 
-MODELS = {"admin": "transformer_admin", "fairseq": "transformer"}
+PLAIN = "fairseq"  # its own `transformer`, beside the methods of `transformer_admin`
 VOCABULARY = 4000  # types
 LENGTHS = (10, 41)  # tokens a sentence, uniform
 
@@ -61,11 +65,12 @@ def make_batch(words: Dictionary, tokens: int, seed: int = 1) -> dict:
 
 
 def make_trainer(method: str, layers: int, width: int, options_: argparse.Namespace) -> Trainer:
-    """A fairseq Trainer for *method*; Admin's omegas get values that need the multiplication."""
+    """A fairseq Trainer for *method* or PLAIN; omegas get values that need the multiplication."""
+    arch = "transformer" if method == PLAIN else f"transformer_admin --residual {method}"
     with tempfile.TemporaryDirectory() as folder:
         for lang in ("de", "en"):
             dictionary(VOCABULARY).save(f"{folder}/dict.{lang}.txt")
-        arguments = f"""{folder} --user-dir {fairseq_admin.__path__[0]} --arch {MODELS[method]}
+        arguments = f"""{folder} --user-dir {fairseq_admin.__path__[0]} --arch {arch}
             --task translation -s de -t en --criterion label_smoothed_cross_entropy
             --label-smoothing 0.1 --optimizer adam --adam-betas (0.9,0.98) --lr 1e-4
             --lr-scheduler fixed --max-tokens {options_.tokens} --share-all-embeddings
@@ -83,7 +88,8 @@ def make_trainer(method: str, layers: int, width: int, options_: argparse.Namesp
     model = task.build_model(cfg.model)
     model.omegas_set = True
     for junctions in named_junctions(model).values():
-        for i, junction in enumerate(junctions.values()):
+        trained = (j for j in junctions.values() if isinstance(j, AdminResidual))
+        for i, junction in enumerate(trained):
             junction.fill((1 + 0.4 * i) ** 0.5)  # as if every Var(f) were 0.4
     trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
     trainer.begin_epoch(1)
@@ -100,38 +106,42 @@ def timed(function) -> float:
     return time.perf_counter() - start
 
 
-def bench(layers: int, width: int, options_: argparse.Namespace) -> dict:
-    """Measure one size; times in seconds, memory in MB."""
-    trainers = {m: make_trainer(m, layers, width, options_) for m in MODELS}
-    batch = make_batch(trainers["admin"].task.source_dictionary, options_.tokens)
+def bench(method: str, layers: int, width: int, options_: argparse.Namespace) -> dict:
+    """Measure *method* at one size; times in seconds, memory in MB."""
+    models = (method, PLAIN)
+    trainers = {m: make_trainer(m, layers, width, options_) for m in models}
+    batch = make_batch(trainers[method].task.source_dictionary, options_.tokens)
     for trainer in trainers.values():
         for _ in range(options_.warmup):
             trainer.train_step([batch])
-    seconds = {m: [] for m in MODELS}
+    seconds = {m: [] for m in models}
     for pair in range(options_.pairs):
-        for method in list(MODELS) if pair % 2 else list(MODELS)[::-1]:
-            seconds[method].append(timed(lambda m=method: trainers[m].train_step([batch])))
-    step = {m: statistics.median(seconds[m]) for m in MODELS}
+        for m in models if pair % 2 else models[::-1]:
+            seconds[m].append(timed(lambda m=m: trainers[m].train_step([batch])))
+    step = {m: statistics.median(seconds[m]) for m in models}
     low, ratio, high = statistics.quantiles(
-        [f / a for a, f in zip(seconds["admin"], seconds["fairseq"])], n=4
+        [f / a for a, f in zip(seconds[method], seconds[PLAIN])], n=4
     )
-    task = trainers["admin"].task
-    fresh = task.build_model(trainers["admin"].cfg.model).cpu().float()
-    profile = statistics.median(
-        timed(lambda: profile_model(fresh, batch["net_input"], task.src_dict.pad(), 1))
-        for _ in range(3)
-    )
+    task, profile = trainers[method].task, {}
+    fresh = task.build_model(trainers[method].cfg.model).cpu().float()
+    if profiled(fresh):
+        taken = statistics.median(
+            timed(lambda: profile_model(fresh, batch["net_input"], task.src_dict.pad(), 1))
+            for _ in range(3)
+        )
+        profile["profile_steps"] = round(taken / step[method], 2)
     return {
+        "method": method,
         "layers": layers,
         "width": width,
         "tokens": batch["ntokens"],
-        **{f"{m}_tokens_per_s": round(batch["ntokens"] / step[m]) for m in MODELS},
+        **{f"{m}_tokens_per_s": round(batch["ntokens"] / step[m]) for m in models},
         "ratio": round(ratio, 4),
         "ratio_quartiles": [round(low, 4), round(high, 4)],
         "pairs": options_.pairs,
-        **{f"{m}_peak_mb": peak_memory(m, layers, width, options_) for m in MODELS},
-        "step_s": round(step["admin"], 4),
-        "profile_steps": round(profile / step["admin"], 2),
+        **{f"{m}_peak_mb": peak_memory(m, layers, width, options_) for m in models},
+        "step_s": round(step[method], 4),
+        **profile,
     }
 
 
@@ -159,15 +169,15 @@ def print_peak(options_: argparse.Namespace) -> None:
 
 
 def bench_training(options_: argparse.Namespace) -> List[dict]:
-    """Rows of all sizes; their step time per layer over that of the first depth."""
+    """Rows of all sizes and methods; their step time per layer over that of the first depth."""
     rows: List[dict] = []
-    for width in options_.widths:
-        for layers in options_.layers:
-            rows.append(bench(layers, width, options_))
-            first = next(row for row in rows if row["width"] == width)
-            per_layer = [row["step_s"] / row["layers"] for row in (rows[-1], first)]
-            rows[-1]["linearity"] = round(per_layer[0] / per_layer[1], 3)
-            print(json.dumps(rows[-1]), flush=True)
+    for width, layers, method in product(options_.widths, options_.layers, options_.methods):
+        row = bench(method, layers, width, options_)
+        rows.append(row)
+        first = next(r for r in rows if (r["width"], r["method"]) == (width, method))
+        per_layer = [r["step_s"] / r["layers"] for r in (row, first)]
+        row["linearity"] = round(per_layer[0] / per_layer[1], 3)
+        print(json.dumps(row), flush=True)
     return rows
 
 
@@ -177,6 +187,7 @@ def main() -> None:
     )
     parser.add_argument("--layers", type=int, nargs="+", default=[6, 18], help="of each stack")
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 96, 128, 256])
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["admin"])
     parser.add_argument("--tokens", type=int, default=2000, help="padded tokens of the batch")
     parser.add_argument("--pairs", type=int, default=20, help="counted steps of each model")
     parser.add_argument("--warmup", type=int, default=3, help="steps of each model not counted")
@@ -189,7 +200,7 @@ def main() -> None:
     parser.add_argument("--corpus", default="wmt14_en_fr", help="as which they are treated")
     parser.add_argument("--subwords", type=int, help="types (default: of --corpus)")
     parser.add_argument("--output", help="JSON file of all rows")
-    parser.add_argument("--peak-of", choices=list(MODELS), help=argparse.SUPPRESS)
+    parser.add_argument("--peak-of", choices=[*METHODS, PLAIN], help=argparse.SUPPRESS)
     options_ = parser.parse_args()
     logging.disable(logging.WARNING)
     if options_.threads:

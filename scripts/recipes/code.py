@@ -26,8 +26,8 @@ def with_imports(paths: Iterable[Path]) -> List[Path]:
     return sorted(found)
 
 
-# what the plugin is made of decides what a training comes to
-TRAINED_BY = with_imports([PACKAGE / "__init__.py"])
+# what the plugin is made of decides what a training comes to; methods are imported by their name
+TRAINED_BY = with_imports([PACKAGE / "__init__.py", *PACKAGE.glob("residuals/[a-z]*.py")])
 TRAINED_BY.remove(PACKAGE / "__init__.py")  # it knows the version too
 # and that with what comes after training what an evaluation does
 EVALUATED_BY = with_imports(

@@ -5,7 +5,7 @@ Usage:   python scripts recipes.compare DATA OUT CONFIG CONFIG [--show N] [optio
 Inputs:  DATA/bin (fairseq-preprocess), DATA/raw/test.{source,target}, DATA/spm/spm.model,
          configs/CONFIG.yaml
 Outputs: OUT/CONFIG/{train.log,checkpoint*.pt}, OUT/CONFIG/eval/{record.json,serve} and what else
-         scripts/evaluate.sh leaves, OUT/curves.png, OUT/omegas.png
+         scripts/evaluate.sh leaves, OUT/curves.png, OUT/omegas.png where a method is profiled
 
 Trainings run at the same time, each with its share of the cores. What is finished is not done
 again, and an interrupted training goes on from its last checkpoint. A folder whose config, data or
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Dict, List
 
 from corpora.steps import BIN
+from fairseq_admin.methods import title
 from fairseq_admin.omega_file import Profile
 from fairseq_admin.scoring.outputs import read_lines
 from fairseq_admin.scoring.score import hypotheses
@@ -66,7 +67,7 @@ def draw(conditions: List[Training], records: Dict[str, Dict[str, object]], out:
     """Perplexity of the conditions, and the omegas of those that have some."""
     from fairseq_admin.analysis import curves, plotting  # matplotlib logs at its import
 
-    runs = [f"{c.method}={c.folder}" for c in conditions]
+    runs = [f"{title(c.method)}={c.folder}" for c in conditions]
     plotting.plot_curves(curves.measure(argparse.Namespace(runs=runs)), str(out / "curves.png"))
     for record in records.values():
         if record["profile"]:
@@ -82,7 +83,7 @@ def show(conditions: List[Training], data: Path, n: int) -> None:
         for name, lang in (("source", task.source_lang), ("reference", task.target_lang))
     }
     for c in conditions:
-        lines[c.method] = hypotheses(str(c.folder / "eval" / "generate.txt"))
+        lines[title(c.method)] = hypotheses(str(c.folder / "eval" / "generate.txt"))
     total = len(lines["source"])
     for i in range(0, total, max(1, total // n))[:n]:
         print()
@@ -102,7 +103,7 @@ def main() -> None:
     logging.getLogger().setLevel(logging.WARNING)  # fairseq tells INFO, matplotlib DEBUG
     data, out = args.data.resolve(), args.out.resolve()
     conditions = [Training(n, data, out / n) for n in args.configs]
-    methods = [c.method for c in conditions]
+    methods = [title(c.method) for c in conditions]
     if len(set(methods)) < len(methods):
         parser.error(f"give one config a method; these are {', '.join(methods)}")
     for condition in conditions:
@@ -110,7 +111,8 @@ def main() -> None:
     train(conditions)
     evaluate(conditions, data, evaluation)
     records = {
-        c.method: json.loads((c.folder / "eval" / "record.json").read_text()) for c in conditions
+        method: json.loads((c.folder / "eval" / "record.json").read_text())
+        for method, c in zip(methods, conditions)
     }
     draw(conditions, records, out)
     show(conditions, data, args.show)
@@ -127,9 +129,11 @@ def main() -> None:
             print(f"{method:>10}  {record['fold']['difference']}")
             same, n = record["fold"]["same_translations"], record["sentences"]
             print(f"{'':>10}  folded into a plain transformer: {same} of {n} translations the same")
-    for c in conditions:
-        print(f"\nwrote {c.folder}/eval/record.json and {c.folder}/eval/serve")
-    print(f"wrote {out}/curves.png, omegas.png")
+    print()
+    made = [c.folder / "eval" / name for c in conditions for name in ("record.json", "serve")]
+    for path in (*made, out / "curves.png", out / "omegas.png"):
+        if path.exists():  # a method may have no omegas, or no model to serve
+            print(f"wrote {path}")
 
 
 if __name__ == "__main__":

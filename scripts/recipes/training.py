@@ -13,7 +13,7 @@ from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import take_lock, whole_file
-from fairseq_admin.methods import method_of
+from fairseq_admin.methods import by_stack, method_of, title
 from recipes.code import PACKAGE, ROOT, TRAINED_BY, code_of
 from recipes.processes import Job, run_together
 
@@ -66,16 +66,20 @@ def quoted(value: str) -> str:
 
 
 class Training:
-    """A config of configs/, trained on DATA/bin into *folder* with hydra *overrides*."""
+    """A config of configs/, trained on DATA/bin into *folder* with hydra *overrides*.
+
+    Raises:
+        UserError: for a config or a residual method that does not exist.
+    """
 
     def __init__(self, name: str, data: Path, folder: Path, overrides: Sequence[str] = ()) -> None:
         self.name, self.data, self.folder = name, data, folder
         self.overrides = list(overrides)
         values = [override.lstrip("+") for override in overrides if override[0] != "~"]
         self.config = OmegaConf.merge(load_config(name), OmegaConf.from_dotlist(values))
-        model = self.config.model
-        norms = [model.get(f"{stack}_normalize_before") for stack in ("encoder", "decoder")]
-        self.method = method_of(self.config.task._name == "translation_admin", norms)
+        residual = str(self.config.model.residual)
+        by_stack(residual)  # an override may name a method that does not exist
+        self.method = method_of({"residual": residual})
         self.log = folder / "train.log"
 
     def inputs(self) -> str:
@@ -153,7 +157,7 @@ class Training:
         points = read_log(str(self.log)).train
         update, ppl = points[-1] if points else (0, float("nan"))
         total = self.config.optimization.get("max_update")
-        return f"{self.method} update {update}{f'/{total}' if total else ''} ppl {ppl:.2f}"
+        return f"{title(self.method)} update {update}{f'/{total}' if total else ''} ppl {ppl:.2f}"
 
     def share(self) -> float:
         """Share of the epochs or updates that is done, 0 to 1, whichever comes first."""

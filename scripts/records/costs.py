@@ -115,10 +115,11 @@ class Costs:
 
 
 def measured(record: Dict[str, Any]) -> Tuple[Dict[str, Any], List[Dict[str, Any]]]:
-    """Of a record of scripts/bench.py: the speed with its largest model, and the peak memory in MB
-    of each, counted and measured."""
+    """Of Admin's rows in a record of scripts/bench.py: the speed with the largest model, and the
+    peak memory in MB of each, counted and measured."""
     memory, longest = [], LENGTHS[1] - 1
-    for row in sorted(record["rows"], key=lambda r: (r["width"], r["layers"])):
+    rows = [row for row in record["rows"] if row.get("method", "admin") == "admin"]
+    for row in sorted(rows, key=lambda r: (r["width"], r["layers"])):
         model = {"_name": "transformer_admin", "share_all_embeddings": True, "dropout": 0.1}
         model.update(encoder_embed_dim=row["width"], encoder_ffn_embed_dim=4 * row["width"])
         for stack in ("encoder", "decoder"):

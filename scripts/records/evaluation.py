@@ -4,8 +4,8 @@ plugin; export.
 
 Usage:   scripts/evaluate.sh RUN_DIR [options]
 Inputs:  RUN_DIR/checkpoint*.pt, RUN_DIR/train.log (for the curves) if there is one
-Outputs: in --output: record.json; generate.txt, score.json; of an Admin model folded.pt,
-         folded.txt; mean.pt where checkpoints were averaged; serve/ where it was exported
+Outputs: in --output: record.json; generate.txt, score.json; of a transformer_admin that folds
+         folded.pt, folded.txt; mean.pt where checkpoints were averaged; serve/ where exported
 
 What is finished is not done again while checkpoints, options and code are the same. A second start
 for the same folder waits for the first.
@@ -18,12 +18,12 @@ import os
 import sys
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from corpora.steps import BIN
 from fairseq_admin import cli
-from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
-from fairseq_admin.checkpoints.fold import fold_checkpoint
+from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of
+from fairseq_admin.checkpoints.fold import fold_checkpoint, unfoldable
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
 from fairseq_admin.scoring.score import bleu_metric, score_files
@@ -113,7 +113,7 @@ class Evaluation:
         data = self.options.data or Path(told.get("data") or "no data named").resolve()
         if not data.is_dir():
             raise UserError(f"no such data folder: {data}: give --data")
-        sides, admin, to = languages(state, str(data)), is_admin(state), self.options.to
+        sides, residual, to = languages(state, str(data)), residual_of(state), self.options.to
         del state
         given = self.check_scoring(data, sides) if to != "decode" else {}
         # with the plugin, which lets torch load the checkpoints of fairseq's own models too
@@ -121,7 +121,7 @@ class Evaluation:
         if to != "decode":
             self.score(given)
         if to == "fold":
-            self.fold(data, sides, admin)
+            self.fold(data, sides, residual)
 
     def check_scoring(self, data: Path, sides: Sequence[str]) -> Dict[str, Any]:
         """The options of `score_files`, before hours of work; UserError where they are none."""
@@ -158,15 +158,19 @@ class Evaluation:
             scores = score_files(translations, reference, **given)
             self.write("score.json", json.dumps(scores, indent=1))
 
-    def fold(self, data: Path, sides: Sequence[str], admin: bool) -> None:
-        """Fold, translate once more without the plugin; export; write the record."""
+    def fold(self, data: Path, sides: Sequence[str], residual: Optional[str]) -> None:
+        """Fold, translate once more without the plugin; export; write the record. Where the method
+        does not fold, only the record."""
         plain, options = self.model, self.options
-        if admin:
+        why_not = residual and unfoldable(residual)
+        if why_not:
+            say(f"no fold and no export: {why_not}")
+        elif residual:
             plain = self.out / "folded.pt"
             if self.lacks("fold.txt"):
                 self.write("fold.txt", str(fold_checkpoint(str(self.model), str(plain))))
             self.decode("folded.txt", plain, data, sides, [])
-        if options.sentencepiece and self.lacks("serve"):
+        if options.sentencepiece and not why_not and self.lacks("serve"):
             models, serve = [str(options.sentencepiece)], str(self.out / "serve")
             moses = [] if options.moses and prepared(data) is None else None
             how = (options.quantization, moses, options.source_lang, options.target_lang)

@@ -15,7 +15,7 @@ import torch
 
 from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log
-from fairseq_admin.checkpoints.checkpoint import is_admin, read_checkpoint
+from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.checkpoints.facts import portable, training_facts
 from fairseq_admin.scoring.score import hypotheses
 from fairseq_admin.text import read_json
@@ -88,7 +88,7 @@ def make_record(
         "decoding": decoding,
         "sentences": score["sentences"],
         "scores": score["scores"],
-        "fold": fold_result(folder) if is_admin(state) else None,
+        "fold": fold_result(folder) if (folder / "fold.txt").exists() else None,
         "profile": portable(state.get("task_state", {}).get("profile")),
         "train_ppl": curves.train,
         "valid_ppl": curves.valid,

@@ -3,12 +3,14 @@
 import json
 import shutil
 import sys
+from functools import partial
 
 import pytest
 import torch
 
 from fairseq_admin import cli
 from fairseq_admin.errors import UserError
+from fairseq_admin.methods import METHODS
 
 PNG = b"\x89PNG"
 TINY = ["--encoder-layers", "2", "--decoder-layers", "3", "--encoder-embed-dim", "16"]
@@ -24,8 +26,11 @@ def analyze(tmp_path, monkeypatch, capsys):
 
     def run(analysis, *arguments):
         cli.main(["analyze", analysis, *map(str, arguments)])
-        assert capsys.readouterr().out == f"wrote {analysis}.json and {analysis}.png\n"
-        assert (tmp_path / f"{analysis}.png").read_bytes().startswith(PNG)
+        more = ["_encoder"] * (analysis == "output-change")
+        pictures = [f"{analysis}{end}.png" for end in ("", *more)]
+        told = " and ".join([f"{analysis}.json", *pictures])
+        assert capsys.readouterr().out == f"wrote {told}\n"
+        assert all((tmp_path / name).read_bytes().startswith(PNG) for name in pictures)
         return json.loads((tmp_path / f"{analysis}.json").read_text())
 
     return run
@@ -82,11 +87,11 @@ def test_checkpoints_beside_architectures(analyze, admin, transformer, corpus):
 
 
 def test_random_tokens_seeds_and_depths(analyze):
-    names = ["post-ln", "pre-ln", "admin"]
+    names = ["pre-ln", "admin"]
     found = analyze(
         "output-change", *names, "--depths", 1, 2, 3, "--seeds", 2, "--tokens", 60, *TINY[4:]
     )
-    assert len(found["models"]) == 3 * 3 * 2
+    assert len(found["models"]) == 2 * 3 * 2
     assert {model["seed"] for model in found["models"]} == {1, 2}
     assert {(fit["stack"], fit["step"], fit["label"]) for fit in found["fits"]} == {
         (stack, step, name)
@@ -148,14 +153,51 @@ def test_an_architecture_of_your_own(analyze, tmp_path):
 
 def test_parameter_init(analyze):
     """paper: FFN weights with larger branch variance than nn.Linear's default."""
-    norms = {}
+    names, variances = ("transformer", "post-ln"), {}
     for init in ("paper", "fairseq"):
-        for name in ("post-ln", "admin"):
-            models = analyze("norms", name, "--parameter-init", init, *TINY)["models"]
-            row = models[0]["stacks"]["encoder"]
-            norms[init, name] = row[2]["norm2"] - (1 if name == "post-ln" else row[1]["norm2"])
-    assert norms["paper", "post-ln"] > 1.5 * norms["fairseq", "post-ln"]
-    assert norms["paper", "admin"] > 1.5 * norms["fairseq", "admin"]
+        for model in analyze("dependency", *names, "--parameter-init", init, *TINY)["models"]:
+            _, branches = model["stacks"]["encoder"]["variances"]
+            variances[init, model["label"]] = branches[1]  # of the first FFN
+    for name in names:
+        assert variances["paper", name] > 3 * variances["fairseq", name]
+    default = analyze("dependency", *names, *TINY)["models"]
+    found = [model["stacks"]["encoder"]["variances"][1][1] for model in default]
+    expected = [variances["fairseq", "transformer"], *(variances["paper", x] for x in names[1:])]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+ANALYSES = ["output-change", "dependency", "gradients", "norms"]
+
+
+@pytest.mark.parametrize("analysis", ANALYSES)
+def test_methods_beside_each_other(analyze, analysis):
+    """New ReZero models, whose branches are 0, among them; numbers without NaN."""
+    names = ["deepnorm", "rezero", "keel", "post-ln/pre-ln"]
+    found = analyze(analysis, *names, "--seeds", 1, "--tokens", 60, *TINY)
+    assert [model["method"] for model in found["models"]] == names
+    assert [model["label"] for model in found["models"]] == names
+    for fit in found.get("fits", []):
+        assert fit["label"] in names and fit["label"] != "rezero"
+        assert -3 < fit["exponent"] < 3 and fit["N"]["r2"] <= 1
+
+
+def test_methods_of_one_initialization(analyze, monkeypatch):
+    """Methods draw the same weights; but DeepNorm its own, whatever --parameter-init says."""
+    from fairseq_admin.analysis import norms
+
+    drawn = {}
+
+    def keep(model, *_):
+        drawn[model.cfg.residual] = model.encoder.layers[0].fc1.weight.detach().clone()
+        return norms.hidden_norms(model, *_)
+
+    monkeypatch.setattr(norms, "measure", partial(norms.measure_models, "norms", keep))
+    analyze("norms", "post-ln", "keel", "deepnorm", "--parameter-init", "paper", *TINY)
+    small = drawn.pop("deepnorm")
+    first, *others = drawn.values()
+    assert len(others) == 1 and all(torch.equal(first, weight) for weight in others)
+    expected = 0.87 * (2**4 * 3) ** (-1 / 16)  # DeepNorm's beta of 2-3 layers
+    assert small.std().item() / first.std().item() == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.parametrize("analysis", ["dependency", "gradients"])
@@ -188,7 +230,12 @@ def broken(admin, corpus, lab, tmp_path_factory):
 
 MISTAKES = {
     "no such model": (["norms", "nosuch.pt"], "no such checkpoint: nosuch.pt"),
-    "no such architecture": (["norms", "postln"], "give post-ln, pre-ln, admin or a name"),
+    "no such architecture": (["norms", "postln"], f"give {', '.join(METHODS)} or a name"),
+    "three methods": (["norms", "admin/keel/admin"], "or two of them as ENCODER/DECODER"),
+    "a method beside a name": (
+        ["norms", "keel", "--residual", "admin"],
+        "keel is a residual method: give transformer_admin and --residual",
+    ),
     "a folder": (["norms", "{admin}"], "is a folder: give a checkpoint in it"),
     "a model after an option": (["norms", "admin", *TINY, "pre-ln"], "unrecognized arguments"),
     "no such option": (["norms", "admin", "--encoder-layer", "2"], "arguments: --encoder-layer"),
@@ -210,8 +257,9 @@ MISTAKES = {
     "foreign profile": (["omega", "{broken}/profile.pt"], "the profile that profile keeps is dam"),
     "depths of a checkpoint": (["gradients", "{last}", "--depths", "2"], "--depths is for arch"),
     "no updates": (["updates", "{broken}/old.pt", "{last}"], "old does not say after how many"),
-    "no omega": (["omega", "{transformer}"], "no omega there: give models of transformer_admin"),
+    "no omega": (["omega", "{transformer}"], "no omega there: give models of the residual method"),
     "no omega in an architecture": (["omega", "post-ln", *TINY], "no omega there"),
+    "no omega in a method": (["omega", "deepnorm", *TINY], "no omega there"),
     "other parts": (["dependency", "lstm"], "has no encoder layers to look at"),
     "NaN": (["norms", "{broken}/nan.pt"], "NaN or infinite weights (decoder.layers.1.fc1.weight)"),
     "empty split": (["norms", "{last}", "--data", "{broken}/empty"], "is cut off"),

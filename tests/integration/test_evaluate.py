@@ -1,6 +1,7 @@
 """scripts/evaluate.sh: from a run folder to a record, once."""
 
 import json
+import re
 import shutil
 import sys
 from argparse import Namespace
@@ -13,9 +14,12 @@ import torch
 
 from corpora.corpus import Corpus
 from corpora.prepare import write_manifest
+from fairseq_admin import cli
 from fairseq_admin.errors import UserError
 from fairseq_admin.serving.served import Settings
+from recipes import compare
 from records import evaluation
+from records.table import table
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 DECODING = "--beam 4 --max-tokens 2000 --cpu"
@@ -108,6 +112,67 @@ def test_a_baseline_has_a_record_too(transformer, evaluate, tmp_path):
     record = json.loads((tmp_path / "record.json").read_text())
     assert (record["method"], record["fold"], record["profile"]) == ("post-ln", None, None)
     assert record["checkpoint"] == "checkpoint_best.pt" and record["averaged"] is None
+
+
+@pytest.fixture(scope="module")
+def keel(corpus, lab, evaluate, tmp_path_factory):
+    """A run of a method that does not fold, evaluated, and what that printed."""
+    folder, reference = tmp_path_factory.mktemp("keel"), corpus.parent / "test.en"
+    command = lab.train_command(corpus, folder, "--residual", "keel", "--max-update", "4")
+    lab.run([*command, "--log-file", folder / "train.log"]).ok()
+    run = evaluate(folder, "--reference", reference, "--sentencepiece", reference).ok()
+    record = json.loads((folder / "eval" / "record.json").read_text())
+    return SimpleNamespace(folder=folder, output=run.output, record=record)
+
+
+def test_a_method_that_does_not_fold_has_a_record_and_says_why(keel):
+    (told,) = (line for line in keel.output.splitlines() if "Keel" in line)
+    assert told.startswith("evaluate: no fold and no export: Keel does not fold into fairseq's")
+    record, made = keel.record, {path.name for path in (keel.folder / "eval").iterdir()}
+    assert (record["method"], record["fold"], record["profile"]) == ("keel", None, None)
+    assert record["sentences"] == 30
+    assert not made & {"folded.pt", "folded.txt", "fold.txt", "serve"}
+
+
+def test_such_a_record_stands_in_table_report_and_comparison(
+    keel, admin, evaluated, corpus, tmp_path, monkeypatch, capsys
+):
+    assert "| Keel | 3-3 | 4 |" in table(["method", "layers", "updates"], [keel.record])
+    monkeypatch.setattr(sys, "argv", ["fairseq-admin"])
+    cli.main(["report", str(keel.folder), "--output", str(tmp_path / "report.html")])
+    assert "Keel" in (tmp_path / "report.html").read_text()
+    capsys.readouterr()
+
+    runs, raw = tmp_path / "runs", tmp_path / "data" / "raw"
+    for path in (runs / "admin" / "eval", raw):
+        path.mkdir(parents=True)
+    record = {**evaluated.record, "train_ppl": [[120, 3.5]]}
+    (runs / "admin" / "eval" / "record.json").write_text(json.dumps(record))
+    made = {"train.log": admin.folder / "printed", "checkpoint_last.pt": admin.checkpoints[120]}
+    for name, path in {**made, "eval/generate.txt": evaluated.out / "generate.txt"}.items():
+        (runs / "admin" / name).symlink_to(path)
+    (runs / "keel").symlink_to(keel.folder)
+    for lang in ("de", "en"):
+        (raw / f"test.{lang}").symlink_to(corpus.parent / f"test.{lang}")
+    task = SimpleNamespace(source_lang="de", target_lang="en")
+
+    def training(name, data, folder):
+        config, nothing = SimpleNamespace(task=task), lambda: None
+        return SimpleNamespace(name=name, folder=folder, method=name, config=config, claim=nothing)
+
+    monkeypatch.setattr(compare, "Training", training)
+    for step in ("train", "evaluate"):
+        monkeypatch.setattr(compare, step, lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["compare", *map(str, (raw.parent, runs)), "admin", "keel"])
+    compare.main()
+    out = capsys.readouterr().out
+    bleu = keel.record["scores"]["bleu"]["score"]
+    assert re.search(rf"^ +Keel +test BLEU +{bleu:.2f}", out, re.MULTILINE)
+    assert "Admin  " in out and out.count("translations the same") == 1
+    assert re.findall(r"^wrote (\S+)", out, re.MULTILINE) == [
+        str(runs / name)
+        for name in ("admin/eval/record.json", "keel/eval/record.json", "curves.png", "omegas.png")
+    ]
 
 
 MISTAKES = {

@@ -2,16 +2,21 @@
 
 import csv
 import re
+import shlex
 import shutil
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
+import torch
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults, hydra_init
+from fairseq.optim import build_optimizer
+from fairseq.optim.lr_scheduler import build_lr_scheduler
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from fairseq_admin.errors import UserError
@@ -26,9 +31,10 @@ PATHS = ["task.data=/data", "checkpoint.save_dir=/run", "common.user_dir=/plugin
 TINY = ["model.encoder_layers=2", "model.decoder_layers=2", "model.encoder_embed_dim=32"]
 TINY += ["model.encoder_ffn_embed_dim=64", "optimization.max_update=2"]
 
-ADMIN = ["task._name=translation_admin", "model._name=transformer_admin"]
-STOCK = ["task._name=translation", "model._name=transformer"]
-ENCODER, DECODER = (f"model.{stack}_normalize_before=True" for stack in ("encoder", "decoder"))
+
+def residual(method):
+    """The option that says which method a model has."""
+    return [f"model.residual={method}"]
 
 
 def layers(encoder, decoder):
@@ -47,15 +53,10 @@ def batch(world, max_tokens, update_freq):
 
 # two configs, and the options that one has and the other has not
 COMPARISONS = [
-    ("demo_admin", "demo_post_ln", ADMIN, STOCK),
-    ("multi30k_admin_6l", "multi30k_post_ln_6l", ADMIN, STOCK),
-    ("multi30k_admin_18l", "multi30k_post_ln_18l", ADMIN, STOCK),
     ("multi30k_admin_6l", "multi30k_admin_18l", layers(6, 6), layers(18, 18)),
     ("multi30k_post_ln_6l", "multi30k_post_ln_18l", layers(6, 6), layers(18, 18)),
     ("wmt14_en_de_admin_6l", "wmt14_en_de_admin_12l", layers(6, 6), layers(12, 12)),
     ("wmt14_en_de_admin_12l", "wmt14_en_de_admin_18l", layers(12, 12), layers(18, 18)),
-    ("wmt14_en_de_post_ln_18l", "wmt14_en_de_post_ln_pre_ln_18l", [], [DECODER]),
-    ("wmt14_en_de_post_ln_pre_ln_18l", "wmt14_en_de_pre_ln_18l", [], [ENCODER]),
     (
         "wmt14_en_de_admin_18l",
         "wmt14_en_de_admin_60l_12l",
@@ -95,15 +96,21 @@ COMPARISONS = [
         ],
     ),
 ]
-for corpus_, depths_ in {
-    "iwslt14_de_en": ["6l"],
-    "wmt14_en_de": ["6l", "12l", "18l"],
-    "wmt14_en_fr": ["6l", "60l_12l"],
+OLD, NEW = ["post-ln", "pre-ln"], ["analytic", "deepnorm", "rezero", "keel"]
+for model_, methods_ in {  # what Admin is compared with
+    "demo_{}": OLD[:1],
+    "multi30k_{}_6l": OLD[:1],
+    "multi30k_{}_18l": OLD[:1],
+    "iwslt14_de_en_{}_6l": OLD + NEW,
+    "wmt14_en_de_{}_6l": OLD,
+    "wmt14_en_de_{}_12l": OLD,
+    "wmt14_en_de_{}_18l": [*OLD, "post-ln/pre-ln", *NEW],
+    "wmt14_en_fr_{}_6l": OLD,
+    "wmt14_en_fr_{}_60l_12l": OLD,
 }.items():
-    for depth in depths_:
-        admin, post_ln, pre_ln = (f"{corpus_}_{m}_{depth}" for m in ("admin", "post_ln", "pre_ln"))
-        COMPARISONS.append((admin, post_ln, ADMIN, STOCK))
-        COMPARISONS.append((post_ln, pre_ln, [], [ENCODER, DECODER]))
+    for method_ in methods_:
+        names_ = (model_.format(re.sub("[-/]", "_", m)) for m in ("admin", method_))
+        COMPARISONS.append((*names_, residual("admin"), residual(method_)))
 
 
 @lru_cache(maxsize=None)  # a second each
@@ -210,7 +217,8 @@ def test_were_it_the_other_way_round_fairseqs_defaults_would_win(tmp_path):
         tmp_path, "demo_admin", lambda text: text.replace("_self_, base/demo", "base/demo, _self_")
     )
     assert merged(folder / "demo_admin.yaml").optimization.max_update == 1000
-    assert composed("demo_admin", folder).optimization.max_update == 0
+    with pytest.raises(ConfigCompositionException, match="Could not override 'task.data'"):
+        composed("demo_admin", folder)  # the default of a task is none
 
 
 def test_a_training_is_of_all_files_of_its_config(tmp_path, monkeypatch):
@@ -239,12 +247,78 @@ def test_every_config_stands_in_a_comparison():
     assert {name for pair in COMPARISONS for name in pair[:2]} == set(CONFIGS)
 
 
+def test_a_training_is_of_the_method_of_its_overrides(tmp_path):
+    def training_of(*overrides):
+        return Training("demo_admin", tmp_path, tmp_path, overrides)
+
+    assert training_of().method == "admin"
+    for method in ("keel", "post-ln/pre-ln"):
+        changed = training_of(f"model.residual={method}")
+        assert changed.method == changed.composed().model.residual == method
+    with pytest.raises(UserError, match="--residual layerscale: give one of admin, "):
+        training_of("model.residual=layerscale")
+
+
+def variants():
+    """Name and overrides of the commands that docs/recipes.md gives for other optimizers and
+    schedules."""
+    text = (FOLDER.parent / "docs" / "recipes.md").read_text(encoding="utf-8").replace("\\\n", "")
+    for line in re.findall(r"^(?:fairseq-hydra-train|bash scripts/run.sh) .*", text, re.MULTILINE):
+        words = shlex.split(line)
+        overrides = [w for w in words if re.match(r"[+~]?(optimi|lr_sch)", w)]
+        if overrides:
+            yield next(w for w in words if w in CONFIGS), overrides
+
+
+@pytest.mark.parametrize("name,overrides", variants())
+def test_variants_of_the_docs_compose_and_build(name, overrides, tmp_path):
+    cfg = Training(name, tmp_path, tmp_path).composed(overrides)
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = build_optimizer(cfg.optimizer, [weight])
+    schedule = build_lr_scheduler(cfg.lr_scheduler, optimizer)
+    (lr,), last = cfg.optimization.lr, cfg.optimization.max_update
+    rates = [schedule.step_update(update) for update in (1, last // 2, last)]
+    if "optimizer._name=sgd" in overrides:
+        assert isinstance(optimizer.optimizer, torch.optim.SGD)
+        assert optimizer.optimizer.param_groups[0]["momentum"] == 0.9
+    if "lr_scheduler._name=polynomial_decay" in overrides:
+        assert rates == pytest.approx([lr, lr / 2, 0], rel=1e-3)  # no warmup, then a line to 0
+    else:
+        assert rates[0] < lr
+
+
+def test_the_docs_have_both_variants_of_both_tasks():
+    told = [(name.partition("_")[0], " ".join(overrides)) for name, overrides in variants()]
+    for task in ("iwslt14", "multi30k"):
+        for word in ("optimizer._name=sgd", "lr_scheduler._name=polynomial_decay"):
+            assert [t for t, overrides in told if t == task and word in overrides], (task, word)
+
+
+@pytest.fixture
+def train(corpus, lab, tmp_path):
+    """Trains a config with overrides, two updates into tmp_path/run."""
+
+    def run(name, overrides):
+        command = [lab.bin / "fairseq-hydra-train", "--config-dir", FOLDER, "--config-name", name]
+        command += [f"task.data={corpus}", f"checkpoint.save_dir={tmp_path}/run"]
+        command += [f"common.user_dir={lab.plugin}"]
+        command += ["common.log_format=json", "common.log_interval=1"]
+        return lab.run([*command, *TINY, *overrides], cwd=tmp_path).ok()
+
+    return run
+
+
+def test_a_method_without_profile_trains_by_sgd(train):
+    """A line of the docs."""
+    name, overrides = next(v for v in variants() if v[0].startswith("multi") and "~" in str(v[1]))
+    assert "optimizer._name=sgd" in overrides and load_config(name).model.residual == "post-ln"
+    run = train(name, overrides)
+    assert set(run.losses()) == {1, 2} and run.table() is None
+
+
 @pytest.mark.parametrize("extra", [[], ["common.bf16=true"]], ids=["fp32", "bf16"])
-def test_hydra_train_trains(corpus, lab, tmp_path, extra):
-    command = [lab.bin / "fairseq-hydra-train", "--config-dir", FOLDER, "--config-name"]
-    command += ["demo_admin", f"task.data={corpus}", f"checkpoint.save_dir={tmp_path}/run"]
-    command += [f"common.user_dir={lab.plugin}", "common.log_format=json", "common.log_interval=1"]
-    run = lab.run([*command, *TINY, *extra], cwd=tmp_path).ok()
+def test_hydra_train_trains(train, lab, tmp_path, extra):
+    run = train("demo_admin", extra)
     assert set(run.losses()) == {1, 2}
     assert all(loss < 9 for loss in run.losses().values())  # bits; uniform is 6
     state = lab.load(tmp_path / "run" / "checkpoint_last.pt")

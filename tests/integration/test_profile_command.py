@@ -14,7 +14,7 @@ from fairseq_admin.errors import UserError
 CASES = {
     "no architecture": (["DATA"], ["which model?", "--arch"]),
     "no data folder": (["NOWHERE", "--arch", "transformer_admin"], ["no such data folder"]),
-    "no omegas": (["DATA", "--arch", "transformer"], ["transformer has no omegas"]),
+    "no omegas": (["DATA", "--arch", "transformer"], ["transformer has no residual methods"]),
     "another task": (
         ["DATA", "--arch", "transformer_admin", "--task", "translation"],
         ["leave --task out"],

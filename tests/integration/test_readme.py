@@ -267,7 +267,8 @@ def test_evaluate(folder, commands):
 
 def recipe_commands():
     """The lines that run a recipe, as words."""
-    lines = "".join(block for page in PAGES for block in blocks(page)).splitlines()
+    text = "".join(block for page in PAGES for block in blocks(page))
+    lines = text.replace("\\\n", "").splitlines()
     return [shlex.split(line, comments=True)[2:] for line in lines if "bash scripts/run.sh" in line]
 
 
@@ -276,7 +277,7 @@ def test_recipes_are_understood(words, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     from recipes.run import main as run
 
-    monkeypatch.setattr(sys, "argv", ["run.sh", *words, "--dry-run"])
+    monkeypatch.setattr(sys, "argv", ["run.sh", words[0], "--dry-run", *words[1:]])
     if "--help" in words:
         with pytest.raises(SystemExit) as end:
             run()

@@ -107,6 +107,7 @@ MISTAKES = {
         "--",
         "model.encoder_layers=many",
     ],
+    "--residual layerscale: give one of admin, ": [RECIPE, "--", "model.residual=layerscale"],
     "mismatched input '<EOF>'": [RECIPE, "--", ""],
     "x=[: no viable alternative": [RECIPE, "--", "x=["],
     "common.seed=5: give --seed": [RECIPE, "--", "common.seed=5"],

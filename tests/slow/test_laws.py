@@ -14,11 +14,13 @@ from fairseq_admin import profiling
 from fairseq_admin.analysis import dependency, gradients, norms, output_change, subjects, updates
 from fairseq_admin.analysis.figures import last_ffn
 from fairseq_admin.errors import UserError
+from fairseq_admin.methods import METHODS
 from fairseq_admin.omega_file import STACKS
-from fairseq_admin.residual import AdminResidual, next_omega, omegas_from_variances
+from fairseq_admin.residuals.admin import AdminResidual
+from fairseq_admin.residuals.omegas import next_omega, omegas_from_variances
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # seconds
-METHODS = ("post-ln", "pre-ln", "admin")
+CLASSIC = ("post-ln", "pre-ln", "admin")  # whose gradients and norms the papers predict
 SIZES = "--encoder-embed-dim 128 --encoder-ffn-embed-dim 512 --encoder-attention-heads 4 "
 SIZES += "--decoder-attention-heads 4 --share-all-embeddings --dropout 0 --parameter-init paper"
 
@@ -48,14 +50,14 @@ def check_omegas():
         for stack in STACKS:
             rows, found = model["stacks"][stack]["rows"], model["stacks"][stack]
             expected = omegas_from_variances(*found["variances"])
-            np.testing.assert_allclose(found["omegas"], expected, rtol=2e-3)
+            np.testing.assert_allclose(found["scales"], expected, rtol=2e-3)
             check_diagonal(rows, found["expected"])
 
 
 def check_diagonal(rows, expected):
     found = np.array([row["beta"][-1] ** 2 for row in rows])
     error = np.abs(found / np.square(expected) - 1)
-    assert error.mean() < 0.08 and error.max() < 0.3
+    assert error.mean() < 0.12 and error.max() < 0.3  # one draw
     squares = [sum(np.square(row["beta"])) + row["bias"] ** 2 for row in rows]
     np.testing.assert_allclose(squares, 1, atol=0.3)
     assert abs(np.mean(squares) - 1) < 0.1
@@ -74,7 +76,7 @@ def with_padding(x, valid):
 
 
 MUTANTS = {
-    "omega on the branch": (AdminResidual, "forward", branch_scaled),
+    "omega on the branch": (AdminResidual, "add", branch_scaled),
     "no square root": (profiling, "next_omega", without_root),
     "padding in the profile": (profiling, "masked_var", with_padding),
     "padding in the probe": (dependency, "masked_var", with_padding),
@@ -94,17 +96,23 @@ def test_wrong_omegas_are_noticed(mutant, monkeypatch):
 
 
 def test_dependency_of_the_others():
-    """Pre-LN as Admin; Post-LN keeps about Var(f) / (1 + Var(f)) of each branch at any depth."""
-    for model in measure(dependency, "post-ln", "pre-ln", *layers(18)):
+    """Pre-LN as Admin; Post-LN keeps about Var(f) / (1 + Var(f)) of each branch at any depth, and
+    less, but as evenly, where one number scales all shortcuts; new ReZero models keep nothing."""
+    others = [name for name in METHODS if name != "admin"]
+    for model in measure(dependency, *others, *layers(18)):
         for stack in STACKS:
             found = model["stacks"][stack]
             rows = found["rows"]
-            if model["method"] == "pre-ln":
+            squares = np.array([row["beta"][-1] ** 2 for row in rows])
+            if model["method"] == "rezero":
+                assert not squares.any() and not any(found["expected"])
+                continue
+            falls = model["method"] == "pre-ln"
+            if falls:
                 check_diagonal(rows, found["expected"])
             i = np.arange(1, len(rows) + 1)
-            squares = np.array([row["beta"][-1] ** 2 for row in rows])
             steep = slope(i[5:], squares[5:])
-            assert (-1.4 < steep < -0.6) if model["method"] == "pre-ln" else abs(steep) < 0.4
+            assert -1.4 < steep < -0.6 if falls else abs(steep) < 0.4, (model["method"], steep)
             ratio = np.mean(squares / np.square(found["expected"]))
             assert ratio == pytest.approx(1, abs=0.15)
 
@@ -114,9 +122,16 @@ DEPTHS = (1, 4, 16, 48, 100)
 
 
 def check_output_change(method, seeds=5):
-    """O(N) of the encoder's sublayers in Post-LN, O(log N) in Pre-LN and Admin."""
+    """O(N) of the encoder's sublayers in Post-LN, O(log N) in Pre-LN, Admin and Analytic; no growth
+    in DeepNorm and Keel; new ReZero models do not move."""
     models = measure(output_change, method, "--depths", *DEPTHS, "--seeds", seeds, "--tokens", 200)
     x, mean, _ = output_change.against_depth(models, "encoder", "random")[method]
+    if method == "rezero":
+        assert not any(mean)
+        return
+    if method in ("deepnorm", "keel"):
+        assert slope(x, mean) < 0.1 and mean[-1] < mean[1]
+        return
     linear, logarithmic = (output_change.fit(n, mean)["r2"] for n in (x, np.log(x)))
     growth = mean[-1] / mean[1]  # of 200 sublayers over 8: 25 in O(N), 2.5 in O(log N)
     if method == "post-ln":
@@ -140,7 +155,7 @@ def test_output_change_of_wrong_omegas(mutant, monkeypatch):
 # --- gradients ------------------------------------------------------------------------------------
 def test_last_ffn_gradient():
     """Of the decoder's last FFN: independent of L in Post-LN, 1/sqrt(L) in Pre-LN and Admin."""
-    models = measure(gradients, *METHODS, "--depths", 6, 12, 24, 48, "--seeds", 3)
+    models = measure(gradients, *CLASSIC, "--depths", 6, 12, 24, 48, "--seeds", 3)
     for method, (x, found) in last_ffn(models, "decoder").items():
         steep = slope(x, found)
         assert abs(steep) < 0.15 if method == "post-ln" else -0.65 < steep < -0.35, (method, steep)
@@ -148,7 +163,7 @@ def test_last_ffn_gradient():
 
 def test_gradients_vanish_in_the_post_ln_decoder_only():
     """... through cross-attention most, and not in the encoder, nor in Pre-LN and Admin."""
-    for model in measure(gradients, *METHODS, *layers(18), "--seeds", 3):
+    for model in measure(gradients, *CLASSIC, *layers(18), "--seeds", 3):
         for stack in STACKS:
             rows = model["stacks"][stack]
             outputs = np.array([row["output"] for row in rows])
@@ -169,7 +184,7 @@ def test_hidden_norms():
     """Xiong et al., lemma 2, with an FFN as wide as the model, as it takes it: an FFN adds 1/2, an
     attention at most 1, of which a decoder's layer has two."""
     sizes = SIZES.replace("ffn-embed-dim 512", "ffn-embed-dim 128")
-    for model in measure(norms, *METHODS, *layers(18), "--seeds", 3, sizes=sizes):
+    for model in measure(norms, *CLASSIC, *layers(18), "--seeds", 3, sizes=sizes):
         for stack in STACKS:
             rows = [row["norm2"] for row in model["stacks"][stack] if row["kind"] == "ffn"]
             if model["method"] == "post-ln":

@@ -2,6 +2,7 @@
 numbers are its own."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,9 @@ from fairseq import models
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
+from fairseq_admin.methods import METHODS
 from recipes.recipes import load_costs, load_recipes
+from recipes.training import load_config
 from records import costs, counting
 from tests.helpers import TYPES, dictionary, model_config
 
@@ -38,10 +41,12 @@ def committed():
     return json.loads(costs.FILE.read_text())
 
 
-@pytest.mark.parametrize("norm", [None, True])
-def test_parameters_are_those_of_the_model_built_for_real(norm):
-    given = {"encoder_normalize_before": True, "decoder_normalize_before": True} if norm else {}
-    arch = "transformer" if norm else "transformer_admin"
+PRE_LN = {"encoder_normalize_before": True, "decoder_normalize_before": True}
+MODELS = [("transformer", PRE_LN), *(("transformer_admin", {"residual": m}) for m in METHODS)]
+
+
+@pytest.mark.parametrize("arch,given", MODELS)
+def test_parameters_are_those_of_the_model_built_for_real(arch, given):
     task = SimpleNamespace(source_dictionary=dictionary(), target_dictionary=dictionary())
     real = models.build_model(model_config(arch, **SIZES, **given), task)
     counted = counting.count(config(arch, **given), VOCABULARY, (2, 5))
@@ -71,8 +76,10 @@ def by_hand(sentences, n, d=16, ffn=48, encoder=3, decoder=2):
 
 
 @pytest.mark.parametrize("sentences, n", [(2, 5), (3, 11)])
-def test_flops_of_a_transformer_are_those_derived_by_hand(sentences, n):
-    assert counting.count(config(), VOCABULARY, (sentences, n)).flops == by_hand(sentences, n)
+@pytest.mark.parametrize("residual", METHODS)
+def test_flops_of_a_transformer_are_those_derived_by_hand(residual, sentences, n):
+    model = config(residual=residual)
+    assert counting.count(model, VOCABULARY, (sentences, n)).flops == by_hand(sentences, n)
 
 
 def test_six_flops_a_parameter_and_position_at_the_size_of_a_recipe(committed):
@@ -105,7 +112,8 @@ def test_hours_scale_inversely_with_gpus():
 def test_counted_memory_holds_against_the_measured(committed):
     """They differ by one process, about 500 MB, and by up to a third of what a depth adds."""
     bench = json.loads((ROOT / "results/bench/cpu.json").read_text())
-    found = {(r["layers"], r["width"]): r["admin_peak_mb"] for r in bench["rows"]}
+    rows = [row for row in bench["rows"] if row.get("method", "admin") == "admin"]
+    found = {(r["layers"], r["width"]): r["admin_peak_mb"] for r in rows}
     lines = {(r["layers"], r["width"]): r for r in committed["memory"]}
     assert {key: r["admin_peak_mb"] for key, r in lines.items()} == found
     for key, line in lines.items():
@@ -126,7 +134,21 @@ def test_the_bench_is_counted_as_committed(committed):
     assert (speed["hardware"], speed["gpu"], memory) == ("NVIDIA X", True, [])
 
 
-@pytest.mark.parametrize("name", ["iwslt14_de_en_admin_6l", "wmt14_en_fr_pre_ln_6l"])
+def test_a_method_changes_little_but_the_memory_of_two():
+    rows = load_costs()
+    for name, row in rows.items():
+        method = load_config(name).model.residual
+        post_ln = rows.get(
+            re.sub("_(analytic|deepnorm|rezero|keel|pre_ln|admin)_", "_post_ln_", name)
+        )
+        if post_ln:
+            for cost in ("parameters", "update_tflop"):
+                assert row[cost] == pytest.approx(post_ln[cost], rel=0.01)
+            more = row["memory_gb"] / post_ln["memory_gb"]
+            assert 1.03 < more < 1.06 if method in ("rezero", "keel") else abs(more - 1) < 0.01
+
+
+@pytest.mark.parametrize("name", ["iwslt14_de_en_admin_6l", "iwslt14_de_en_rezero_6l"])
 def test_a_recipe_is_counted_as_committed(name, committed):
     recipe = costs.Costs(name, load_recipes()[name])
     row = load_costs()[name]

@@ -1,11 +1,19 @@
-"""What the figures draw: a line a label, the mean of its seeds, each model at its own depth."""
+"""What the figures draw: a line a label, the mean of its seeds, each model at its own depth, each
+method in its own colour."""
 
 import io
+import json
+import warnings
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
-from fairseq_admin.analysis import figures, plotting
+from fairseq_admin.analysis import figures, output_change, plotting
+from fairseq_admin.methods import METHODS
+from fairseq_admin.omega_file import Profile, StackProfile, SublayerProfile
+
+FIGURES = Path(__file__).resolve().parents[2] / "results" / "figures"
 
 
 @pytest.fixture
@@ -90,12 +98,107 @@ def test_long_labels_fit(monkeypatch, label):
     assert legend.height < page.height / 5 and legend.x0 >= 0 and legend.x1 <= page.width
 
 
-def test_output_change_over_depths(drawn):
-    def changes(*values):
-        kinds = {"random": list(values), "gradient": list(values)}
-        return {"encoder": kinds, "decoder": kinds}
+def changes(*values):
+    kinds = {"random": list(values), "gradient": list(values)}
+    return {"encoder": kinds, "decoder": kinds}
 
+
+def test_output_change_over_depths(drawn):
     models = [model("a", changes(1.0)), model("a", changes(1.0, 3.0)), model("a", changes(5.0))]
     axes = drawn(figures.plot_output_change, models, fits=[])
-    assert len(axes) == 8
+    assert len(axes) == 12  # the third of each row is for the fits
     assert list(axes[0].containers[0].lines[0].get_ydata()) == [3.0, 3.0]  # mean of 1 and 5; 3
+
+
+def of_method(analysis, method):
+    """Models of a *method* as an analysis has them; new ReZero models do not move."""
+    moves = 0.0 if method == "rezero" else 1.0
+    if analysis == "output_change":
+        return [model(method, changes(*[n * moves] * n), method) for n in (1, 2, 4)]
+    stacks = {
+        "dependency": beta_rows((1.0, moves), (0.5, 0.5, moves)),
+        "gradients": gradient_rows(2, moves),
+        "norms": norm_rows(1.0, 2.0),
+    }
+    return [model(method, stacks[analysis], method)]
+
+
+def whole_figure(monkeypatch, plot, models, **more):
+    """The figure as it is written, with its legend; a warning is an error."""
+    kept = []
+    monkeypatch.setattr(plotting.plt, "close", kept.append)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot({"models": models, **more}, io.BytesIO())
+    return kept[0]
+
+
+ALL = ["output_change", "output_change_encoder", "dependency", "gradients", "norms"]
+
+
+@pytest.mark.parametrize("methods", [tuple(METHODS), ("rezero",)], ids=len)
+@pytest.mark.parametrize("figure", ALL)
+def test_seven_methods_in_their_colours(monkeypatch, figure, methods):
+    """Each in every panel and in the legend, which says what is 0, and does not hide the data;
+    logarithmic axes bear a method alone whose values are all 0."""
+    analysis = figure.replace("_encoder", "")
+    models = [x for method in methods for x in of_method(analysis, method)]
+    fits = output_change.fits(models) if analysis == "output_change" else []
+    made = whole_figure(monkeypatch, getattr(figures, f"plot_{figure}"), models, fits=fits)
+    (legend,) = made.legends
+    named = [text.get_text().partition(" (")[0] for text in legend.get_texts()]
+    assert set(methods) <= set(named)
+    panels = [x for x in made.axes if x.get_legend_handles_labels()[1]]
+    assert len(panels) >= 2
+    for panel in panels:
+        colours = {}
+        for handle, label in zip(*panel.get_legend_handles_labels()):
+            drawn = getattr(handle, "lines", [handle])[0]
+            colours.setdefault(label, set()).add(drawn.get_color())
+        for method in methods:
+            assert colours[method] == {METHODS[method].colour}
+    zeros = [text.get_text() for text in legend.get_texts() if "0 where" in text.get_text()]
+    hidden = figure == "dependency" or (figure != "norms" and len(methods) > 1)
+    assert zeros == ["rezero (0 where not drawn)"] * hidden
+    inside, page = legend.get_window_extent(), made.bbox
+    assert page.width <= 1200 and inside.x0 >= 0 and inside.x1 <= page.width
+    assert inside.height < page.height / 3
+
+
+def test_omegas_that_there_are(monkeypatch):
+    """Of a profile of two methods: one stack without, one with a first sublayer without."""
+    kept = []
+    monkeypatch.setattr(plotting, "save", lambda figure, path: kept.append(figure))
+    rows = [SublayerProfile("a", None, 0.5), *(SublayerProfile("b", 1.0 + i) for i in range(2))]
+    stacks = {"encoder": StackProfile(1.0, rows), "decoder": StackProfile(1.0, rows[:1])}
+    plotting.plot_omegas(Profile(stacks), "unused")
+    (found,) = kept[0].axes[0].get_lines()
+    assert found.get_label() == "encoder"
+    assert found.get_xydata().tolist() == [[2.0, 1.0], [3.0, 2.0]]
+
+
+def test_omega_of_a_stack_without(drawn):
+    row = {"name": "a", "mean": 2.0, "std": 0.5, "min": 1.0, "max": 3.0}
+    axes = drawn(figures.plot_omega, [model("a", {"encoder": [row], "decoder": []})])
+    assert [len(panel.get_lines()) for panel in axes] == [1, 0]
+
+
+def test_colours_of_what_is_no_method():
+    """Others than those of the methods."""
+    lines = [("post-ln/pre-ln", "a"), ("Admin", "b"), ("a system", "c")]
+    mixed, admin, other = (style["color"] for style in plotting.styles(lines))
+    assert admin == METHODS["admin"].colour and mixed != other
+    assert not {mixed, other} & {method.colour for method in METHODS.values()}
+
+
+def test_promises_stand_beside_the_numbers_of_the_figure():
+    """A row a method, with the fits of the encoder's random step."""
+    text = (FIGURES / "README.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    assert {row[0].strip("`") for row in rows} == METHODS.keys()
+    found = json.loads((FIGURES / "output_change.json").read_text())["fits"]
+    fits = {f["label"]: f for f in found if (f["stack"], f["step"]) == ("encoder", "random")}
+    for name, _, *numbers, _ in rows:
+        fit = fits.get(name.strip("`"))
+        numbers_of = [fit["N"]["r2"], fit["log N"]["r2"], fit["exponent"]] if fit else []
+        assert numbers == ([f"{x:.2f}" for x in numbers_of] or ["–"] * 3)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.checkpoints.equivalence import EXACT
-from fairseq_admin.checkpoints.fold import fold, fold_checkpoint, fold_weights
+from fairseq_admin.checkpoints.fold import READERS, fold, fold_checkpoint, fold_weights
 from fairseq_admin.errors import UserError
 from tests.helpers import TINY, build, checkpoint_of, make_task, model_config, net_input, randomized
 
@@ -54,6 +54,14 @@ VARIANTS = {
     "layer drop": {**JOINED, "encoder_layerdrop": 0.3, "decoder_layerdrop": 0.3},
     "activations checkpointed": {**JOINED, "checkpoint_activations": True},
     "gelu": {**JOINED, "activation_fn": "gelu"},
+    "analytic": {**JOINED, "residual": "analytic"},
+    "analytic, separate": {"residual": "analytic", "output_change": "constant"},
+    "deepnorm": {**JOINED, "residual": "deepnorm", "decoder_layers": 3},
+    "deepnorm, embedding norm": {"residual": "deepnorm", "layernorm_embedding": True},
+    "post-ln": {**JOINED, "residual": "post-ln"},
+    "pre-ln": {**JOINED, "residual": "pre-ln"},
+    "stacks differ": {"residual": "post-ln/pre-ln"},
+    "stacks differ in scale": {**JOINED, "residual": "deepnorm/admin"},
 }
 
 
@@ -76,16 +84,22 @@ def test_a_folded_model_computes_the_same(given):
     model, cfg = randomized(**given)
     state = checkpoint_of(model, cfg)
     folded, difference = fold(state)
-    weights, _, factors = fold_weights(state["model"], state["cfg"]["model"])
+    weights, _, factors, _ = fold_weights(state["model"], state["cfg"]["model"])
     assert largest_difference(model, plain_model(folded), weights, torch.float64) < 1e-10
     assert largest_difference(model, plain_model(folded), folded["model"], torch.float32) < 1e-3
     assert difference.exact < 1e-10 and difference.written < 1e-3
-    omegas = sum(key.endswith("omega") for key in state["model"])
-    assert len([key for key in factors if "norm" in key]) >= 2 * (omegas - 2) > 0
+    scaled = sum(key.endswith(("omega", ".alpha")) for key in state["model"])
+    assert len([key for key in factors if "norm" in key]) >= 2 * (scaled - 2)
+    assert bool(scaled) == bool(factors)
+    if not scaled:  # names change, weights do not
+        assert difference.exact == difference.written == 0
 
 
-def test_forty_sublayers_with_omegas_from_half_to_ten():
-    model, cfg = randomized(encoder_layers=20, decoder_layers=14, encoder_embed_dim=64, **JOINED)
+@pytest.mark.parametrize("residual", ["admin", "analytic", "deepnorm"])
+def test_forty_sublayers(residual):
+    """Admin's and the analytic omegas from 0.5 to 10."""
+    deep = {"encoder_layers": 20, "decoder_layers": 14, "encoder_embed_dim": 64}
+    model, cfg = randomized(residual=residual, **deep, **JOINED)
     state = checkpoint_of(model, cfg)
     folded, difference = fold(state)
     weights = fold_weights(state["model"], state["cfg"]["model"])[0]
@@ -158,12 +172,8 @@ def test_the_file_is_no_larger_than_the_model(tmp_path, dtype):
 def test_the_difference_is_measured_on_the_folded_weights(monkeypatch):
     """A wrong fold is refused: here the keys' columns are forgotten."""
     model, cfg = randomized(**JOINED)
-    wrong = {
-        "self_attn": (("self_attn.q_proj", "self_attn.v_proj"), "self_attn_layer_norm"),
-        "encoder_attn": (("encoder_attn.q_proj",), "encoder_attn_layer_norm"),
-        "ffn": (("fc1",), "final_layer_norm"),
-    }
-    monkeypatch.setattr("fairseq_admin.checkpoints.fold.SUBLAYERS", wrong)
+    wrong = {**READERS, "self_attn": ("self_attn.q_proj", "self_attn.v_proj")}
+    monkeypatch.setattr("fairseq_admin.checkpoints.fold.READERS", wrong)
     with pytest.raises(UserError, match="cannot be folded exactly"):
         fold(checkpoint_of(model, cfg))
 
@@ -173,7 +183,7 @@ def test_gradients_are_divided_by_the_factors():
     model, cfg = randomized(**JOINED)
     model = model.double().eval()
     state = checkpoint_of(model, cfg)
-    weights, _, factors = fold_weights(state["model"], state["cfg"]["model"])
+    weights, _, factors, _ = fold_weights(state["model"], state["cfg"]["model"])
     plain = plain_model(fold(state)[0]).double().eval()
     plain.load_state_dict(weights)
     for m in (model, plain):
@@ -204,12 +214,22 @@ def with_adam(model, cfg, flat=False):
 
 
 @pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("given", [JOINED, TIED_OUTPUT, {**LEARN, "layernorm_embedding": True}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        JOINED,
+        TIED_OUTPUT,
+        {**LEARN, "layernorm_embedding": True},
+        {"residual": "analytic", "layernorm_embedding": True},
+        {"residual": "deepnorm", "layernorm_embedding": True},
+        {**JOINED, "residual": "pre-ln"},
+    ],
+)
 def test_moments_follow_their_parameters(given, flat):
     model, cfg = randomized(**given)
     state = with_adam(model, cfg, flat)
     folded, _ = fold(state, keep_training_state=True)
-    _, _, factors = fold_weights(state["model"], state["cfg"]["model"])
+    _, _, factors, _ = fold_weights(state["model"], state["cfg"]["model"])
     plain = plain_model(folded)
     before = with_adam_by_name(model, state, flat)
     after = with_adam_by_name(plain, folded, flat)
@@ -300,6 +320,31 @@ def test_options_of_the_time_before_hydra():
     assert "admin" not in str(folded["cfg"])
 
 
+def test_a_fold_of_another_task_is_of_fairseqs_own():
+    """Of the multilingual one, and of a person's that is not known here."""
+    model, cfg = randomized(**JOINED)
+    own = {"profile_tokens": 4096, "omega_file": None, "profile_seed": 3, "user_dir": "/home/me"}
+    for name, base in (
+        ("translation_multi_simple_epoch_admin", "translation_multi_simple_epoch"),
+        ("of_a_person", "translation"),
+    ):
+        state = checkpoint_of(model, cfg)
+        state["cfg"]["task"] = {**state["cfg"]["task"], **own, "_name": name, "lang_pairs": "de-en"}
+        state["extra_state"] = {"MyTranslation": {"profile": {}}, "metrics": {"a": 1}}
+        state["last_optimizer_state"] = with_adam(model, cfg)["last_optimizer_state"]
+        folded = fold(state, keep_training_state=True)[0]
+        assert folded["cfg"]["task"]["_name"] == folded["cfg"]["model"].task == base
+        assert not set(own) & {*folded["cfg"]["task"], *folded["cfg"]["model"]}
+        assert ("lang_pairs" in folded["cfg"]["task"]) == (base != "translation")
+        assert "MyTranslation" not in folded["extra_state"] and folded["extra_state"]["metrics"]
+
+
+def test_a_pre_ln_decoder_without_its_last_norm():
+    """It cannot be told from Post-LN by its weights: its options say it."""
+    model, cfg = randomized(residual="pre-ln", no_decoder_final_norm=True)
+    assert fold(checkpoint_of(model, cfg))[1].written == 0
+
+
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
 def test_weights_that_are_not_of_the_configuration(tmp_path, change):
     model, cfg = randomized(**JOINED)
@@ -322,8 +367,11 @@ def refused(tmp_path, state, message):
 
 
 def test_what_cannot_be_folded_is_refused(tmp_path):
-    model, cfg = randomized(cross_self_attention=True, no_cross_attention=True)
+    crossed = {"cross_self_attention": True, "no_cross_attention": True}
+    model, cfg = randomized(**crossed)
     refused(tmp_path, checkpoint_of(model, cfg), "cross-self-attention")
+    model, cfg = randomized(residual="pre-ln", **crossed)
+    assert fold(checkpoint_of(model, cfg))[1].written == 0  # a change of names
     model, cfg = randomized(**JOINED)
     state = checkpoint_of(model, cfg)
     state["model"]["encoder.layers.1.ffn_residual.omega"][3] = 0
@@ -335,7 +383,19 @@ def test_what_cannot_be_folded_is_refused(tmp_path):
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     plain = build("transformer")
     cfg = model_config("transformer_admin", **TINY)
-    refused(tmp_path, checkpoint_of(plain, cfg), "holds no omega")
+    refused(tmp_path, checkpoint_of(plain, cfg), "contradicts itself: .* is Admin")
+    state = checkpoint_of(plain, cfg)
+    del state["cfg"]["model"]["residual"]
+    refused(tmp_path, state, "is no checkpoint of transformer_admin: there is nothing to fold")
+    state["cfg"]["model"]["residual"] = "magic"
+    refused(tmp_path, state, "is of the residual method 'magic', which is not known")
+
+
+@pytest.mark.parametrize("residual, reason", [("rezero", "no norm"), ("keel", "two norms")])
+def test_a_method_that_does_not_fold_says_why(tmp_path, residual, reason):
+    for both in (residual, f"{residual}/admin", f"post-ln/{residual}"):
+        model, cfg = randomized(residual=both)
+        refused(tmp_path, checkpoint_of(model, cfg), f"does not fold .*{reason}.*--user-dir")
 
 
 def test_a_folded_checkpoint_is_refused(tmp_path):

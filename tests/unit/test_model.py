@@ -12,8 +12,8 @@ from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEn
 from fairseq.models.transformer import TransformerConfig
 
 from fairseq_admin.errors import UserError
+from fairseq_admin.methods import METHODS, STACKS
 from fairseq_admin.model import nested_config
-from fairseq_admin.omega_file import STACKS
 from fairseq_admin.profiling import named_junctions, profile_model
 from tests.helpers import (
     LENGTHS,
@@ -249,11 +249,11 @@ def test_encoder_layer_returns_its_ffn_output_when_asked():
     """fairseq's `return_fc`; what `--arch` alone never asks for."""
     from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 
-    from fairseq_admin.layers import AdminEncoderLayer
+    from fairseq_admin.layers import ResidualEncoderLayer
 
     cfg = nested_config(model_config("transformer_admin", **TINY, parameter_init="fairseq"))
     x, results = torch.randn(4, 3, 16), []
-    for make in (TransformerEncoderLayerBase, AdminEncoderLayer):
+    for make in (TransformerEncoderLayerBase, ResidualEncoderLayer):
         torch.manual_seed(1)
         results.append(make(cfg, return_fc=True)(x, None))
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
@@ -301,7 +301,7 @@ def test_learn_first_omega():
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_pre_ln_is_refused(stack):
-    with pytest.raises(UserError, match="transformer_admin is Post-LN") as error:
+    with pytest.raises(UserError, match="transformer_admin takes --residual pre-ln") as error:
         build(**{f"{stack}_normalize_before": True})
     assert "\n" not in str(error.value)
 
@@ -339,6 +339,13 @@ def test_sizes_of_an_architecture(arch):
 def test_every_registered_architecture_is_tested():
     ours = {name for name in models.ARCH_MODEL_REGISTRY if name.startswith("transformer_admin")}
     assert ours == set(SIZES)
+
+
+@pytest.mark.parametrize("residual", METHODS)
+def test_each_method_is_an_architecture_of_the_base_sizes(residual):
+    arch = f"transformer_{residual.replace('-', '_')}"
+    expected = settings(nested_config(model_config("transformer_admin", residual=residual)))
+    assert settings(nested_config(model_config(arch))) == expected
 
 
 @pytest.mark.parametrize(
@@ -398,7 +405,7 @@ def test_checkpoint_of_another_dictionary():
 
 def test_checkpoint_of_fairseqs_transformer():
     message = fails_to_load(build(), build("transformer").state_dict())
-    assert "holds no omega: it is not of transformer_admin" in message
+    assert "its encoder is of Post-LN, the model's of Admin" in message
 
 
 def test_checkpoint_that_fits_brings_its_omegas():

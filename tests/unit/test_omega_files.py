@@ -5,6 +5,7 @@ import logging
 import re
 
 import pytest
+import torch
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import STACKS, Profile, read_profile
@@ -86,6 +87,52 @@ def test_json_round_trip(tmp_path):
     assert got.stacks == profile.stacks
     assert got.meta == {**profile.meta, "omega_file": str(path)}
     assert Profile.from_dict(json.loads(path.read_text())) == profile
+
+
+@pytest.mark.parametrize("residual", ["deepnorm", "pre-ln"])
+def test_a_profile_of_a_method_without_omegas(tmp_path, residual):
+    """It is kept and read again, and sets no omega of Admin's."""
+    profile = profile_model(build(residual=residual), net_input(), PAD, 1)
+    path = tmp_path / "profile.json"
+    profile.save(str(path))
+    assert Profile.from_dict(json.loads(path.read_text())) == profile and profile.omegas == []
+    with pytest.raises(UserError, match="holds no omega of the encoder: it is of another"):
+        read_profile(str(path), names_of(build()))
+
+
+@pytest.mark.parametrize("made", ["analytic", "analytic/admin"])
+def test_a_profile_of_another_method_sets_no_omega_of_admins(tmp_path, made):
+    profile = profile_model(build(residual=made), net_input(), PAD, 1)
+    profile.meta = {"residual": made}
+    with pytest.raises(UserError, match="is a profile of Analytic.*, not of Admin") as told:
+        built_from(tmp_path, profile.to_dict())
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("residual", ["admin/analytic", "deepnorm/admin"])
+def test_a_profile_serves_the_model_that_it_is_of(tmp_path, residual):
+    profile = profile_model(build(residual=residual), net_input(), PAD, 1)
+    profile.meta = {"residual": residual}
+    model = built_from(tmp_path, profile.to_dict(), residual=residual)
+    for stack, junctions in named_junctions(model).items():
+        omegas = [s.omega for s in profile.stacks[stack].sublayers]
+        if omegas[0] is not None:
+            assert [j.omega[0].item() for j in junctions.values()] == pytest.approx(omegas)
+
+
+def test_a_profile_of_stacks_that_differ(tmp_path):
+    """One stack has omegas; they go back to where they are from, and nowhere else."""
+    mixed = build(residual="admin/pre-ln")
+    profile = profile_model(mixed, net_input(), PAD, 1)
+    profile.save(str(tmp_path / "profile.json"))
+    path = omega_file(tmp_path, (tmp_path / "profile.json").read_text())
+    task = make_task(omega_file=path)
+    again = task.build_model(model_config("transformer_admin", **TINY, residual="admin/pre-ln"))
+    for key, value in mixed.state_dict().items():
+        if key.endswith(".omega"):
+            assert torch.equal(again.state_dict()[key], value), key
+    with pytest.raises(UserError, match="holds no omega of the decoder: it is of another"):
+        built_from(tmp_path, (tmp_path / "profile.json").read_text())
 
 
 def test_published_100l_100l_profile(tmp_path):

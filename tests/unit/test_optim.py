@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 import fairseq_admin  # noqa: F401  registers radam
 from fairseq_admin.optim import RAdamConfig
-from fairseq_admin.residual import AdminResidual
+from fairseq_admin.residuals.admin import AdminResidual
+from fairseq_admin.residuals.residual import Place
 
 
 def weights():
@@ -100,7 +101,7 @@ def test_omegas_move_by_what_adam_says(variant):
 
     def resumed(saved, state):
         """A junction and its optimizer, built as the trainer does."""
-        junction = AdminResidual(4)
+        junction = AdminResidual(Place(4))
         junction.fill(3.0)
         if saved:
             junction.load_state_dict(saved)
@@ -119,7 +120,7 @@ def test_omegas_move_by_what_adam_says(variant):
     for _ in range(2):
         junction, stepper = resumed(saved, state)
         for _ in range(5):
-            out = junction(torch.ones(2, 3, 4, dtype=dtype), torch.zeros(2, 3, 4, dtype=dtype))
+            out = junction.add(torch.ones(2, 3, 4, dtype=dtype), torch.zeros(2, 3, 4, dtype=dtype))
             assert out.dtype == dtype
             stepper.zero_grad()
             stepper.backward(out.sum())

@@ -17,6 +17,7 @@ from fairseq_admin.analysis.output_change import (
     STEP,
     against_depth,
     fit,
+    fits,
     gradient_steps,
     moved,
     output_changes,
@@ -24,6 +25,8 @@ from fairseq_admin.analysis.output_change import (
 )
 from fairseq_admin.analysis.sublayers import at_rest, named_sublayers
 from fairseq_admin.errors import UserError
+from fairseq_admin.methods import METHODS
+from fairseq_admin.profiling import profile_model, profiled
 from tests.helpers import LENGTHS, PAD, batched, build, randomized, sentences
 
 
@@ -32,10 +35,14 @@ def batch():
     return batched(sentences(LENGTHS))
 
 
+@pytest.mark.parametrize("arch", ["transformer", "transformer_admin"])
 @pytest.mark.parametrize("pre_ln", [False, True])
-def test_norm_of_the_stack_output(batch, pre_ln):
+def test_norm_of_the_stack_output(batch, pre_ln, arch):
     """The last sum of a stack, normalized, is its output; and its square is what is told."""
-    model = build("transformer", encoder_normalize_before=pre_ln, decoder_normalize_before=pre_ln)
+    if arch == "transformer_admin":
+        model = build(arch, residual="pre-ln" if pre_ln else "post-ln")
+    else:
+        model = build(arch, encoder_normalize_before=pre_ln, decoder_normalize_before=pre_ln)
     rows = hidden_norms(model, batch, PAD)["encoder"]
     sums = []
     norm = model.encoder.layer_norm if pre_ln else model.encoder.layers[-1].final_layer_norm
@@ -49,22 +56,41 @@ def test_norm_of_the_stack_output(batch, pre_ln):
     assert [row["kind"] for row in rows] == ["input"] + 2 * ["self_attn", "ffn"]
 
 
-@pytest.mark.parametrize("pre_ln", [False, True])
-def test_shares_make_up_the_sum(batch, pre_ln):
+def pre_ln_of_fairseq():
+    model = build("transformer", encoder_normalize_before=True, decoder_normalize_before=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize("residual", ["fairseq", *METHODS])
+def test_shares_make_up_the_sum(batch, residual):
     """x_i is the sum of what each branch gave, also with trained gains, biases and omegas; so the
     squares and covariances of the shares of a normalized vector sum to 1."""
-    if pre_ln:
-        model = build("transformer", encoder_normalize_before=True, decoder_normalize_before=True)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(0.2 * torch.randn_like(parameter))
-    else:
-        model, _ = randomized()
+    ours = residual in METHODS
+    model = randomized(residual=residual)[0] if ours else pre_ln_of_fairseq()
+    stream = residual in ("fairseq", "pre-ln", "rezero")  # no norm behind its sums
     for found in dependencies(model, batch, PAD).values():
         for i, row in enumerate(found["rows"], 1):
             assert len(row["beta"]) == i + 1
             assert row["unexplained"] < 1e-4
-            assert pre_ln == (row["bias"] == 0) or i == 1
+            assert stream == (row["bias"] == 0) or i == 1
+
+
+@pytest.mark.parametrize("residual", METHODS)
+def test_dependency_at_initialization(batch, residual):
+    """Branches are independent: squares sum to about 1, and the diagonal is the expected one."""
+    sizes = {"encoder_embed_dim": 64, "encoder_ffn_embed_dim": 64, "residual": residual}
+    model = build("transformer_admin", **sizes)
+    if profiled(model):
+        profile_model(model, batch["net_input"], PAD, seed=1)
+    for found in dependencies(model, batch, PAD).values():
+        diagonal = [row["beta"][-1] for row in found["rows"]]
+        assert diagonal == pytest.approx(found["expected"], rel=0.15)
+        for row in found["rows"]:
+            assert abs(row["remainder"]) < 0.2
+        assert (max(diagonal) == 0) == (residual == "rezero")  # its branches are 0
 
 
 def test_dependency_by_hand(batch):
@@ -86,12 +112,18 @@ def test_dependency_by_hand(batch):
 
 
 def test_expected_diagonal_by_hand():
-    """With all variances 1: 1/(i+1) of Pre-LN and Admin, 1/2 of Post-LN."""
-    thirds = [math.sqrt(1 / 2), math.sqrt(1 / 3), math.sqrt(1 / 4)]
-    assert expected_diagonal(1.0, [1.0] * 3, post_ln=False) == pytest.approx(thirds)
+    """With all variances 1: 1/(i+1) of Pre-LN and Admin, 1/2 of Post-LN, 1/10 of shortcuts that
+    are scaled by 3; nothing of branches that are 0."""
+    ones, falling = [1.0] * 3, [math.sqrt(1 / 2), math.sqrt(1 / 3), math.sqrt(1 / 4)]
+    assert expected_diagonal(1.0, ones, ones, post_norm=False) == pytest.approx(falling)
+    omegas = [1.0, math.sqrt(2), math.sqrt(3)]
+    assert expected_diagonal(1.0, ones, omegas, post_norm=True) == pytest.approx(falling)
     halves = [math.sqrt(1 / 2)] * 3
-    assert expected_diagonal(1.0, [1.0] * 3, post_ln=True) == pytest.approx(halves)
-    assert expected_diagonal(3.0, [1.0], post_ln=True) == [0.5]
+    assert expected_diagonal(1.0, ones, ones, post_norm=True) == pytest.approx(halves)
+    tenths = [math.sqrt(1 / 19), math.sqrt(1 / 10)]
+    assert expected_diagonal(2.0, [1.0] * 2, [3.0] * 2, post_norm=True) == pytest.approx(tenths)
+    assert expected_diagonal(3.0, [1.0], ones, post_norm=True) == [0.5]
+    assert expected_diagonal(1.5, [0.0] * 2, ones, post_norm=False) == [0.0, 0.0]
 
 
 def test_gradients_are_those_of_a_backward_pass(batch):
@@ -175,6 +207,28 @@ def test_fits_of_known_lines():
     assert fit([1, 2, 3], [1, 3, 2])["r2"] == pytest.approx(0.25)
 
 
+def test_exponents_tell_a_constant_and_what_does_not_move_has_no_fit():
+    def change(label, value):
+        stacks = {"encoder": {"random": [value], "gradient": [0.0]}}
+        return {"label": label, "stacks": stacks}
+
+    models = []
+    for n in (1, 2, 4, 8):
+        depth = [change("a", 3.0 * n), change("b", 2.0), change("c", 0.0)]
+        for model in depth:
+            model["stacks"]["encoder"] = {k: v * n for k, v in model["stacks"]["encoder"].items()}
+        models += depth
+    a, b = fits(models)
+    assert (a["label"], a["points"], b["label"]) == ("a", 4, "b")
+    assert [a["exponent"], b["exponent"]] == pytest.approx([1, 0], abs=1e-6)
+    assert a["N"]["r2"] == pytest.approx(1) and a["N"]["slope"] == pytest.approx(3)
+
+
+def test_new_rezero_does_not_move(batch):
+    changes = output_changes(build("transformer_admin", residual="rezero"), batch, PAD, seed=1)
+    assert {x for kinds in changes.values() for found in kinds.values() for x in found} == {0.0}
+
+
 def test_depths_and_seeds_are_put_together():
     def model(label, changes):
         return {"label": label, "stacks": {"encoder": {"random": changes}}}
@@ -194,8 +248,11 @@ def test_omegas_of_channels():
     expected = {"name": "encoder.layers.1.ffn", "mean": 3.0, "std": 1.0, "min": 2.0, "max": 4.0}
     assert found["encoder"][-1] == expected
     assert [len(rows) for rows in found.values()] == [4, 6]
-    with pytest.raises(UserError, match="no omega"):
-        omegas(build("transformer"))
+    found = omegas(build("transformer_admin", residual="analytic/pre-ln"))
+    assert [len(rows) for rows in found.values()] == [4, 0]
+    for other in (build("transformer"), build("transformer_admin", residual="deepnorm")):
+        with pytest.raises(UserError, match="no omega there: give .* admin or analytic"):
+            omegas(other)
 
 
 def test_an_encoder_that_nobody_reads(batch):

@@ -58,14 +58,16 @@ def embedded(stack, tokens):
 
 
 def measured_afterwards(model, inputs):
-    """Independent of the package: (input, branch, output) of each junction over non-padding
+    """Independent of the package: (input, branch, sum) of each junction over non-padding
     positions, by stack, as the model runs now."""
     seen = {stack: [] for stack in STACKS}
     tokens = {"encoder": inputs["src_tokens"], "decoder": inputs["prev_output_tokens"]}
 
     def record(stack, junction, arguments, out):
         valid = tokens[stack].t().ne(PAD)
-        values = [t.detach()[valid].double().numpy() for t in (*arguments, out, junction.omega)[:3]]
+        x, branch, _ = arguments
+        total = junction.add(x, branch)
+        values = [t.detach()[valid].double().numpy() for t in (x, branch, total)]
         seen[stack].append((*values, junction.omega.detach().double().numpy()))
 
     handles = [

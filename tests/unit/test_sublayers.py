@@ -13,15 +13,25 @@ from fairseq_admin.analysis.norms import hidden_norms
 from fairseq_admin.analysis.output_change import output_changes
 from fairseq_admin.analysis.sublayers import at_rest, attached, named_sublayers
 from fairseq_admin.errors import UserError
+from fairseq_admin.methods import METHODS
 from fairseq_admin.profiling import profile_model
 from tests.helpers import LENGTHS, PAD, batched, build, randomized, sentences
 
 PRE_LN = {"encoder_normalize_before": True, "decoder_normalize_before": True}
+RESIDUALS = [*METHODS, "post-ln/pre-ln"]
+
+
+def trained(residual):
+    """A model of a method, with norms, biases, omegas and ReZero's a as after training."""
+    return randomized(residual=residual)[0]
+
+
 MODELS = {
-    "post-ln": lambda: build("transformer"),
-    "pre-ln": lambda: build("transformer", **PRE_LN),
-    "mixed": lambda: build("transformer", decoder_normalize_before=True),
-    "admin": lambda: randomized()[0],
+    "fairseq's post-ln": lambda: build("transformer"),
+    "fairseq's pre-ln": lambda: build("transformer", **PRE_LN),
+    "fairseq's mixed": lambda: build("transformer", decoder_normalize_before=True),
+    **{residual: lambda residual=residual: trained(residual) for residual in RESIDUALS},
+    "new rezero": lambda: build("transformer_admin", residual="rezero"),
     "layerdrop": lambda: build("transformer_admin", encoder_layerdrop=0.9, decoder_layerdrop=0.9),
     "dropout": lambda: build("transformer", dropout=0.3, attention_dropout=0.3),
 }
@@ -75,7 +85,9 @@ def test_branches_are_what_the_modules_give(name):
         for name, passage in seen.items()
     }
     for name, output in outputs_of(model, batch, modules).items():
-        torch.testing.assert_close(seen[name].branch, output, atol=1e-4, rtol=1e-4)
+        of_layer = getattr(seen[name].sublayer.layer, "ffn_residual", None)
+        output = output * getattr(of_layer, "resweight", 1)  # ReZero's a
+        torch.testing.assert_close(seen[name].added, output, atol=1e-4, rtol=1e-4)
 
 
 def test_no_layer_is_dropped_in_training_mode():
@@ -85,23 +97,43 @@ def test_no_layer_is_dropped_in_training_mode():
     assert len(names) == 2 * 2 + 2 * 3 and torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("name", ["post-ln", "pre-ln", "admin"])
+@pytest.mark.parametrize("name", MODELS)
 def test_stream_goes_from_sublayer_to_sublayer(name):
     model, batch = MODELS[name](), batched(sentences(LENGTHS))
     seen = list(passages(model, batch).values())
-    for stack, norm in (("encoder", model.encoder.layer_norm), ("decoder", None)):
+    for stack in ("encoder", "decoder"):
         found = [p for p in seen if p.sublayer.name.startswith(stack)]
         for before, after in zip(found, found[1:]):
             assert after.shortcut is before.output
         for passage in found:
-            total = passage.scaled_shortcut + passage.branch
+            total = passage.shortcut * passage.sublayer.scale + passage.added
             torch.testing.assert_close(total, passage.total)
-            if name != "pre-ln":
-                assert torch.equal(passage.output, passage.sublayer.norm(passage.total))
-        if norm is not None:
-            with torch.no_grad(), at_rest(model):
-                ends = model.encoder(batch["net_input"]["src_tokens"])["encoder_out"][0]
-            assert torch.equal(norm(found[-1].total), ends)
+            norm = passage.sublayer.post_norm
+            ends = passage.total if norm is None else norm(passage.total)
+            assert torch.equal(passage.output, ends)
+    norm = model.encoder.layer_norm or (lambda x: x)
+    with torch.no_grad(), at_rest(model):
+        ends = model.encoder(batch["net_input"]["src_tokens"])["encoder_out"][0]
+    last = [p for p in seen if p.sublayer.name.startswith("encoder")][-1]
+    assert torch.equal(norm(last.output), ends)
+
+
+@pytest.mark.parametrize("residual", METHODS)
+def test_where_norms_stand_and_what_multiplies_shortcuts(residual):
+    """By the formulas of the methods, at initialization: 4 sublayers in the encoder, 6 in the
+    decoder, 2 layers each."""
+    scales = {
+        "analytic": [(5 / np.log(5) - 1) ** 0.5, (7 / np.log(7) - 1) ** 0.5],
+        "deepnorm": [0.81 * (2**4 * 2) ** (1 / 16), (3 * 2) ** 0.25],
+        "keel": [4.0, 6.0],
+    }.get(residual, [1.0, 1.0])
+    model = build("transformer_admin", residual=residual)
+    for sublayers, scale in zip(named_sublayers(model).values(), scales):
+        for sublayer in sublayers:
+            found = torch.as_tensor(sublayer.scale).detach()
+            torch.testing.assert_close(found, torch.full_like(found, scale))
+            assert (sublayer.post_norm is None) == (residual in ("pre-ln", "rezero"))
+            assert (sublayer.norm is None) == (residual == "rezero")
 
 
 def test_matrices_are_named():
@@ -157,7 +189,7 @@ def test_nor_does_one_that_fails():
     assert_same(before, state_of(model))
 
 
-@pytest.mark.parametrize("name", ["post-ln", "pre-ln", "admin"])
+@pytest.mark.parametrize("name", ["fairseq's post-ln", *METHODS])
 @pytest.mark.parametrize("probe", PROBES)
 def test_padding_is_no_part_of_any_number(probe, name):
     model = MODELS[name]()
@@ -185,6 +217,11 @@ def test_models_of_other_parts():
     del model.encoder.layers[1].self_attn_layer_norm
     with pytest.raises(UserError, match=r"encoder.layers.1 .* has no sublayer self_attn"):
         named_sublayers(model)
+    model = build("transformer_admin", residual="rezero")
+    named_sublayers(model)
+    del model.encoder.layers[1].fc2
+    with pytest.raises(UserError, match=r"encoder.layers.1 .* has no sublayer ffn"):
+        named_sublayers(model)
     model = build("transformer")
     model.decoder.layers[1].w_resid = nn.Parameter(torch.ones(16))
     with pytest.raises(UserError, match=r"decoder.layers.1 .*scale_resids"):
@@ -199,5 +236,5 @@ def test_profile_on_the_way():
     for sublayers in profile.stacks.values():
         for sublayer in sublayers.sublayers:
             passage = seen[sublayer.name]
-            scaled = passage.shortcut * sublayer.omega
-            torch.testing.assert_close(passage.scaled_shortcut, scaled)
+            omega = torch.full_like(passage.sublayer.scale, sublayer.omega)
+            assert torch.equal(passage.sublayer.scale, omega)

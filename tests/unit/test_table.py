@@ -80,6 +80,38 @@ def test_seeds_are_one_row_with_mean_and_spread(page, table):
     assert "| [s1](runs/0.json) | 6-6 | 22.00 ± 2.00 | 3 |" in path.read_text()
 
 
+def test_runs_that_did_not_start_alike_are_told(page, table):
+    def of(method, **model):
+        made = {**record(method, 20), "method": method}
+        made["config"]["model"] = model
+        return made
+
+    ours = [of("admin", parameter_init="paper"), of("post-ln", parameter_init="paper")]
+    path = page(*ours)
+    table(path)
+    assert "is not all that differs" not in path.read_text()
+    for i, method in enumerate(("post-ln", "post-ln/pre-ln"), len(ours)):
+        (path.parent / "runs" / f"{i}.json").write_text(json.dumps(of(method)))
+    table(path)
+    told = "The method is not all that differs: Post-LN and Post-LN/Pre-LN started from fairseq's"
+    assert told in path.read_text()
+
+
+def test_rows_of_the_bench_are_of_their_method(page, table):
+    old = {"layers": 2, "width": 16, "admin_peak_mb": 5, "fairseq_peak_mb": 4}
+    new = {"layers": 2, "width": 16, "method": "keel", "keel_peak_mb": 6, "fairseq_peak_mb": 4}
+    for row, columns, cells in (
+        (old, "size memory", "| 2-2, 16 | 5 / 4 |"),
+        (new, "method size memory", "| Keel | 2-2, 16 | 6 / 4 |"),
+    ):
+        markers = MARKERS.replace("run layers bleu", columns)
+        path = page({"rows": [row]}, markers=markers)
+        table(path)
+        assert cells in path.read_text()
+        (path.parent / "runs" / "0.json").unlink()
+        (path.parent / "runs").rmdir()
+
+
 def test_check_finds_a_row_without_a_record(page, table):
     path = page(record("a", 20.5))
     table(path)

@@ -16,9 +16,11 @@ from omegaconf import OmegaConf
 from fairseq_admin.batch import PADDED_LIMIT, choose
 from fairseq_admin.data_files import check_pairs
 from fairseq_admin.errors import UserError
+from fairseq_admin.methods import METHODS
 from fairseq_admin.omega_file import Profile
+from fairseq_admin.profiled_task import PROFILED_OPTIONS
 from fairseq_admin.profiling import named_junctions
-from fairseq_admin.task import PROFILED_OPTIONS, TranslationAdminConfig, TranslationAdminTask
+from fairseq_admin.task import TranslationAdminConfig, TranslationAdminTask
 from tests.helpers import (
     TINY,
     build,
@@ -189,7 +191,7 @@ def test_length_limits_of_the_task_hold(corpus):
     """Sentences that training would leave out are not profiled."""
     task = task_of(corpus, max_source_positions=8, max_target_positions=7)
     model = task.build_model(model_config("transformer_admin", **GIVEN), from_checkpoint=True)
-    batch = task.draw(model, 1)
+    batch = task.profile_batch(model, 1)
     assert 0 < batch["net_input"]["src_tokens"].size(1) <= 8
     assert 0 < batch["net_input"]["prev_output_tokens"].size(1) <= 7
 
@@ -218,6 +220,52 @@ def test_missing_folder_and_dictionary(corpus, tmp_path):
         task_of(tmp_path / "none")
     with pytest.raises(UserError, match=f"missing dictionary {tmp_path}/dict.de.txt"):
         task_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "option, value", [("profile_tokens", 99), ("profile_seed", 2), ("omega_file", "x")]
+)
+@pytest.mark.parametrize("arch", ["transformer_deepnorm", "transformer_analytic", "transformer"])
+def test_options_of_a_profile_are_refused_where_nothing_is_profiled(corpus, arch, option, value):
+    given = {**GIVEN, "max_source_positions": 1024, "max_target_positions": 1024}
+    task = task_of(corpus, **{option: value})
+    with pytest.raises(UserError, match=f"--{option.replace('_', '-')} means nothing to ") as told:
+        task.build_model(model_config(arch, **given))
+    assert ("--residual" in str(told.value)) == (arch != "transformer")
+    task.build_model(model_config(arch, **given), from_checkpoint=True)
+
+
+@pytest.mark.parametrize("residual", [name for name in METHODS if name != "admin"])
+def test_a_method_without_a_profile_reads_no_training_text(corpus, residual, caplog):
+    with caplog.at_level(logging.INFO):
+        model, task, states = built(corpus, model={"residual": residual}, train_subset="train")
+        plain, _, plain_states = built(corpus, from_checkpoint=True, model={"residual": residual})
+    assert "profile" not in task.state_dict() and states == plain_states
+    assert not [r for r in caplog.records if "omega" in r.getMessage()]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters()))
+
+
+def test_a_checkpoint_of_fairseqs_own_transformer_is_compared_by_its_options(corpus, tmp_path):
+    """Without the decoder's last norm its weights do not tell Pre-LN from Post-LN."""
+    given = {**TINY, "decoder_normalize_before": True, "no_decoder_final_norm": True}
+    model = build("transformer", **given)
+    state = checkpoint_of(model, model_config("transformer_admin", **TINY))
+    state["cfg"]["model"] = {"_name": "transformer", **given}
+    torch.save(state, tmp_path / "checkpoint_last.pt")
+    where = {"checkpoint.save_dir": str(tmp_path), "optimization.max_update": 1}
+    with pytest.raises(UserError, match="method Post-LN/Pre-LN, the model of Post-LN: give"):
+        built(corpus, model={"residual": "post-ln", "no_decoder_final_norm": True}, **where)
+
+
+@pytest.mark.parametrize("case", ["resume", "restore-file", "finetune"])
+@pytest.mark.parametrize("residual", ["post-ln", "deepnorm", "analytic"])
+def test_a_checkpoint_of_another_method_is_named(corpus, tmp_path, residual, case):
+    """Also where its weights look alike, and before anything is built."""
+    path = saved_in(tmp_path / "folder")
+    told = f"{path} is of the residual method Admin, the model of .*give --residual admin"
+    with pytest.raises(UserError, match=told) as error:
+        built(corpus, model={"residual": residual}, **options_of(case, tmp_path))
+    assert "\n" not in str(error.value)
 
 
 def test_plain_transformer_under_this_task_is_only_warned_of(caplog):

@@ -1,0 +1,1 @@
+"""The residual methods, one a file; `fairseq_admin.methods` lists them."""

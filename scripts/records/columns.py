@@ -1,0 +1,133 @@
+"""The columns of tables: what of a record stands in each."""
+
+from typing import Any, Callable, Dict, List, Tuple
+
+from fairseq_admin.methods import title
+
+Record = Dict[str, Any]
+
+
+def score(metric: str) -> Callable[[Record], float]:
+    return lambda record: record["scores"][metric]["score"]
+
+
+def link(record: Record) -> str:
+    return f"[{record['name']}]({record['path']})"
+
+
+def quartiles(record: Record) -> str:
+    low, high = record["ratio_quartiles"]
+    return f"{record['ratio']:.3f} ({low:.2f} to {high:.2f})"
+
+
+def memory(record: Record) -> str:
+    """Of a row of scripts/bench.py; older ones are of Admin and do not say it."""
+    own = record[f"{record.get('method', 'admin')}_peak_mb"]
+    return f"{own} / {record['fairseq_peak_mb']}"
+
+
+def gpu_hours(record: Record) -> str:
+    least = "at least " * record["at_least"]
+    gpus = {k: h for k, h in record["hours"].items() if "CPU" not in k}
+    return "; ".join(f"{name} {least}{hours:,.0f}" for name, hours in gpus.items())
+
+
+def cpu_days(record: Record) -> str:
+    days = next(h for k, h in record["hours"].items() if "CPU" in k) / 24
+    return "at least " * record["at_least"] + f"{days:,.0f}"
+
+
+def span(numbers: List[float]) -> str:
+    return f"{min(numbers):.2f} to {max(numbers):.2f}"
+
+
+def sublayers(record: Record, key: str) -> List[List[float]]:
+    """A value of the sublayers of the encoder and of the decoder, as the profile has them."""
+    stacks = record["profile"]["stacks"]
+    return [[row[key] for row in stacks[stack]["sublayers"]] for stack in ("encoder", "decoder")]
+
+
+def omegas(record: Record) -> str:
+    """The second and the last omega of each stack; the first is 1."""
+    return "; ".join(f"{omega[1]:.2f} to {omega[-1]:.2f}" for omega in sublayers(record, "omega"))
+
+
+def harm(record: Record) -> str:
+    """What no file may do, counted."""
+    ends = ("traceback", "hang", "code run", "left behind", "accepted without")
+    return ", ".join(str(record[end]) for end in ends)
+
+
+# name: header, value, format of a number
+COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
+    "run": ("run", link, ""),
+    "method": ("method", lambda r: title(r["method"]), ""),
+    "layers": ("layers", lambda r: r["layers"], ""),
+    "width": ("width", lambda r: r["width"], "d"),
+    "updates": ("updates", lambda r: r["updates"], ",d"),
+    "hours": ("hours", lambda r: r["wall_seconds"] / 3600, ".2f"),
+    "hardware": ("hardware", lambda r: r["hardware"], ""),
+    "ppl": ("train perplexity", lambda r: r["train_ppl"][-1][1], ".2f"),
+    "valid": ("valid perplexity", lambda r: min(ppl for _, ppl in r["valid_ppl"]), ".2f"),
+    "bleu": ("BLEU", score("bleu"), ".2f"),
+    "chrf": ("chrF", score("chrf"), ".2f"),
+    "ter": ("TER", score("ter"), ".2f"),
+    "tokenized": ("tokenized BLEU", score("tokenized_bleu"), ".2f"),
+    "compound": ("compound-split BLEU", score("compound_split_bleu"), ".2f"),
+    "omegas": ("second to last omega, encoder; decoder", omegas, ""),
+    "branches": ("branch variances", lambda r: span(sum(sublayers(r, "branch_var"), [])), ""),
+    # of scripts/bench.py: training
+    "size": ("layers, width", lambda r: f"{r['layers']}-{r['layers']}, {r['width']}", ""),
+    "admin": ("tokens/s, Admin", lambda r: r["admin_tokens_per_s"], "d"),
+    "fairseq": ("tokens/s, fairseq", lambda r: r["fairseq_tokens_per_s"], "d"),
+    "ratio": ("ratio (quartiles)", quartiles, ""),
+    "memory": ("peak MB, both", memory, ""),
+    "profile": ("profile, in steps", lambda r: r["profile_steps"], ".2f"),
+    # of scripts/bench.py: decoding
+    "model": ("model", lambda r: r["model"], ""),
+    "cores": ("cores", lambda r: r["threads"], ""),
+    "engine": ("engine", lambda r: r["engine"], ""),
+    "speed": ("tokens/s", lambda r: r["tokens_per_s"], ",d"),
+    "same": ("the same", lambda r: f"{100 * r['same']:.1f} %", ""),
+    # of fairseq-admin analyze output-change
+    "fit_stack": ("stack", lambda r: r["stack"], ""),
+    "fit_step": ("step", lambda r: r["step"], ""),
+    "fit_label": ("model", lambda r: r["label"], ""),
+    "r2_n": ("R² of N", lambda r: r["N"]["r2"], ".2f"),
+    "r2_log": ("R² of log N", lambda r: r["log N"]["r2"], ".2f"),
+    "exponent": ("exponent of N", lambda r: r["exponent"], ".2f"),
+    # of tests/slow/test_hostile.py and test_kills.py
+    "kind": ("kind", lambda r: r["kind"], ""),
+    "files": ("files", lambda r: r["files"], ",d"),
+    "refused": ("refused in one line", lambda r: r["refused in one line"], ",d"),
+    "accepted": ("accepted with reason", lambda r: r["accepted with reason"], ",d"),
+    "harm": ("traceback, hang, code run, left behind, wrongly accepted", harm, ""),
+    "killed": ("what was killed", lambda r: r["what"], ""),
+    "kills": ("kills", lambda r: r["kills"], ",d"),
+    # of scripts/costs.py
+    "recipe": ("recipe", lambda r: r["recipe"], ""),
+    "parameters": ("parameters, M", lambda r: r["parameters"] / 1e6, ".1f"),
+    "batch": ("GPUs, tokens an update", lambda r: f"{r['gpus']}, {r['batch']:,}", ""),
+    "flop": ("TFLOP an update", lambda r: r["update_tflop"], ",.1f"),
+    "gpu_memory": ("GB a GPU", lambda r: r["memory_gb"], ".1f"),
+    "gpu_hours": ("hours on its GPUs", gpu_hours, ""),
+    "cpu_days": ("days on 2 CPU cores", cpu_days, ""),
+    "corpus_disk": ("corpus, GB", lambda r: "at least " * r["at_least"] + f"{r['corpus_gb']}", ""),
+    "checkpoints": ("checkpoints, GB", lambda r: r["checkpoints_gb"], ".1f"),
+    "published": ("published BLEU", lambda r: r["published"], ""),
+    "source": ("source", lambda r: r["source"], ""),
+    "checked": ("checked by", lambda r: r["checked"], ""),
+    "training": ("training", lambda r: f"{r['gpus']} GPUs, {r['epochs']} epochs", ""),
+    "published_hours": ("published hours", lambda r: r["published_hours"], "d"),
+    "estimate": ("estimated hours", lambda r: r["estimate"], ".1f"),
+    "counted": ("counted MB", lambda r: r["counted_mb"], "d"),
+    "peak": ("measured peak MB", lambda r: r["admin_peak_mb"], "d"),
+    "rest": ("difference", lambda r: r["admin_peak_mb"] - r["counted_mb"], "d"),
+}
+SIGNED = {  # columns under whose table a signature stands
+    "bleu": "bleu",
+    "chrf": "chrf",
+    "ter": "ter",
+    "tokenized": "tokenized_bleu",
+    "compound": "compound_split_bleu",
+}
