@@ -72,7 +72,7 @@ def check_fit(own: Dict[str, Any], given: Dict[str, Any], residual: str) -> None
             )
         if key in given and "_residual." in key and own[key].dim() == 0:
             ours, theirs = own[key].item(), given[key].item()
-            if abs(theirs / ours - 1) > ROUNDED:
+            if abs(theirs - ours) > ROUNDED * abs(ours):
                 raise UserError(
                     f"the checkpoint is of another depth: {key} is {theirs:.4g} there and "
                     f"{ours:.4g} in the model"

@@ -170,7 +170,7 @@ class ProfiledTask:
             profile = read_profile(self.options.omega_file, names)
             made = profile.meta.get("residual")
             for stack in filter(names.get, names if made else ()):
-                if by_stack(made)[stack] != by_stack(values["residual"])[stack]:
+                if by_stack(str(made))[stack] != by_stack(values["residual"])[stack]:
                     raise UserError(
                         f"{self.options.omega_file} is a profile of {title(made)}, not of "
                         f"{title(values['residual'])}"

@@ -109,6 +109,13 @@ def test_a_profile_of_another_method_sets_no_omega_of_admins(tmp_path, made):
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("made", [3, ["admin"], "magic"])
+def test_a_profile_that_names_no_method_is_one_line(tmp_path, made):
+    with pytest.raises(UserError, match="give one of admin, analytic") as told:
+        built_from(tmp_path, our_json(residual=made))
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize("residual", ["admin/analytic", "deepnorm/admin"])
 def test_a_profile_serves_the_model_that_it_is_of(tmp_path, residual):
     profile = profile_model(build(residual=residual), net_input(), PAD, 1)
