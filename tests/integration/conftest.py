@@ -84,8 +84,9 @@ class Run:
         return "\n".join(rows)
 
 
-def run_process(command, cwd=None, stdin="", env=None) -> Run:
-    """Run *command* to its end; a process that hangs is killed with all its children."""
+def run_process(command, cwd=None, stdin="", env=None, hangs=HANGS) -> Run:
+    """Run *command* to its end; one that takes longer than *hangs* seconds is killed with all its
+    children."""
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd,
@@ -97,7 +98,7 @@ def run_process(command, cwd=None, stdin="", env=None) -> Run:
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(stdin, timeout=HANGS)
+        output, _ = process.communicate(stdin, timeout=hangs)
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -13,6 +13,7 @@ from fairseq_admin.checkpoints.checkpoint import method, read_checkpoint
 from fairseq_admin.methods import METHODS, junctions_of, title
 from fairseq_admin.serving.translate import LineTranslator
 
+LONG = 1200  # seconds that 300 updates of the demo's model may take on a busy machine
 NEVER = ["--disable-validation", "--no-epoch-checkpoints"]
 DEMO = ["--encoder-layers", "12", "--decoder-layers", "12", "--encoder-embed-dim", "96"]
 DEMO += ["--encoder-ffn-embed-dim", "192", "--encoder-attention-heads", "4"]
@@ -52,13 +53,14 @@ def whole_way(lab, corpus, tmp_path, residual, sizes, updates):
     straight.mkdir(), resumed.mkdir()
     options = [*sizes, "--residual", residual, *NEVER, "--max-update", updates]
     every = ["--save-interval-updates", updates // 2, "--log-file", straight / "train.log"]
-    whole = lab.run(lab.train_command(corpus, straight, *options, *every), cwd=straight).ok()
+    command_line = lab.train_command(corpus, straight, *options, *every)
+    whole = lab.run(command_line, cwd=straight, hangs=LONG).ok()
     half = next(straight.glob(f"checkpoint_*_{updates // 2}.pt"))
     last = straight / "checkpoint_last.pt"
 
     # training goes on bit for bit
     shutil.copy(half, resumed / "checkpoint_last.pt")
-    rest = lab.run(lab.train_command(corpus, resumed, *options), cwd=resumed).ok()
+    rest = lab.run(lab.train_command(corpus, resumed, *options), cwd=resumed, hangs=LONG).ok()
     assert rest.losses() == {n: x for n, x in whole.losses().items() if n > updates // 2}
     assert len(rest.losses()) == updates - updates // 2
     ends = [lab.load(folder / "checkpoint_last.pt")["model"] for folder in (straight, resumed)]
@@ -109,6 +111,7 @@ def test_each_method_goes_the_whole_way(lab, corpus, tmp_path, residual):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * LONG)
 @pytest.mark.parametrize("residual", METHODS)
 def test_each_method_goes_the_whole_way_with_the_demos_model(lab, corpus, tmp_path, residual):
     whole_way(lab, corpus, tmp_path, residual, DEMO, 300)
