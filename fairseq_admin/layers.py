@@ -220,3 +220,10 @@ def masks_over_memory(x, encoder_out, encoder_padding_mask, attn_mask, padding_m
             encoder_padding_mask = padding_mask.new_zeros(batch, src_len)
         padding_mask = torch.cat((encoder_padding_mask, padding_mask), dim=1)
     return attn_mask, padding_mask
+
+
+def compile_layers(model: nn.Module) -> None:
+    """`torch.compile` each layer of *model*, in place, so that names in checkpoints stay."""
+    for stack in (model.encoder, model.decoder):
+        for layer in stack.layers._modules.values():  # LayerDrop's own iterator leaves some out
+            layer.compile(dynamic=True)

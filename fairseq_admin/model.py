@@ -26,6 +26,7 @@ from fairseq_admin.layers import (
     METHOD_OPTIONS,
     ResidualDecoderLayer,
     ResidualEncoderLayer,
+    compile_layers,
     layers_of,
 )
 from fairseq_admin.methods import METHODS, STACKS, junctions_of
@@ -87,6 +88,11 @@ OWN_OPTIONS = [
             default="log",
             metadata={"help": "analytic: how a stack's output change is to grow with its depth"},
         ),
+    ),
+    (
+        "compile_layers",
+        bool,
+        field(default=False, metadata={"help": "torch.compile each layer, after the profile"}),
     ),
 ]
 
@@ -177,6 +183,7 @@ class TransformerAdminModel(TransformerModelBase):
     """
 
     omegas_set = False  # by a profile, an omega file or a checkpoint
+    compiled = False
 
     @classmethod
     def add_args(cls, parser) -> None:
@@ -220,9 +227,11 @@ class TransformerAdminModel(TransformerModelBase):
 
     def set_num_updates(self, num_updates: int) -> None:
         super().set_num_updates(num_updates)
-        if num_updates == 0 and (
-            self.cfg.encoder.layers_to_keep or self.cfg.decoder.layers_to_keep
-        ):
+        if self.cfg.compile_layers and not self.compiled:  # training begins, or goes on
+            self.compiled = True
+            compile_layers(self)
+        pruned = self.cfg.encoder.layers_to_keep or self.cfg.decoder.layers_to_keep
+        if num_updates == 0 and pruned:
             raise UserError(PRUNED)
         if num_updates == 0 and not self.omegas_set and profiled(self):
             self.omegas_set = True  # say it once

@@ -1,12 +1,14 @@
-"""Optimizer `radam`: torch.optim.RAdam for fairseq."""
+"""Optimizers of torch for fairseq: `radam`, and `adam_fused`, fairseq's own `adam` in one call."""
 
 import ast
+import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List
 
 import torch
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import FairseqOptimizer, register_optimizer
+from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from omegaconf import II
 
 
@@ -36,6 +38,10 @@ class FairseqRAdam(FairseqOptimizer):
         super().__init__(cfg)
         self._optimizer = torch.optim.RAdam(params, **self.optimizer_config)
 
+    def load_state_dict(self, state_dict, optimizer_overrides=None) -> None:
+        """As fairseq's; a checkpoint's own way over the parameters gives way to ours."""
+        super().load_state_dict(state_dict, {"foreach": True, **(optimizer_overrides or {})})
+
     @property
     def supports_flat_params(self) -> bool:
         """--fp16 keeps one flat fp32 copy of all parameters: RAdam works element by element."""
@@ -54,4 +60,34 @@ class FairseqRAdam(FairseqOptimizer):
             "eps": self.cfg.radam_eps,
             "weight_decay": self.cfg.weight_decay,
             "decoupled_weight_decay": self.cfg.decoupled_weight_decay,
+            "foreach": True,  # all parameters by a call an operation, on CPUs too
         }
+
+
+class Adam(torch.optim.AdamW):
+    """The update of fairseq's Adam, which adds eps before the correction of the second moment where
+    torch adds it after."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            if "updates" not in group:  # at the start, or from a checkpoint of fairseq's
+                states = (self.state[p] for p in group["params"] if p in self.state)
+                group["updates"] = int(next(states, {"step": 0})["step"])
+            group["updates"] += 1
+            correction = 1 - group["betas"][1] ** group["updates"]
+            group["eps"] = self.defaults["eps"] / math.sqrt(correction)
+        return super().step(closure)
+
+
+@register_optimizer("adam_fused", dataclass=FairseqAdamConfig)
+class FairseqFusedAdam(FairseqAdam):
+    """fairseq's `adam` with its options and its checkpoints, all parameters in one call."""
+
+    def __init__(self, cfg: FairseqAdamConfig, params) -> None:
+        FairseqOptimizer.__init__(self, cfg)
+        self._optimizer = Adam(params, fused=True, **self.optimizer_config)
+
+    def load_state_dict(self, state_dict, optimizer_overrides=None) -> None:
+        """As fairseq's, also of a checkpoint of `adam`."""
+        groups = [{**group, "fused": True} for group in state_dict["param_groups"]]
+        super().load_state_dict({**state_dict, "param_groups": groups}, optimizer_overrides)

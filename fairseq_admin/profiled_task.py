@@ -4,7 +4,7 @@ import logging
 import platform
 from argparse import Namespace
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import fairseq
 import torch
@@ -13,7 +13,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from omegaconf import II, OmegaConf
 
-from fairseq_admin.batch import TOKEN_LIMIT, draw_batch
+from fairseq_admin.batch import TOKEN_LIMIT, draw_batches
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import by_stack, title
 from fairseq_admin.omega_file import Profile, read_profile
@@ -180,8 +180,9 @@ class ProfiledTask:
             return profile
         seed = self.options.profile_seed
         seed = self.options.seed if seed is None else seed
-        batch = self.profile_batch(model, seed)
-        profile = profile_model(model, batch["net_input"], self.source_dictionary.pad(), seed)
+        batches = self.profile_batches(model, seed)
+        net_inputs = [batch["net_input"] for batch in batches]
+        profile = profile_model(model, net_inputs, self.source_dictionary.pad(), seed)
         of_model = ("residual", "encoder_layers", "decoder_layers")
         profile.meta = {
             "arch": values["_name"],
@@ -189,9 +190,9 @@ class ProfiledTask:
             **options,
             "seed": seed,
             "profile_tokens": self.options.profile_tokens,
-            "sentences": len(batch["id"]),
-            "source_tokens": int(batch["net_input"]["src_lengths"].sum()),
-            "target_tokens": int(batch["ntokens"]),
+            "sentences": sum(len(batch["id"]) for batch in batches),
+            "source_tokens": sum(int(x["src_lengths"].sum()) for x in net_inputs),
+            "target_tokens": sum(int(batch["ntokens"]) for batch in batches),
             "versions": {  # that a profile depends on
                 "fairseq": fairseq.__version__,
                 "torch": str(torch.__version__),
@@ -200,14 +201,14 @@ class ProfiledTask:
         }
         return profile
 
-    def profile_batch(self, model, seed: int) -> Dict[str, Any]:
-        """What to profile: a batch of training sentences as fairseq collates it, by
-        :func:`draw_batch`. A task whose text is not in `--train-subset` overrides this."""
+    def profile_batches(self, model, seed: int) -> List[Dict[str, Any]]:
+        """What to profile: batches of training sentences as fairseq collates them, by
+        :func:`draw_batches`. A task whose text is not in `--train-subset` overrides this."""
         split = self.options.train_subset
         self.load_dataset(split, epoch=1, combine=True)
         dataset = self.datasets.pop(split)  # the trainer loads it anew
         limits = utils.resolve_max_positions(self.max_positions(), model.max_positions())
-        return draw_batch(dataset, self.options.profile_tokens, limits, seed)
+        return draw_batches(dataset, self.options.profile_tokens, limits, seed)
 
     def get_checkpoint_dict(self) -> Dict[str, Any]:
         """The task state for fairseq's resume, which does not read that of the checkpoint."""

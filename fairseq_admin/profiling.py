@@ -5,8 +5,9 @@ import math
 import random
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
+import greenlet
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from fairseq_admin.residuals.residual import Residual
 
 logger = logging.getLogger(__name__)
 
+Moments = Tuple[int, float, float]
+
 
 def masked_var(x: Tensor, valid: Tensor) -> float:
     """Biased variance (ddof 0) in fp32 over all channels of the non-padding positions.
@@ -26,7 +29,20 @@ def masked_var(x: Tensor, valid: Tensor) -> float:
         x: activations, `(seq_len, batch, embed_dim)`.
         valid: true where a token stands, false at padding, `(seq_len, batch)`.
     """
-    return x[valid].float().var(unbiased=False).item()
+    return pooled_var([moments(x, valid)])
+
+
+def moments(x: Tensor, valid: Tensor) -> Moments:
+    """Number of entries, mean and biased variance of what :func:`masked_var` is about."""
+    var, mean = torch.var_mean(x[valid].float(), unbiased=False)
+    return int(valid.sum()) * x.size(-1), mean.item(), var.item()
+
+
+def pooled_var(parts: Sequence[Moments]) -> float:
+    """The biased variance of all parts together."""
+    total = sum(n for n, _, _ in parts)
+    mean = math.fsum(n * mean for n, mean, _ in parts) / total
+    return math.fsum(n * (var + (m - mean) ** 2) for n, m, var in parts) / total
 
 
 def named_junctions(model: nn.Module) -> Dict[str, Dict[str, Residual]]:
@@ -116,16 +132,20 @@ def all_layers_training(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def measure(stack: StackProfile, name: str, valid: Tensor, junction: Residual, inputs) -> None:
-    """Forward pre-hook of a junction: measure its branch, then set its omega before it sums.
+def measure(stack: StackProfile, name: str, junction: Residual, arrived: Sequence[tuple]) -> None:
+    """Measure the branch of a *junction*, then set its omega before it sums.
 
     So the next branch is measured on the network that starts to train. A method without profile
     keeps what it has.
+
+    Args:
+        arrived: shortcut, branch and non-padding positions of each batch.
     """
-    shortcut, branch, _ = inputs
     if stack.input_var is None:
-        stack.input_var = checked(masked_var(shortcut, valid), f"the input of {name}")
-    var = checked(masked_var(branch, valid), f"the branch of {name}")
+        var = pooled_var([moments(shortcut, valid) for shortcut, _, valid in arrived])
+        stack.input_var = checked(var, f"the input of {name}")
+    var = pooled_var([moments(branch, valid) for _, branch, valid in arrived])
+    var = checked(var, f"the branch of {name}")
     omega = None
     if junction.profiled:
         omega = next_omega(stack.input_var, [s.branch_var for s in stack.sublayers])
@@ -146,12 +166,16 @@ def checked(var: float, what: str) -> float:
 
 
 @torch.no_grad()
-def profile_model(model: nn.Module, net_input: Dict[str, Tensor], pad: int, seed: int) -> Profile:
+def profile_model(
+    model: nn.Module, net_inputs: Sequence[Dict[str, Tensor]], pad: int, seed: int
+) -> Profile:
     """Measure every branch of *model* in one forward pass, and set Admin's omegas on the way.
+
+    Batches of several lengths pass side by side: each waits at a junction until all have come.
 
     Args:
         model: an encoder-decoder with :class:`Residual` junctions, on the CPU.
-        net_input: ``src_tokens`` `(batch, src_len)`, ``src_lengths`` `(batch,)`,
+        net_inputs: of each batch ``src_tokens`` `(batch, src_len)`, ``src_lengths`` `(batch,)`,
             ``prev_output_tokens`` `(batch, tgt_len)`.
         pad: index of the padding symbol in both dictionaries.
         seed: of the dropout masks.
@@ -159,22 +183,53 @@ def profile_model(model: nn.Module, net_input: Dict[str, Tensor], pad: int, seed
     Raises:
         UserError: where a variance is 0, infinite or NaN.
     """
-    tokens = {"encoder": net_input["src_tokens"], "decoder": net_input["prev_output_tokens"]}
     stacks = {name: StackProfile() for name in STACKS}
-    handles = [
-        junction.register_forward_pre_hook(
-            partial(measure, stacks[stack], name, tokens[stack].ne(pad).t())
-        )
-        for stack, junctions in named_junctions(model).items()
-        for name, junction in junctions.items()
-    ]
+    junctions = {
+        junction: (stack, name)
+        for stack, found in named_junctions(model).items()
+        for name, junction in found.items()
+    }
     weights = [(parameter, parameter.data) for parameter in model.parameters()]
+
+    def restore() -> None:
+        for parameter, data in weights:
+            parameter.data = data
+
+    noisy: List[bool] = []  # once known: quant-noise puts other weights there at each use
+
+    def go_on() -> List[Any]:
+        """Run each pass to its next junction."""
+        arrived = []
+        for one in passes:
+            arrived.append(one.switch())
+            noisy[:] = noisy or [any(p.data_ptr() != data.data_ptr() for p, data in weights)]
+            if noisy[0]:
+                restore()
+        return arrived
+
+    def arrive(junction: Residual, inputs: tuple) -> None:
+        greenlet.getcurrent().parent.switch(junction, *inputs[:2])
+
+    def forward(net_input: Dict[str, Tensor]) -> None:
+        model(**net_input, features_only=True, return_all_hiddens=False)
+
+    valid = [
+        {"encoder": x["src_tokens"].ne(pad).t(), "decoder": x["prev_output_tokens"].ne(pad).t()}
+        for x in net_inputs
+    ]
+    passes = [greenlet.greenlet(partial(forward, x)) for x in net_inputs]
+    handles = [junction.register_forward_pre_hook(arrive) for junction in junctions]
     try:
         with seeded(seed), all_layers_training(model):
-            model(**net_input, features_only=True, return_all_hiddens=False)
+            arrived = go_on()
+            while arrived[0] is not None:  # None where a pass has ended
+                junction = arrived[0][0]
+                stack, name = junctions[junction]
+                found = [(x, f, at[stack]) for (_, x, f), at in zip(arrived, valid)]
+                measure(stacks[stack], name, junction, found)
+                arrived = go_on()
     finally:
-        for parameter, data in weights:
-            parameter.data = data  # quant-noise puts other tensors there
+        restore()
         for handle in handles:
             handle.remove()
     return Profile(stacks)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """How fast: see scripts/bench/, and --help."""
 
-from bench.training import main
+from bench.main import main
 
 main()

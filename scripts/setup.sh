@@ -4,8 +4,9 @@
 #
 # Usage:   bash scripts/setup.sh
 #          PYTHON=/path/to/python3.12 bash scripts/setup.sh
-# Inputs:  constraints.txt, pyproject.toml; pip's own configuration (a CPU build of torch
-#          is taken where that offers one); CXX and MAX_JOBS for the one build from source.
+# Inputs:  constraints.txt, pyproject.toml, fairseq_admin/__init__.py (the version); pip's own
+#          configuration (a CPU build of torch is taken where that offers one); CXX and MAX_JOBS
+#          for the one build from source.
 # Outputs: .venv; .venv/setup.log (what pip said). Needs no root.
 #
 # Returns at once when nothing changed. An interrupted run leaves no stamp and the next one goes on
@@ -18,7 +19,8 @@ cd "$root"
 venv=$root/.venv
 log=$venv/setup.log
 stamp=$venv/setup.stamp # written last: hash of the inputs, checkout, one line about the result
-want=$(cat constraints.txt pyproject.toml scripts/setup.sh | sha256sum | cut -d' ' -f1)
+want=$(cat constraints.txt pyproject.toml fairseq_admin/__init__.py scripts/setup.sh | sha256sum |
+    cut -d' ' -f1)
 
 say() { printf 'setup: %s\n' "$*"; }
 die() {

@@ -9,19 +9,8 @@ from fairseq_admin.analysis.logs import read_curves
 from fairseq_admin.checkpoints.checkpoint import method, read_checkpoint
 from fairseq_admin.errors import UserError
 
-SUMMARY = "train and valid perplexity of runs over updates, from their logs"
 LOGS = ("train.log", "hydra_train.log")  # are called as their folder is
 LAST = "checkpoint_last.pt"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the analysis."""
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        metavar="RUN",
-        help="folder of a run, its log, or its --tensorboard-logdir; LABEL=RUN names it",
-    )
 
 
 def run_name(path: str) -> str:

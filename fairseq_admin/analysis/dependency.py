@@ -14,7 +14,6 @@ from fairseq_admin.analysis.sublayers import Passage, at_rest, attached
 from fairseq_admin.errors import UserError
 from fairseq_admin.profiling import masked_var
 
-SUMMARY = "residual dependency of each sublayer on each branch (Liu et al.), as heat maps"
 EPS = 1e-5  # of fairseq's layer norms
 UNEXPLAINED = 1e-2  # largest error of a sum, relative to its largest entry, that is rounding
 

@@ -15,27 +15,10 @@ from sacrebleu.metrics import BLEU
 
 from fairseq_admin.analysis.labels import labelled
 from fairseq_admin.errors import UserError
-from fairseq_admin.scoring.outputs import add_reading_arguments, read_compared, read_lines
+from fairseq_admin.scoring.outputs import read_compared, read_lines
 from fairseq_admin.scoring.score import bleu_metric, cut, cut_by_moses, detokenize
 
-SUMMARY = "BLEU by sentence length and accuracy by word frequency, of one or several systems"
 REFERENCE = "reference"  # whose counts are taken without a training text
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the analysis."""
-    parser.add_argument(
-        "systems",
-        nargs="+",
-        metavar="SYSTEM",
-        help="output of fairseq-generate, or plain text; LABEL=SYSTEM names it",
-    )
-    add_reading_arguments(parser)
-    parser.add_argument(
-        "--train-text",
-        metavar="FILE",
-        help="raw text of the training's target side, to count words in (default: the reference)",
-    )
 
 
 def system_name(path: str) -> str:

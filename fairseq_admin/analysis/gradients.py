@@ -12,10 +12,6 @@ from fairseq_admin.analysis.subjects import Batch, measure_models
 from fairseq_admin.analysis.sublayers import Passage, Sublayer, at_rest, attached
 from fairseq_admin.errors import UserError
 
-SUMMARY = "gradient norm per sublayer and kind of parameter, and of the last FFN against depth"
-
-DEPTHS = ()  # layers of each stack: the architecture's own
-
 
 def mean_loss(model: nn.Module, batch: Batch, pad: int) -> Tensor:
     """Cross-entropy a target token, in nats; UserError for a model with an adaptive softmax."""

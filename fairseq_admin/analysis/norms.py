@@ -12,8 +12,6 @@ from torch import nn
 from fairseq_admin.analysis.subjects import Batch, measure_models
 from fairseq_admin.analysis.sublayers import Passage, at_rest, attached, mean_square
 
-SUMMARY = "hidden-state norm per layer, against the bounds of Xiong et al."
-
 
 @torch.no_grad()
 def hidden_norms(model: nn.Module, batch: Batch, pad: int) -> Dict[str, List[Dict[str, Any]]]:

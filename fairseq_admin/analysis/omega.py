@@ -11,8 +11,6 @@ from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import STACKS, Profile
 from fairseq_admin.profiling import named_junctions
 
-SUMMARY = "omega per sublayer at initialization and along training, mean and spread over channels"
-
 
 def omegas(model: nn.Module) -> Dict[str, List[Dict[str, Any]]]:
     """By stack, of each sublayer's omega: mean, standard deviation, least and greatest channel.

@@ -17,9 +17,6 @@ from fairseq_admin.analysis.gradients import weight_gradients
 from fairseq_admin.analysis.subjects import Batch, subjects
 from fairseq_admin.analysis.sublayers import Passage, at_rest, attached, named_sublayers, normalized
 
-SUMMARY = "output change under a random and a gradient step of the parameters, against depth"
-SEEDS = 5
-DEPTHS = (1, 2, 4, 8, 16, 32, 64, 100)  # layers: 2 to 200 sublayers of an encoder
 NOISE = 0.01  # standard deviation of the perturbation, in that of the matrix
 STEP = 1e-4  # length of the gradient step, in the mean norm of the matrices
 KINDS = ("random", "gradient")
@@ -126,8 +123,8 @@ def against_depth(models: List[Dict[str, Any]], stack: str, kind: str) -> Dict[s
 def fits(models: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     """Of each stack, kind of step and label the fits against N and against log N, and the
     ``exponent`` p of the N^p that fits best on log axes. A constant has no R^2: its p is 0, that of
-    N is 1, of log N 0.4 (encoder) and 0.3 (decoder) over the DEPTHS. What does not move has no fit:
-    new ReZero models, whose branches are 0 whatever their matrices are."""
+    N is 1, of log N 0.4 (encoder) and 0.3 (decoder) over depths 1 to 100. What does not move has no
+    fit: new ReZero models, whose branches are 0 whatever their matrices are."""
     found = []
     for stack in models[0]["stacks"]:
         for kind in KINDS:

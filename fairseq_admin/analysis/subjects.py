@@ -1,10 +1,8 @@
 """The models that are looked at, and the sentences that they read."""
 
-import argparse
 import os
 from argparse import Namespace
 from dataclasses import replace
-from types import ModuleType
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from fairseq.utils import import_user_module
@@ -21,57 +19,10 @@ from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.analysis.sentences import Batch, batch_of
 from fairseq_admin.arguments import given
 from fairseq_admin.errors import UserError
-from fairseq_admin.methods import METHODS
 from fairseq_admin.profiling import profile_model, profiled
 
 LAYERS = ("--encoder-layers", "--decoder-layers")
 WITHOUT_EFFECT = ("--seed", "--omega-file", "--profile-tokens", "--profile-seed")
-
-
-def add_arguments(parser: argparse.ArgumentParser, analysis: ModuleType) -> None:
-    """The options of an *analysis* that runs models. Its SEEDS are so many if it says nothing; its
-    DEPTHS, which may be empty, are of one that draws over depth."""
-    depths = getattr(analysis, "DEPTHS", None)
-    parser.usage = (
-        f"{parser.prog} MODEL [MODEL ...] [options] [options of fairseq-train that size "
-        "architectures, for example --encoder-layers 18]"
-    )
-    parser.add_argument(
-        "models",
-        nargs="+",
-        metavar="MODEL",
-        help="a checkpoint; or a model at initialization: a residual method of transformer_admin "
-        f"({', '.join(METHODS)}; ENCODER/DECODER), or an architecture that fairseq-train knows",
-    )
-    parser.add_argument("--data", metavar="DIR", help="binarized text (default: random tokens)")
-    parser.add_argument("--split", help="of the data (default: valid)")
-    parser.add_argument(
-        "--tokens", type=int, default=1000, help="most tokens a side (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        default=getattr(analysis, "SEEDS", 1),
-        help="number of seeds: of weights, tokens and perturbations (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--parameter-init",
-        choices=("paper", "fairseq"),
-        help="of the FFN weights of every architecture, as --parameter-init of transformer_admin "
-        "(default: paper for residual methods, fairseq for its own architectures)",
-    )
-    parser.add_argument("--user-dir", metavar="DIR", help="of a model of your own")
-    parser.set_defaults(depths=None, default_depths=depths)
-    if depths is None:
-        return
-    told = " ".join(map(str, depths)) or "the architecture's own"
-    parser.add_argument(
-        "--depths",
-        type=int,
-        nargs="+",
-        metavar="LAYERS",
-        help=f"layers of each stack, of architectures (default: {told}, or --encoder-layers)",
-    )
 
 
 def check_options(options: Namespace, rest: List[str]) -> None:
@@ -113,7 +64,7 @@ def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Bat
     method with a profile is profiled on its batch.
 
     Args:
-        options: of :func:`add_arguments`.
+        options: of `fairseq-admin analyze` with an analysis that runs models.
         rest: the options of `fairseq-train` for architectures.
 
     Raises:
@@ -142,7 +93,7 @@ def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Bat
                     subject = architecture(name, depth, seed, options, rest)
                 batch = batch_of(subject, options)
                 if not built and profiled(subject.model):
-                    profile_model(subject.model, batch["net_input"], subject.pad, seed)
+                    profile_model(subject.model, [batch["net_input"]], subject.pad, seed)
                 yield subject, batch
 
 

@@ -14,8 +14,6 @@ from fairseq_admin.analysis.subjects import Subject, subjects
 from fairseq_admin.analysis.sublayers import named_sublayers
 from fairseq_admin.errors import UserError
 
-SUMMARY = "histograms of relative gradient and update norms between checkpoints (Liu et al.)"
-
 Norms = Dict[str, float]
 
 

@@ -1,7 +1,7 @@
 """Omega as a number: from measured variances, or from depth alone. Needs no torch."""
 
 import math
-from typing import List, Sequence
+from typing import Sequence
 
 
 def next_omega(input_var: float, branch_vars: Sequence[float]) -> float:
@@ -18,11 +18,6 @@ def next_omega(input_var: float, branch_vars: Sequence[float]) -> float:
     if not branch_vars:
         return 1.0  # omega_1 = 1
     return math.sqrt(input_var + math.fsum(branch_vars))  # omega_i^2 = Var(x_0) + sum Var(f_j)
-
-
-def omegas_from_variances(input_var: float, branch_vars: Sequence[float]) -> List[float]:
-    """One omega a sublayer of a stack, by :func:`next_omega`; same length as *branch_vars*."""
-    return [next_omega(input_var, branch_vars[:i]) for i in range(len(branch_vars))]
 
 
 def analytic_omega(sublayers: int, output_change: str = "log") -> float:

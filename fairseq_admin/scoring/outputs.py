@@ -1,6 +1,5 @@
 """Translations as files hold them: what `fairseq-generate` printed, or plain text."""
 
-import argparse
 import html
 import logging
 import re
@@ -21,29 +20,6 @@ DIGITS = 15  # of the largest id of a sentence
 LEFT_OUT = 7  # most sentences of a batch that fairseq leaves out
 UNKNOWN = re.compile(r"<?<unk>>?")  # <<unk>> in T- lines, <unk> in the others
 PIECE = "\u2581"  # begins a word in the pieces of SentencePiece
-
-
-def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say how translations and references are read."""
-    parser.add_argument(
-        "--reference", metavar="FILE", help="raw text, one line a sentence (default: T- lines)"
-    )
-    parser.add_argument(
-        "--moses",
-        action="store_true",
-        help="what is given (T- lines too) is Moses-tokenized text; else raw",
-    )
-    parser.add_argument(
-        "--target-lang",
-        metavar="LANG",
-        required=True,
-        help="language of the translations, as de or zh: it decides how they are cut into words",
-    )
-    parser.add_argument(
-        "--tokenize",
-        metavar="NAME",
-        help="sacreBLEU's tokenizer (default: its own for zh, ja and ko, else 13a)",
-    )
 
 
 def listed(ids: Iterable[int], total: int) -> str:

@@ -42,7 +42,8 @@ def train(
     *types*, of which each of *symbols* is one that no other holds.
 
     The text is taken as it is (no Unicode normalization), so that joined pieces give it back.
-    One thread and no sampling by chance: the same text gives the same model.
+    No sampling by chance, and one thread: the model's file names their number, and the same text
+    is to give the same bytes. More would find the same pieces, hardly sooner: BPE merges on one.
 
     Raises:
         UserError: where the text is too small for so many *types*, or has more characters.

@@ -3,6 +3,7 @@
 import shlex
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import List, Optional
 
 from omegaconf import DictConfig
@@ -15,6 +16,8 @@ PORTS = (20000, 30000)  # one of these for the ranks of a SLURM job to meet
 RESTARTS = 3  # of all processes by torchrun after one has died
 # else torchrun (seen with torch 2.13) gives restarted processes the addresses of those that died
 OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+BF16 = {"amx_bf16", "avx512_bf16"}  # flags of processors that multiply matrices in it
+WIDE = 256  # channels from which on a training step in bf16 is the faster one there
 WORKER = str(ROOT / "scripts" / "recipes" / "worker.py")
 
 
@@ -118,6 +121,11 @@ def fits(total: int, world: int, max_tokens: int) -> bool:
     return total % (world * max_tokens) == 0
 
 
+def multiplies_bf16() -> bool:
+    """Whether this machine's processor has instructions for it."""
+    return bool(BF16 & set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split()))
+
+
 class Launch:
     """The command that runs *training* on *hardware*."""
 
@@ -131,12 +139,16 @@ class Launch:
         self.max_tokens = hardware.max_tokens or config.dataset.max_tokens
         self.freq = update_freq(config, self.world, self.max_tokens, hardware.nodes)
 
+        chosen = any("common.bf16" in o or "common.fp16" in o for o in training.overrides)
+        wide = config.model.get("encoder_embed_dim", WIDE) >= WIDE
+        self.bf16 = hardware.cpu and wide and not chosen and multiplies_bf16()
+
     def batch(self) -> str:
         """The effective batch, as a sum, and the recipe's where overrides made it another."""
         kind = "processes" if self.hardware.cpu else "GPUs"
         total = self.world * self.max_tokens * self.freq
         told = f"{self.world} {kind} x {self.max_tokens} tokens x update-freq {self.freq}"
-        told += f" = {total:,} tokens an update"
+        told += f" = {total:,} tokens an update" + ", in bf16" * self.bf16
         recipe = tokens_of(load_config(self.training.name))
         return told if total == recipe else f"{told} (not the recipe's {recipe:,})"
 
@@ -149,6 +161,7 @@ class Launch:
         ]
         if self.hardware.cpu:
             changed += ["common.cpu=true", "common.fp16=false"]
+            changed += ["common.bf16=true"] * self.bf16
             if self.world > 1:
                 changed += [
                     "distributed_training.distributed_backend=gloo",

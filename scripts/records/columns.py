@@ -21,9 +21,7 @@ def quartiles(record: Record) -> str:
 
 
 def memory(record: Record) -> str:
-    """Of a row of scripts/bench.py; older ones are of Admin and do not say it."""
-    own = record[f"{record.get('method', 'admin')}_peak_mb"]
-    return f"{own} / {record['fairseq_peak_mb']}"
+    return f"{record['peak_mb']} / {record['against_peak_mb']}"
 
 
 def gpu_hours(record: Record) -> str:
@@ -77,12 +75,33 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "omegas": ("second to last omega, encoder; decoder", omegas, ""),
     "branches": ("branch variances", lambda r: span(sum(sublayers(r, "branch_var"), [])), ""),
     # of scripts/bench.py: training
-    "size": ("layers, width", lambda r: f"{r['layers']}-{r['layers']}, {r['width']}", ""),
-    "admin": ("tokens/s, Admin", lambda r: r["admin_tokens_per_s"], "d"),
-    "fairseq": ("tokens/s, fairseq", lambda r: r["fairseq_tokens_per_s"], "d"),
+    "size": ("layers, width", lambda r: f"{r['layers']}, {r['width']}", ""),
+    "admin": ("tokens/s, Admin", lambda r: r["tokens_per_s"], "d"),
+    "fairseq": ("tokens/s, fairseq", lambda r: r["against_tokens_per_s"], "d"),
     "ratio": ("ratio (quartiles)", quartiles, ""),
     "memory": ("peak MB, both", memory, ""),
-    "profile": ("profile, in steps", lambda r: r["profile_steps"], ".2f"),
+    "options": ("options", lambda r: f"`{r['options'] or 'none'}`", ""),
+    "against": ("against", lambda r: r["against"], ""),
+    "dropout": ("dropout", lambda r: r["dropout"], ""),
+    # of scripts/bench.py --count
+    "forward": ("forward", lambda r: r["forward"], ",d"),
+    "backward": ("backward", lambda r: r["backward"], ",d"),
+    "optimizer": ("optimizer", lambda r: r["optimizer"], ",d"),
+    "step": ("step", lambda r: r["step"], ",d"),
+    # of scripts/bench.py --profile
+    "corpus": ("corpus", lambda r: r["corpus"], ""),
+    "read": ("read, s", lambda r: r["read_s"], ".1f"),
+    "pass": ("pass, s", lambda r: r["pass_s"], ".1f"),
+    "positions": ("positions a token", lambda r: r["positions_a_token"], ".2f"),
+    "draw": ("sentences in", lambda r: r["draw"], ""),
+    "omega_mean": ("omega, mean of seeds", lambda r: "{:.4f} to {:.4f}".format(*r["mean"]), ""),
+    "omega_std": ("its standard deviation", lambda r: r["std"], ".4f"),
+    # a change: see docs/speed.md
+    "what": ("what", lambda r: r["what"], ""),
+    "before": ("before", lambda r: r["before"], ""),
+    "after": ("after", lambda r: r["after"], ""),
+    "pairs": ("pairs", lambda r: r["pairs"], "d"),
+    "gain": ("ratio", lambda r: r["ratio"], ".2f"),
     # of scripts/bench.py: decoding
     "model": ("model", lambda r: r["model"], ""),
     "cores": ("cores", lambda r: r["threads"], ""),
@@ -121,8 +140,8 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "published_hours": ("published hours", lambda r: r["published_hours"], "d"),
     "estimate": ("estimated hours", lambda r: r["estimate"], ".1f"),
     "counted": ("counted MB", lambda r: r["counted_mb"], "d"),
-    "peak": ("measured peak MB", lambda r: r["admin_peak_mb"], "d"),
-    "rest": ("difference", lambda r: r["admin_peak_mb"] - r["counted_mb"], "d"),
+    "peak": ("measured peak MB", lambda r: r["peak_mb"], "d"),
+    "rest": ("difference", lambda r: r["peak_mb"] - r["counted_mb"], "d"),
 }
 SIGNED = {  # columns under whose table a signature stands
     "bleu": "bleu",

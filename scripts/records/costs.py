@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Tuple
 
 from omegaconf import OmegaConf
 
-from bench.training import LENGTHS, VOCABULARY, make_batch
+from bench.training import LENGTHS, VOCABULARY, make_batch, stacks
 from fairseq_admin.files import whole_file
 from fairseq_admin.text import read_json
 from recipes.code import ROOT
@@ -118,19 +118,19 @@ def measured(record: Dict[str, Any]) -> Tuple[Dict[str, Any], List[Dict[str, Any
     """Of Admin's rows in a record of scripts/bench.py: the speed with the largest model, and the
     peak memory in MB of each, counted and measured."""
     memory, longest = [], LENGTHS[1] - 1
-    rows = [row for row in record["rows"] if row.get("method", "admin") == "admin"]
-    for row in sorted(rows, key=lambda r: (r["width"], r["layers"])):
+    rows = [row for row in record["rows"] if row["method"] == "admin"]
+    for row in sorted(rows, key=lambda r: (r["width"], stacks(r["layers"]))):
         model = {"_name": "transformer_admin", "share_all_embeddings": True, "dropout": 0.1}
         model.update(encoder_embed_dim=row["width"], encoder_ffn_embed_dim=4 * row["width"])
-        for stack in ("encoder", "decoder"):
-            model[f"{stack}_layers"] = row["layers"]
+        for stack, layers in zip(("encoder", "decoder"), stacks(row["layers"])):
+            model[f"{stack}_layers"] = layers
             model[f"{stack}_attention_heads"] = max(1, row["width"] // 64)
         model = OmegaConf.create(model)
         words, least = build(model, VOCABULARY)[1], row["tokens"] // longest
         batches = (make_batch(words, longest * n) for n in range(least, row["tokens"]))
         batch = next(b for b in batches if b["ntokens"] == row["tokens"])
         counted = count(model, VOCABULARY, batch["target"].shape, "float")
-        line = {k: row[k] for k in ("layers", "width", "admin_peak_mb")}
+        line = {k: row[k] for k in ("layers", "width", "peak_mb")}
         line["counted_mb"] = round((FP32_STATE * counted.parameters + counted.peak) / MB)
         memory.append(line)
     cpu = record["device"] == "CPU"

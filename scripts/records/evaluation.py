@@ -21,7 +21,6 @@ from shutil import rmtree
 from typing import Any, Dict, List, Optional, Sequence
 
 from corpora.steps import BIN
-from fairseq_admin import cli
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of
 from fairseq_admin.checkpoints.fold import fold_checkpoint, unfoldable
 from fairseq_admin.errors import UserError
@@ -30,6 +29,7 @@ from fairseq_admin.scoring.score import bleu_metric, score_files
 from fairseq_admin.serving.export import export_model, language_of, languages
 from fairseq_admin.serving.served import prepared
 from fairseq_admin.text import read_bytes, read_json
+from fairseq_admin_cli import main as cli
 from recipes.code import EVALUATED_BY, code_of
 from recipes.processes import Job, run_together
 from records.record import make_record, summary

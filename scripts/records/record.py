@@ -74,6 +74,7 @@ def make_record(
         "commit": git("rev-parse", "HEAD"),
         "dirty": bool(git("status", "--porcelain")),
         "hardware": hardware(config),
+        "precision": next((x for x in ("bf16", "fp16") if config["common"].get(x)), "fp32"),
         "versions": {
             "python": platform.python_version(),
             "fairseq": fairseq.__version__,

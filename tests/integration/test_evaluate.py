@@ -14,9 +14,9 @@ import torch
 
 from corpora.corpus import Corpus
 from corpora.prepare import write_manifest
-from fairseq_admin import cli
 from fairseq_admin.errors import UserError
 from fairseq_admin.serving.served import Settings
+from fairseq_admin_cli import main as cli
 from recipes import compare
 from records import evaluation
 from records.table import table

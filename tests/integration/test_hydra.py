@@ -327,3 +327,25 @@ def test_hydra_train_trains(train, lab, tmp_path, extra):
     # two warm-up updates of at most 1e-5, and bfloat16's 8 bits
     for name, omega in lab.omegas(state["model"]).items():
         assert (omega / profile[name] - 1).abs().max() < 2**-8, name
+
+
+def test_bf16_goes_on_from_rounded_weights_and_decodes(train, lab, corpus, tmp_path):
+    """fairseq's checkpoints hold the fp32 moments, not the fp32 weights that Adam adds to."""
+    bf16 = ["common.bf16=true", "optimization.max_update=4", "checkpoint.save_interval_updates=2"]
+    whole = train("demo_admin", bf16)
+    (half,) = (tmp_path / "run").glob("checkpoint_*_2.pt")
+    folder = tmp_path / "rest"
+    again = [f"checkpoint.restore_file={half}", f"checkpoint.save_dir={folder}"]
+    rest = train("demo_admin", [*bf16, *again])
+    assert rest.losses()[3] == whole.losses()[3] and rest.losses().keys() == {3, 4}
+    states = [lab.load(path) for path in (half, tmp_path / "run/checkpoint_last.pt")]
+    states.append(lab.load(folder / "checkpoint_last.pt"))
+    assert states[0]["last_optimizer_state"]["state"][0]["exp_avg"].dtype == torch.float32
+    _, straight, resumed = (state["model"] for state in states)
+    for name, weight in straight.items():
+        torch.testing.assert_close(resumed[name], weight, rtol=2**-7, atol=1e-4)
+
+    command = [lab.bin / "fairseq-generate", corpus, "-s", "de", "-t", "en", "--cpu"]
+    command += ["--user-dir", lab.plugin, "--path", folder / "checkpoint_last.pt"]
+    output = lab.run([*command, "--max-len-b", "10"], cwd=tmp_path).ok().output
+    assert len(re.findall(r"^H-\d+", output, flags=re.MULTILINE)) == 24  # 8 a batch

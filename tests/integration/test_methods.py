@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from fairseq_admin import cli
 from fairseq_admin.checkpoints.checkpoint import method, read_checkpoint
 from fairseq_admin.methods import METHODS, junctions_of, title
 from fairseq_admin.serving.translate import LineTranslator
+from fairseq_admin_cli import main as cli
 
 LONG = 1200  # seconds that 300 updates of the demo's model may take on a busy machine
 NEVER = ["--disable-validation", "--no-epoch-checkpoints"]

@@ -14,10 +14,11 @@ import pytest
 from packaging.metadata import Metadata
 
 import fairseq_admin
-from fairseq_admin.cli import COMMANDS
+from fairseq_admin_cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(sysconfig.get_path("purelib"))
+PACKAGES = ("fairseq_admin", "fairseq_admin_cli")
 BUILD = "from setuptools.build_meta import build_{0}; print(build_{0}({1!r}))"
 IN_ONE_PROCESS = """
 import sys
@@ -31,7 +32,7 @@ except SystemExit as end:
     print("training:", end)
 
 import fairseq_admin
-from fairseq_admin.cli import COMMANDS, main
+from fairseq_admin_cli.main import COMMANDS, main
 
 for name in COMMANDS:
     try:
@@ -56,7 +57,8 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
     source = folder / "source"
     source.mkdir()
-    shutil.copytree(ROOT / "fairseq_admin", source / "fairseq_admin")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package)
     for path in ROOT.iterdir():  # no build/ in the checkout
         if path.is_file():
             shutil.copy(path, source)
@@ -106,7 +108,8 @@ def test_metadata(built):
 
 
 def test_every_file_of_the_package_is_in_both(built):
-    here = {p.relative_to(ROOT).as_posix() for p in (ROOT / "fairseq_admin").rglob("*.*")}
+    paths = (path for package in PACKAGES for path in (ROOT / package).rglob("*.*"))
+    here = {path.relative_to(ROOT).as_posix() for path in paths}
     here = {name for name in here if not name.endswith(".pyc")}
     with zipfile.ZipFile(built.wheel) as archive:
         wheel = {name for name in archive.namelist() if ".dist-info/" not in name}

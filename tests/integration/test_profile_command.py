@@ -8,11 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from fairseq_admin import cli
 from fairseq_admin.errors import UserError
+from fairseq_admin_cli import main as cli
 
 CASES = {
-    "no architecture": (["DATA"], ["which model?", "--arch"]),
     "no data folder": (["NOWHERE", "--arch", "transformer_admin"], ["no such data folder"]),
     "no omegas": (["DATA", "--arch", "transformer"], ["transformer has no residual methods"]),
     "another task": (
@@ -30,7 +29,7 @@ CASES = {
 def command(lab):
     """The command from any folder: this checkout's, whatever else is installed."""
     env = {"PYTHONPATH": str(lab.plugin.parent)}
-    python = [lab.bin / "python", "-m", "fairseq_admin.cli"]
+    python = [lab.bin / "python", "-m", "fairseq_admin_cli.main"]
     return lambda arguments, cwd: lab.run([*python, *arguments], cwd=cwd, env=env)
 
 

@@ -9,7 +9,7 @@ import torch
 
 # Ranks that start with other weights and another profile seed: only a broadcast makes them agree.
 HOOK = """
-import hashlib, sys
+import hashlib, os, sys
 import numpy as np
 import torch
 from fairseq import options, tasks, utils
@@ -24,6 +24,13 @@ def main(cfg):
     utils.set_torch_seed(cfg.common.seed + rank)
     cfg.task.seed = cfg.common.seed + rank
     task = tasks.setup_task(cfg.task)
+    seen, make = [], task.make_profile
+
+    def make_profile(*arguments):
+        seen.append(torch.get_num_threads())
+        return make(*arguments)
+
+    task.make_profile = make_profile
     model = task.build_model(cfg.model)
     state = model.state_dict()
     omegas = [v for k, v in state.items() if k.endswith(".omega")]
@@ -31,6 +38,8 @@ def main(cfg):
     profile = hashlib.sha256(repr(profile).encode()).hexdigest()
     weights = digest([model.encoder.layers[0].fc1.weight.detach()])
     print(f"RANK {rank} {digest(omegas)} {profile} {weights}", flush=True)
+    cores = len(os.sched_getaffinity(0))
+    assert seen == ([cores] if rank == 0 else []) and torch.get_num_threads() == 1, seen
 
 args = options.parse_args_and_arch(options.get_training_parser())
 distributed_utils.call_main(convert_namespace_to_omegaconf(args), main)
@@ -63,11 +72,11 @@ def two_ranks(lab):
 def torchrun(lab):
     """Run a command line under torchrun with two ranks."""
 
-    def run(command, cwd):
+    def run(command, cwd, **more):
         launch = [lab.real / "torchrun", "--no-python", "--nproc_per_node", "2"]
         launch += ["--master_port", lab.free_port(), "bash", "-c"]
         launch += ['exec "$@" --distributed-rank "$RANK"', "_"]
-        return lab.run([*launch, *command, *RANKS], cwd=cwd)
+        return lab.run([*launch, *command, *RANKS], cwd=cwd, **more)
 
     return run
 
@@ -108,6 +117,17 @@ def test_two_ranks_train_and_resume(corpus, lab, torchrun, tmp_path):
     finished = torchrun([*lab.train_command(corpus, again), "--max-update", "6"], tmp_path).ok()
     assert finished.output.count("training is finished already") == 1
     assert finished.losses() == {} and (again / "checkpoint_last.pt").read_bytes() == before
+
+
+@pytest.mark.slow  # each start compiles for minutes
+@pytest.mark.timeout(1800)  # seconds
+def test_compiled_layers_on_two_ranks(corpus, lab, torchrun, tmp_path):
+    losses = []
+    for compiled in ([], ["--compile-layers"]):
+        options = ["--dropout", "0", "--max-update", "4", "--disable-validation", *compiled]
+        command = lab.train_command(corpus, tmp_path / f"{len(losses)}", *options)
+        losses.append(torchrun(command, tmp_path, hangs=1200).ok().losses())
+    assert len(losses[0]) == 4 and losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
 def test_error_of_rank_0_ends_both_ranks_with_its_line(corpus, lab, two_ranks, tmp_path):

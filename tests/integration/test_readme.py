@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_admin.cli import main
+from fairseq_admin_cli.main import main
 from records.table import rewritten
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,7 +203,8 @@ def test_messages_are_those_of_the_code():
     import fairseq
 
     said = ""
-    for package in (ROOT / "fairseq_admin", Path(fairseq.__file__).parent):
+    packages = (ROOT / "fairseq_admin", ROOT / "fairseq_admin_cli", Path(fairseq.__file__).parent)
+    for package in packages:
         for path in package.rglob("*.py"):
             said += re.sub(r'"\s*\n\s*f?"', "", path.read_text(encoding="utf-8"))
     quoted = re.findall(r"`([A-Za-z.][^`\n]* [^`\n]*)`", TEXT["docs/troubleshooting.md"])

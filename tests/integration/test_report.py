@@ -15,7 +15,7 @@ from markupsafe import escape
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from fairseq_admin.cli import main
+from fairseq_admin_cli.main import main
 
 SCRIPT = '<script>document.title="x"</script>'
 IMAGE = "\"><img src=x onerror=document.title=1> ' &amp; {{ 1 }}"

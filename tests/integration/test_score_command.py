@@ -80,7 +80,7 @@ def test_table_of_two_systems(score, tmp_path):
     [
         (["part.txt", "--reference", "reference.txt"], "no hypothesis for 1 id (1)"),
         (["reference.txt"], "give --reference FILE"),
-        (["none.txt"], "cannot read none.txt: No such file or directory"),
+        (["none.txt"], "no such file: none.txt"),
         (["system.txt", "--output", "none/record.json"], "no such folder: none"),
         (["system.txt", "--output", "folder"], "cannot write folder: Is a directory"),
         (

@@ -48,12 +48,13 @@ def bare(tmp_path_factory):
             made[packages] = tmp_path_factory.mktemp(packages)
             venv.create(made[packages], with_pip=False)
             (site,) = made[packages].glob("lib/*/site-packages")
-            (site / "fairseq_admin").symlink_to(ROOT / "fairseq_admin")
+            for package in ("fairseq_admin", "fairseq_admin_cli"):
+                (site / package).symlink_to(ROOT / package)
             for package in with_dependencies(PACKAGES[packages]):
                 for top in {file.parts[0] for file in package.files} - {"..", "__pycache__"}:
                     if not (site / top).exists():
                         (site / top).symlink_to(package.locate_file(top))
-        words = [made[packages] / "bin" / "python", "-I", "-m", "fairseq_admin.cli"]
+        words = [made[packages] / "bin" / "python", "-I", "-m", "fairseq_admin_cli.main"]
         words.append(command or packages)
         return subprocess.run(
             [str(word) for word in (*words, *arguments)],
@@ -67,10 +68,11 @@ def bare(tmp_path_factory):
     return run
 
 
-def test_a_command_that_needs_torch_says_so(bare):
+def test_a_command_that_needs_torch_says_so(bare, tmp_path):
     done = bare("score", "--help")
     assert done.returncode == 0 and "--reference" in done.stdout
-    done = bare("score", command="fold")
+    (tmp_path / "in.pt").touch()
+    done = bare("score", tmp_path / "in.pt", tmp_path / "out.pt", command="fold")
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "fold needs torch, which is not installed" in done.stderr
 

@@ -1,7 +1,6 @@
 """What theory predicts at initialization, as the analyses measure it; and wrong implementations,
 which must miss it."""
 
-import argparse
 import os
 import subprocess
 import sys
@@ -11,13 +10,14 @@ import numpy as np
 import pytest
 
 from fairseq_admin import profiling
-from fairseq_admin.analysis import dependency, gradients, norms, output_change, subjects, updates
+from fairseq_admin.analysis import dependency, gradients, norms, output_change, updates
 from fairseq_admin.analysis.figures import last_ffn
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import METHODS
 from fairseq_admin.omega_file import STACKS
 from fairseq_admin.residuals.admin import AdminResidual
-from fairseq_admin.residuals.omegas import next_omega, omegas_from_variances
+from fairseq_admin.residuals.omegas import next_omega
+from fairseq_admin_cli.main import parser
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # seconds
 CLASSIC = ("post-ln", "pre-ln", "admin")  # whose gradients and norms the papers predict
@@ -27,10 +27,9 @@ SIZES += "--decoder-attention-heads 4 --share-all-embeddings --dropout 0 --param
 
 def measure(analysis, *arguments, sizes=SIZES):
     """The models of an analysis' result, in this process."""
-    parser = argparse.ArgumentParser()
-    subjects.add_arguments(parser, analysis)
-    words = [*map(str, arguments), *sizes.split()]
-    return analysis.measure(*parser.parse_known_args(words))["models"]
+    name = analysis.__name__.rpartition(".")[2].replace("_", "-")
+    words = ["analyze", name, *map(str, arguments), *sizes.split()]
+    return analysis.measure(*parser("analyze").parse_known_args(words))["models"]
 
 
 def layers(count):
@@ -49,7 +48,8 @@ def check_omegas():
     for model in measure(dependency, "admin", *layers(12)):
         for stack in STACKS:
             rows, found = model["stacks"][stack]["rows"], model["stacks"][stack]
-            expected = omegas_from_variances(*found["variances"])
+            start, branches = found["variances"]
+            expected = [next_omega(start, branches[:i]) for i in range(len(branches))]
             np.testing.assert_allclose(found["scales"], expected, rtol=2e-3)
             check_diagonal(rows, found["expected"])
 

@@ -7,28 +7,35 @@ import pytest
 from bench import training
 from fairseq_admin.profiling import named_junctions
 
-OPTIONS = {"layers": [1, 2], "widths": [16], "pairs": 2, "warmup": 0, "tokens": 80}
-OPTIONS = Namespace(**OPTIONS, methods=["admin"], dropout=0.1, dtype="fp32")
+OPTIONS = {"layers": ["1", "2-1"], "widths": [16], "pairs": 2, "warmup": 0, "tokens": 80}
+OPTIONS = Namespace(
+    **OPTIONS, methods=["admin"], dropout=0.1, dtype="fp32", options="", against="fairseq"
+)
 
 
 def test_a_row_a_size_and_method(monkeypatch):
     monkeypatch.setattr(training, "peak_memory", lambda method, *_: len(method))
     rows = training.bench_training(OPTIONS)
-    assert [(r["method"], r["layers"]) for r in rows] == [
-        (method, layers) for layers in OPTIONS.layers for method in OPTIONS.methods
-    ]
+    assert [(r["method"], r["layers"]) for r in rows] == [("admin", "1-1"), ("admin", "2-1")]
     for row in rows:
-        method = row["method"]
-        assert row[f"{method}_tokens_per_s"] > 0 and row["fairseq_tokens_per_s"] > 0
-        assert (row[f"{method}_peak_mb"], row["fairseq_peak_mb"]) == (len(method), len("fairseq"))
+        assert row["tokens_per_s"] > 0 and row["against_tokens_per_s"] > 0
+        assert (row["peak_mb"], row["against_peak_mb"]) == (len("admin"), len("fairseq"))
         assert row["ratio_quartiles"][0] <= row["ratio"] <= row["ratio_quartiles"][1]
-        assert row["profile_steps"] > 0
-        assert (row["linearity"] == 1) or row["layers"] == 2
+        assert row["linearity"] == 1 or row["layers"] == "2-1"
+
+
+def test_an_option_against_its_absence(monkeypatch):
+    monkeypatch.setattr(training, "peak_memory", lambda method, options, *_: len(options))
+    options = Namespace(**{**vars(OPTIONS), "layers": ["1"], "against": "admin"})
+    options.options = "--learn-first-omega"
+    (row,) = training.bench_training(options)
+    assert (row["method"], row["options"], row["against"]) == ("admin", options.options, "admin")
+    assert (row["peak_mb"], row["against_peak_mb"]) == (len(options.options), 0)
 
 
 @pytest.mark.parametrize("method", ["admin", "analytic"])
 def test_omegas_have_values_that_need_the_multiplication(method):
-    trainer = training.make_trainer(method, 2, 16, OPTIONS)
+    trainer = training.make_trainer(method, "2", 16, OPTIONS)
     for junctions in named_junctions(trainer.model).values():
         omegas = [junction.omega.unique().tolist() for junction in junctions.values()]
         assert omegas == [[pytest.approx((1 + 0.4 * i) ** 0.5)] for i in range(len(omegas))]

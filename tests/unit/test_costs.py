@@ -112,20 +112,20 @@ def test_hours_scale_inversely_with_gpus():
 def test_counted_memory_holds_against_the_measured(committed):
     """They differ by one process, about 500 MB, and by up to a third of what a depth adds."""
     bench = json.loads((ROOT / "results/bench/cpu.json").read_text())
-    rows = [row for row in bench["rows"] if row.get("method", "admin") == "admin"]
-    found = {(r["layers"], r["width"]): r["admin_peak_mb"] for r in rows}
+    rows = [row for row in bench["rows"] if row["method"] == "admin"]
+    found = {(r["layers"], r["width"]): r["peak_mb"] for r in rows}
     lines = {(r["layers"], r["width"]): r for r in committed["memory"]}
-    assert {key: r["admin_peak_mb"] for key, r in lines.items()} == found
+    assert {key: r["peak_mb"] for key, r in lines.items()} == found
     for key, line in lines.items():
         assert line["counted_mb"] + 500 == pytest.approx(found[key], rel=0.2)
     for width in {w for _, w in found}:
-        grown = lines[18, width]["counted_mb"] - lines[6, width]["counted_mb"]
-        assert 1 < (found[18, width] - found[6, width]) / grown < 1.4
+        grown = lines["18-18", width]["counted_mb"] - lines["6-6", width]["counted_mb"]
+        assert 1 < (found["18-18", width] - found["6-6", width]) / grown < 1.4
 
 
 def test_the_bench_is_counted_as_committed(committed):
     record = json.loads((ROOT / "results/bench/cpu.json").read_text())
-    record["rows"] = [r for r in record["rows"] if (r["layers"], r["width"]) == (18, 256)]
+    record["rows"] = [r for r in record["rows"] if (r["layers"], r["width"]) == ("18-18", 256)]
     speed, memory = costs.measured(record)
     assert speed == committed["speeds"][0]
     line = committed["memory"][-1]

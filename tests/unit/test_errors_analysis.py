@@ -2,13 +2,13 @@
 
 import json
 import sys
-from argparse import ArgumentParser
 
 import pytest
 from sacrebleu.metrics import BLEU
 
 from fairseq_admin.analysis import errors, plotting
 from fairseq_admin.errors import UserError
+from fairseq_admin_cli.main import parser
 
 REFERENCE = ["the cat sat on the mat .", "the dog ran .", "a " * 11 + "zebra ."]
 SYSTEM = ["the cat sat on a mat .", "the the ran .", "a " * 11 + "horse ."]
@@ -30,9 +30,8 @@ def measured(tmp_path):
                 lines = str(path)
             arguments += [f"--{name.replace('_', '-')}"] if isinstance(name, str) else []
             arguments += [] if lines is True else [lines]
-        parser = ArgumentParser()
-        errors.add_arguments(parser)
-        result = errors.measure(parser.parse_args(arguments))
+        options = parser("analyze").parse_args(["analyze", "errors", *arguments])
+        result = errors.measure(options)
         return json.loads(json.dumps(result, allow_nan=False))
 
     return make

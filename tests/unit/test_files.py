@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_admin import cli
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file, whole_files, whole_folder
+from fairseq_admin_cli import main as cli
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fairseq_admin.errors import UserError
+from recipes import launch as launch_module
 from recipes.launch import OWN_STORE, WORKER, Hardware, Launch, update_freq, world_of
 from recipes.recipes import load_recipes
 from recipes.training import ROOT, Training, quoted
@@ -37,6 +38,26 @@ def of_recipe(name: str) -> int:
     config = Training(name, Path("/data"), FOLDER).config
     freq = OmegaConf.select(config, "optimization.update_freq", default=[1])[0]
     return world_of(config) * config.dataset.max_tokens * freq
+
+
+@pytest.mark.parametrize(
+    "has, name, overrides, hardware, expected",
+    [
+        (True, "wmt14_en_de_admin_18l", (), {"cpu": True}, True),
+        (False, "wmt14_en_de_admin_18l", (), {"cpu": True}, False),
+        (True, "wmt14_en_de_admin_18l", (), {}, False),  # on GPUs the recipe's own fp16
+        (True, "wmt14_en_de_admin_18l", ["common.bf16=false"], {"cpu": True}, False),
+        (True, "wmt14_en_de_admin_18l", ["model.encoder_embed_dim=128"], {"cpu": True}, False),
+        (True, "demo_admin", (), {"cpu": True}, False),  # narrow
+    ],
+)
+def test_bf16_where_the_processor_has_it_and_the_model_is_wide(
+    monkeypatch, has, name, overrides, hardware, expected
+):
+    monkeypatch.setattr(launch_module, "multiplies_bf16", lambda: has)
+    launch = launched(name, overrides, **hardware)
+    assert ("common.bf16=true" in launch.overrides()) == expected
+    assert launch.batch().endswith(", in bf16") == expected
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -154,7 +154,7 @@ def test_sixteen_bits(residual):
 def test_a_profile_measures_every_method(residual):
     """Branch variances for all; omegas where the method has them; weights as they were."""
     model, plain = build(residual=residual), build(residual=residual)
-    profile = profile_model(model, net_input(), PAD, 1)
+    profile = profile_model(model, [net_input()], PAD, 1)
     variances = [s.branch_var for stack in profile.stacks.values() for s in stack.sublayers]
     assert len(variances) == 10 and min(variances) > 0
     assert len(profile.omegas) == (10 if residual in ("admin", "analytic") else 0)
@@ -179,7 +179,7 @@ def test_analytic_omegas_are_those_of_admin_torch(change, theirs):
 
 
 def test_the_profiles_table_has_the_analytic_omegas_beside_the_measured_ones():
-    rows = profile_model(build(), net_input(), PAD, 1).rows()
+    rows = profile_model(build(), [net_input()], PAD, 1).rows()
     assert {row[3] for row in rows if row[0].startswith("encoder.")} == {f"{analytic_omega(4):.4f}"}
     assert {row[3] for row in rows if row[0].startswith("decoder.")} == {f"{analytic_omega(6):.4f}"}
 
@@ -363,7 +363,7 @@ def test_an_eighth_method_is_a_class_and_a_line(monkeypatch):
     first, last = losses(model, steps=40)[::39]
     assert last < 0.9 * first
     assert not torch.equal(model.encoder.layers[1].ffn_residual.gamma, torch.full((16,), 0.1))
-    sublayers = profile_model(model, net_input(), PAD, 1).stacks["decoder"].sublayers
+    sublayers = profile_model(model, [net_input()], PAD, 1).stacks["decoder"].sublayers
     assert len(sublayers) == 6 and min(s.branch_var for s in sublayers) > 0
     assert title(method_of({"residual": "layerscale"})) == "LayerScale"
     with pytest.raises(UserError, match="encoder is of LayerScale, the model's of Admin"):

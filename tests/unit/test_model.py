@@ -175,7 +175,7 @@ def test_option_means_what_it_means_in_fairseq(name):
     torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-5)
 
     model = build(**given)
-    profile = profile_model(model, net_input(), PAD, 1)
+    profile = profile_model(model, [net_input()], PAD, 1)
     kinds = 2 if given.get("no_cross_attention") else 3
     layers = [len(stack.layers) for stack in (model.encoder, model.decoder)]
     assert [len(profile.stacks[s].sublayers) for s in STACKS] == [2 * layers[0], kinds * layers[1]]
@@ -200,7 +200,7 @@ def test_adaptive_softmax():
     trained = [(n, p) for n, p in ours.named_parameters() if not n.endswith(".omega")]
     for (name, expected), (_, got) in zip(plain.named_parameters(), trained):
         torch.testing.assert_close(got.grad, expected.grad, rtol=1e-4, atol=1e-4, msg=name)
-    assert len(profile_model(ours, net_input(), PAD, 1).omegas) == 10
+    assert len(profile_model(ours, [net_input()], PAD, 1).omegas) == 10
 
 
 # --- decoding
@@ -209,7 +209,7 @@ def test_adaptive_softmax():
 def test_incremental_decoding_equals_full_decoding():
     """Token by token, with cached keys, as fairseq-generate decodes; omegas other than 1."""
     model = build(**DEEP, dropout=0.1)
-    profile_model(model, net_input(), PAD, 1)
+    profile_model(model, [net_input()], PAD, 1)
     model.eval()
     inputs = net_input([(9, 7), (3, 7), (6, 7)])
     with torch.no_grad():
@@ -410,7 +410,7 @@ def test_checkpoint_of_fairseqs_transformer():
 
 def test_checkpoint_that_fits_brings_its_omegas():
     profiled, fresh = build(), build(seed=2)
-    profile_model(profiled, net_input(), PAD, 1)
+    profile_model(profiled, [net_input()], PAD, 1)
     fresh.load_state_dict(profiled.state_dict())
     for key, value in profiled.state_dict().items():
         assert torch.equal(fresh.state_dict()[key], value), key

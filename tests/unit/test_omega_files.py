@@ -78,7 +78,7 @@ def built_from(tmp_path, content, **given):
 
 def test_json_round_trip(tmp_path):
     model = build()
-    profile = profile_model(model, net_input(), PAD, 1)
+    profile = profile_model(model, [net_input()], PAD, 1)
     profile.meta = {"arch": "transformer_admin", "dropout": 0.1, "versions": {"torch": "2"}}
     path = tmp_path / "profile.json"
     profile.save(str(path))
@@ -92,7 +92,7 @@ def test_json_round_trip(tmp_path):
 @pytest.mark.parametrize("residual", ["deepnorm", "pre-ln"])
 def test_a_profile_of_a_method_without_omegas(tmp_path, residual):
     """It is kept and read again, and sets no omega of Admin's."""
-    profile = profile_model(build(residual=residual), net_input(), PAD, 1)
+    profile = profile_model(build(residual=residual), [net_input()], PAD, 1)
     path = tmp_path / "profile.json"
     profile.save(str(path))
     assert Profile.from_dict(json.loads(path.read_text())) == profile and profile.omegas == []
@@ -102,7 +102,7 @@ def test_a_profile_of_a_method_without_omegas(tmp_path, residual):
 
 @pytest.mark.parametrize("made", ["analytic", "analytic/admin"])
 def test_a_profile_of_another_method_sets_no_omega_of_admins(tmp_path, made):
-    profile = profile_model(build(residual=made), net_input(), PAD, 1)
+    profile = profile_model(build(residual=made), [net_input()], PAD, 1)
     profile.meta = {"residual": made}
     with pytest.raises(UserError, match="is a profile of Analytic.*, not of Admin") as told:
         built_from(tmp_path, profile.to_dict())
@@ -118,7 +118,7 @@ def test_a_profile_that_names_no_method_is_one_line(tmp_path, made):
 
 @pytest.mark.parametrize("residual", ["admin/analytic", "deepnorm/admin"])
 def test_a_profile_serves_the_model_that_it_is_of(tmp_path, residual):
-    profile = profile_model(build(residual=residual), net_input(), PAD, 1)
+    profile = profile_model(build(residual=residual), [net_input()], PAD, 1)
     profile.meta = {"residual": residual}
     model = built_from(tmp_path, profile.to_dict(), residual=residual)
     for stack, junctions in named_junctions(model).items():
@@ -130,7 +130,7 @@ def test_a_profile_serves_the_model_that_it_is_of(tmp_path, residual):
 def test_a_profile_of_stacks_that_differ(tmp_path):
     """One stack has omegas; they go back to where they are from, and nowhere else."""
     mixed = build(residual="admin/pre-ln")
-    profile = profile_model(mixed, net_input(), PAD, 1)
+    profile = profile_model(mixed, [net_input()], PAD, 1)
     profile.save(str(tmp_path / "profile.json"))
     path = omega_file(tmp_path, (tmp_path / "profile.json").read_text())
     task = make_task(omega_file=path)
@@ -194,7 +194,7 @@ def test_wrong_count_says_both(tmp_path, count):
 
 
 def test_json_of_another_split_of_the_same_count_is_refused(tmp_path):
-    profile = profile_model(build(encoder_layers=2, decoder_layers=4), net_input(), PAD, 1)
+    profile = profile_model(build(encoder_layers=2, decoder_layers=4), [net_input()], PAD, 1)
     with pytest.raises(UserError) as error:
         read_profile(omega_file(tmp_path, profile.to_dict()), names_of(build(encoder_layers=5)))
     assert "16 sublayers (4 encoder + 12 decoder)" in str(error.value)

@@ -1,4 +1,4 @@
-"""Optimizer `radam`: torch.optim.RAdam under fairseq's options."""
+"""Optimizers of torch under fairseq's options: `radam`, and `adam_fused` for its own `adam`."""
 
 import copy
 
@@ -50,8 +50,45 @@ def steps(parameter, stepper, count=10):
 def test_ten_steps_equal_torchs(given, expected):
     ours, theirs = weights(), weights()
     got = steps(ours, optimizer(ours, **given))
-    assert torch.equal(got, steps(theirs, torch.optim.RAdam([theirs], lr=0.1, **expected)))
+    expected = steps(theirs, torch.optim.RAdam([theirs], lr=0.1, **expected))
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
     assert not torch.equal(got, weights())
+
+
+def test_a_state_saved_by_torchs_loop_over_parameters_goes_on_as_there():
+    """Checkpoints of either are the other's, and 100 updates agree to 1e-6."""
+    ours, theirs, both = weights(), weights(), weights()
+    stepper, loop = optimizer(ours), torch.optim.RAdam([theirs], lr=0.1, foreach=False)
+    steps(both, first := torch.optim.RAdam([both], lr=0.1, foreach=False), 40)
+    second = optimizer(both)
+    second.load_state_dict(first.state_dict())
+    assert second.optimizer.param_groups[0]["foreach"] is True
+    expected = steps(theirs, loop, 100)
+    for got in (steps(ours, stepper, 100), steps(both, second, 60)):
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+
+
+def adam(parameter, name):
+    betas = (0.9, 0.98)
+    given = {"lr": [0.1], "weight_decay": 0.01, "adam_betas": betas, "adam_eps": 1e-3, "tpu": False}
+    cfg = OmegaConf.structured(FairseqAdamConfig(_name=name, **given))
+    return optim.build_optimizer(cfg, [parameter])
+
+
+def test_adam_fused_is_fairseqs_adam_and_each_goes_on_from_the_others_checkpoint():
+    """eps is so large that it matters on which side of the bias correction it stands."""
+    expected = weights()
+    steps(expected, adam(expected, "adam"), 100)
+    assert not torch.allclose(expected, weights(), rtol=0.1)
+    for first, second in (["adam_fused"] * 2, ["adam", "adam_fused"], ["adam_fused", "adam"]):
+        got = weights()
+        steps(got, one := adam(got, first), 40)
+        saved = copy.deepcopy(one.state_dict())
+        other = adam(got, second)
+        other.load_state_dict(saved, other.optimizer_config)
+        assert second == "adam" or other.param_groups[0]["fused"]
+        steps(got, other, 60)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_decoupled_weight_decay_is_another_update():
@@ -89,15 +126,18 @@ VARIANTS = {  # what the trainer casts the model to, and the optimizer that it w
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_omegas_move_by_what_adam_says(variant):
+@pytest.mark.parametrize(
+    "variant, name",
+    [*((v, "adam") for v in VARIANTS), *((v, "adam_fused") for v in ("fp32", "fp16", "bf16"))],
+)
+def test_omegas_move_by_what_adam_says(variant, name):
     """Updates of 1e-4 on an omega of 3, where the numbers of fp16 lie 2e-3 apart, those of bf16
     2e-2: ten add up, also over a resume from what is saved."""
     dtype, wrapper = VARIANTS[variant]
     cfg = OmegaConf.structured(FairseqConfig)
     cfg.common.bf16, cfg.common.fp16_no_flatten_grads = dtype == torch.bfloat16, True
     cfg.common.fp16_init_scale = 4
-    cfg.optimizer = OmegaConf.structured(FairseqAdamConfig(_name="adam", lr=[1e-4]))
+    cfg.optimizer = OmegaConf.structured(FairseqAdamConfig(_name=name, lr=[1e-4]))
 
     def resumed(saved, state):
         """A junction and its optimizer, built as the trainer does."""

@@ -84,7 +84,7 @@ def test_dependency_at_initialization(batch, residual):
     sizes = {"encoder_embed_dim": 64, "encoder_ffn_embed_dim": 64, "residual": residual}
     model = build("transformer_admin", **sizes)
     if profiled(model):
-        profile_model(model, batch["net_input"], PAD, seed=1)
+        profile_model(model, [batch["net_input"]], PAD, seed=1)
     for found in dependencies(model, batch, PAD).values():
         diagonal = [row["beta"][-1] for row in found["rows"]]
         assert diagonal == pytest.approx(found["expected"], rel=0.15)

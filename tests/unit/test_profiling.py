@@ -16,7 +16,7 @@ DEEP = {"encoder_layers": 4, "decoder_layers": 4}
 
 
 def profiled(model, inputs=None, seed=1):
-    return profile_model(model, net_input() if inputs is None else inputs, PAD, seed)
+    return profile_model(model, [net_input() if inputs is None else inputs], PAD, seed)
 
 
 def branch_outputs(layer):
@@ -216,6 +216,35 @@ def test_a_padded_batch_counts_each_token_once():
     pooled = np.concatenate([seen[0][1] for seen in alone])
     assert len(pooled) == 14
     assert stack.sublayers[0].branch_var == pytest.approx(pooled.var(), rel=1e-5)
+
+
+@pytest.mark.parametrize("residual", ["admin", "pre-ln"])
+def test_batches_side_by_side_are_one_batch(residual):
+    """Groups of one, two and two sentences give the profile of all five in one padded batch."""
+    samples = sentences(LENGTHS)
+    profiles = []
+    for groups in ([range(5)], [[1], [0, 3], [2, 4]]):
+        model = build(residual=residual)
+        inputs = [batched([samples[i] for i in group])["net_input"] for group in groups]
+        profiles.append(profile_model(model, inputs, PAD, 1))
+    rows = [
+        [stack.input_var, *(x for s in stack.sublayers for x in (s.branch_var, s.omega or 0))]
+        for profile in profiles
+        for stack in profile.stacks.values()
+    ]
+    assert rows[:2] == [pytest.approx(row, rel=1e-5) for row in rows[2:]]
+
+
+def test_quant_noise_is_drawn_anew_for_each_batch():
+    """On the same weights: a branch of several batches keeps the variance of one."""
+    given = {"quant_noise_pq": 0.5, "quant_noise_pq_block_size": 4, "encoder_embed_dim": 64}
+    variances = []
+    for count in (1, 12):
+        model = build(**given)
+        profile = profile_model(model, [net_input()] * count, PAD, 1)
+        stacks = profile.stacks.values()
+        variances.append([s.branch_var for stack in stacks for s in stack.sublayers])
+    assert np.mean(variances[1]) == pytest.approx(np.mean(variances[0]), rel=0.25)
 
 
 def test_order_of_the_batch_changes_nothing():

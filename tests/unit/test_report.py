@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from fairseq_admin.analysis.labels import shortest
-from fairseq_admin.cli import main
-from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import Profile, StackProfile, SublayerProfile
 from fairseq_admin.reporting import report
 from fairseq_admin.reporting.run import Run, by_hand
 from fairseq_admin.reporting.run_folder import read_run
+from fairseq_admin_cli.main import main
 
 PNG = (
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\10\0\0\0\0\x3a\x7e\x9bU\0\0\0\nIDATx\x9cc`\0\0\0"
@@ -226,10 +225,11 @@ DAMAGES = {
 
 
 def user_error(*arguments):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(SystemExit) as caught:
         main(["report", *map(str, arguments)])
-    assert "\n" not in caught.value.message
-    return caught.value.message
+    told = str(caught.value)
+    assert told.startswith("fairseq_admin: ") and "\n" not in told
+    return told
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import nn
 
 from fairseq_admin.profiling import masked_var
 from fairseq_admin.residuals.admin import AdminResidual
-from fairseq_admin.residuals.omegas import next_omega, omegas_from_variances
+from fairseq_admin.residuals.omegas import next_omega
 from fairseq_admin.residuals.residual import Place
 
 
@@ -23,19 +23,11 @@ def test_first_omega_is_1_whatever_the_input_variance():
         (1.0, [0.44, 0.25, 0.56], 1.5),
         (0.5, [3.5], 2.0),
         (4.0, [5.0, 16.0], 5.0),
+        (4.0, [], 1.0),  # the first sublayer's
     ],
 )
 def test_omega_is_the_root_of_input_variance_plus_branch_variances(input_var, branch_vars, omega):
     assert next_omega(input_var, branch_vars) == pytest.approx(omega, rel=1e-15)
-
-
-def test_last_branch_counts_in_no_omega():
-    """omega_i sums the branches before i: the last one is measured but not used."""
-    assert omegas_from_variances(1.0, [1.25, 1.75, 100.0]) == [1.0, 1.5, 2.0]
-
-
-def test_no_sublayer_no_omega():
-    assert omegas_from_variances(1.0, []) == []
 
 
 def test_masked_var_is_biased_and_over_positions_and_channels():

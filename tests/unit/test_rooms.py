@@ -22,9 +22,8 @@ PACKAGE = [
     "serving",
     "analysis",
     "reporting",
-    "commands",
-    "cli",
 ]
+COMMAND = ["checks", "reading", "", "main"]  # modules; "" stands for those of one command
 SCRIPTS = ["corpora", "recipes", "bench", "records", ""]
 LONGEST = 250  # lines
 
@@ -32,7 +31,8 @@ LONGEST = 250  # lines
 def modules():
     """Path by dotted name of every module of the package and of the scripts' folders."""
     found = {}
-    for root, base in ((ROOT / "fairseq_admin", ROOT), (ROOT / "scripts", ROOT / "scripts")):
+    packages = [(ROOT / name, ROOT) for name in ("fairseq_admin", "fairseq_admin_cli")]
+    for root, base in (*packages, (ROOT / "scripts", ROOT / "scripts")):
         for path in root.rglob("*.py"):
             parts = path.relative_to(base).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
@@ -58,15 +58,17 @@ def imports(name):
 def room(name):
     """Rank of the module's room, the lowest 0, and the list it is from."""
     package, _, rest = name.partition(".")
-    order, inner = (PACKAGE, rest) if package == "fairseq_admin" else (SCRIPTS, name)
+    orders = {"fairseq_admin": (PACKAGE, rest), "fairseq_admin_cli": (COMMAND, rest)}
+    order, inner = orders.get(package, (SCRIPTS, name))
     first = inner.partition(".")[0]
     return order.index(first if first in order else ""), order
 
 
 def test_there_is_something_to_look_at():
-    assert {"fairseq_admin.residuals.admin", "fairseq_admin.cli", "recipes.run"} <= MODULES.keys()
+    some = {"fairseq_admin.residuals.admin", "fairseq_admin_cli.main", "recipes.run"}
+    assert some <= MODULES.keys()
     assert "fairseq_admin.residuals.residual" in imports("fairseq_admin.layers")
-    assert "fairseq_admin.scoring.score" in imports("fairseq_admin.commands.score")
+    assert "fairseq_admin.scoring.score" in imports("fairseq_admin_cli.score")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -75,9 +77,11 @@ def test_imports_point_down(name):
     for other in imports(name) - {"fairseq_admin"}:
         its_rank, its_order = room(other)
         if order is PACKAGE:
-            assert its_order is PACKAGE, f"{name} imports {other}: the package needs no scripts"
+            assert its_order is PACKAGE, f"{name} imports {other}: the package needs no other"
             assert its_rank <= rank, f"{name} imports {other}, which lies above it"
-            assert order[its_rank] != "commands" or name == "fairseq_admin.cli"
+        elif order is COMMAND:
+            assert its_order is not SCRIPTS, f"{name} imports {other}: commands need no scripts"
+            assert its_order is PACKAGE or its_rank < rank, f"{name} imports {other}, not below it"
         elif its_order is SCRIPTS:
             assert its_rank <= rank, f"{name} imports {other}, which lies above it"
 
@@ -104,9 +108,9 @@ def test_a_training_is_decided_by_what_the_plugin_is_made_of():
 def test_an_evaluation_is_decided_by_that_and_by_what_comes_after_training():
     own = {n for n in MODULES if n.startswith("fairseq_admin.") and room(n)[0] in (2, 3, 4)}
     own |= {"records.evaluation", "records.record"}
-    package = {path for path in reached(own) if ROOT / "fairseq_admin" in path.parents}
+    packages = {path for path in reached(own) if ROOT / "scripts" not in path.parents}
     records = {MODULES[name] for name in ("records.evaluation", "records.record")}
-    assert package | records | set(TRAINED_BY) == set(EVALUATED_BY)
+    assert packages | records | set(TRAINED_BY) == set(EVALUATED_BY)
 
 
 CODE = ["layers", "omega_file", "residuals.keel", "checkpoints.average", "scoring.moses"]
@@ -138,8 +142,8 @@ def test_what_a_module_does_makes_another_run_or_evaluation(module, tmp_path, mo
 
 
 def test_every_folder_is_a_room():
-    folders = {path.parent.name for path in MODULES.values()} - {"fairseq_admin", "scripts"}
-    assert folders <= {*PACKAGE, *SCRIPTS}
+    folders = {path.parent.name for path in MODULES.values()}
+    assert folders <= {*PACKAGE, *SCRIPTS, "fairseq_admin", "fairseq_admin_cli", "scripts"}
 
 
 @pytest.mark.parametrize("name", MODULES)

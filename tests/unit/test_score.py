@@ -11,11 +11,11 @@ from functools import partial
 import pytest
 from sacrebleu.metrics import BLEU, CHRF, TER
 
-from fairseq_admin.cli import main
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring import score
 from fairseq_admin.scoring.outputs import read_lines, read_output, undo_pieces
 from fairseq_admin.scoring.score import compound_split, hypotheses, measure, significance
+from fairseq_admin_cli.main import main
 
 score_files = partial(score.score_files, target_lang="en")
 

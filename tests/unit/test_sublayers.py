@@ -231,7 +231,7 @@ def test_models_of_other_parts():
 def test_profile_on_the_way():
     """Omegas of a profile are what the probe multiplies shortcuts by."""
     model, batch = build("transformer_admin"), batched(sentences(LENGTHS))
-    profile = profile_model(model, batch["net_input"], PAD, seed=1)
+    profile = profile_model(model, [batch["net_input"]], PAD, seed=1)
     seen = passages(model, batch)
     for sublayers in profile.stacks.values():
         for sublayer in sublayers.sublayers:

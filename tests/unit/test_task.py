@@ -13,7 +13,7 @@ from fairseq import options, utils
 from fairseq.data import Dictionary, indexed_dataset
 from omegaconf import OmegaConf
 
-from fairseq_admin.batch import PADDED_LIMIT, choose
+from fairseq_admin.batch import PADDED, PADDED_LIMIT, choose, grouped
 from fairseq_admin.data_files import check_pairs
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import METHODS
@@ -114,9 +114,24 @@ def test_padded_batch_is_bounded():
     sizes = np.full((2000, 2), 2)
     sizes[::50] = 900
     for seed in range(5):
-        drawn = chosen(sizes, 1000, seed)
+        drawn = choose(
+            sizes, np.arange(len(sizes)), 1000, np.random.default_rng(seed), PADDED_LIMIT
+        )
         assert drawn
         assert (sizes[drawn].max(axis=0) * len(drawn) <= PADDED_LIMIT * 1000).all()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_groups_of_a_draw_hold_each_pair_once_and_little_padding(seed):
+    sizes, ratio = random_sizes(seed=seed), np.random.default_rng(seed).uniform(0.8, 1.25, 500)
+    sizes[:, 1] = np.ceil(sizes[:, 0] * ratio)
+    drawn = sizes[chosen(sizes, 4000, seed)]
+    groups = grouped(drawn)
+    assert sorted(i for group in groups for i in group) == list(range(len(drawn)))
+    positions = [len(group) * drawn[group].max(axis=0).sum() for group in groups]
+    for group, padded in zip(groups, positions):
+        assert padded <= PADDED * drawn[group].sum()
+    assert len(groups) < len(drawn) / 4
 
 
 # --- the task on real text
@@ -191,9 +206,9 @@ def test_length_limits_of_the_task_hold(corpus):
     """Sentences that training would leave out are not profiled."""
     task = task_of(corpus, max_source_positions=8, max_target_positions=7)
     model = task.build_model(model_config("transformer_admin", **GIVEN), from_checkpoint=True)
-    batch = task.profile_batch(model, 1)
-    assert 0 < batch["net_input"]["src_tokens"].size(1) <= 8
-    assert 0 < batch["net_input"]["prev_output_tokens"].size(1) <= 7
+    for batch in task.profile_batches(model, 1):
+        assert 0 < batch["net_input"]["src_tokens"].size(1) <= 8
+        assert 0 < batch["net_input"]["prev_output_tokens"].size(1) <= 7
 
 
 @pytest.mark.parametrize("tokens", [0, -1, 8192, 10**6])

@@ -1,16 +1,8 @@
 """fairseq-admin profile: branch variances, and the omegas that a training would start with."""
 
 import argparse
-import importlib.util
-import os
-from typing import List
 
-import numpy as np
-
-from fairseq_admin.arguments import training_config
-from fairseq_admin.errors import UserError
-from fairseq_admin.files import whole_file
-from fairseq_admin.omega_file import Profile
+from fairseq_admin_cli.checks import check_installed, check_output, refuse
 
 HELP = """\
 Profile a model as `fairseq-train` would before it trains, and write the result; nothing is trained.
@@ -18,14 +10,18 @@ Give the arguments of `fairseq-train`: the data folder, --arch and whatever size
 that only training needs may stay or be left out; --task and --user-dir are filled in."""
 
 
-def build_profile(arguments: List[str]) -> Profile:
-    """The profile that `fairseq-train` with *arguments* would set.
+def build_profile(arguments: list[str]):
+    """The `omega_file.Profile` that `fairseq-train` with *arguments* would set.
 
     Raises:
         UserError: for arguments that are no training of `transformer_admin`.
     """
+    import numpy as np
     from fairseq import tasks, utils
 
+    from fairseq_admin.arguments import training_config
+    from fairseq_admin.errors import UserError
+    from fairseq_admin.omega_file import Profile
     from fairseq_admin.profiling import named_junctions
 
     cfg = training_config(arguments)
@@ -42,21 +38,21 @@ def build_profile(arguments: List[str]) -> Profile:
     return Profile.from_dict(task.state.state_dict["profile"])
 
 
-def run(options: argparse.Namespace, arguments: List[str]) -> None:
+def run(options: argparse.Namespace, rest: list[str]) -> None:
     """Profile, print the table, write the files."""
-    for path in filter(None, (options.output, options.plot)):
-        if not os.path.isdir(os.path.dirname(path) or "."):
-            raise UserError(f"no such folder: {os.path.dirname(path)}")
-    if options.plot and importlib.util.find_spec("matplotlib") is None:
-        raise UserError("--plot needs matplotlib: pip install matplotlib")
-    profile = build_profile(arguments)
+    check_output(options.output)
+    if options.plot:
+        check_output(options.plot)
+        check_installed("plot", "matplotlib")
+    profile = build_profile(["--arch", options.arch, *rest])
     if options.plot and not profile.omegas:
-        raise UserError("--plot draws omegas, and this residual method has none: leave it out")
+        refuse("--plot draws omegas, and this residual method has none: leave it out")
     print(profile.table())
     profile.save(options.output)
     print(f"wrote {options.output}")
     if options.plot:
         from fairseq_admin.analysis.plotting import plot_omegas
+        from fairseq_admin.files import whole_file
 
         with whole_file(options.plot, "wb") as picture:
             plot_omegas(profile, picture)
@@ -69,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "fairseq-admin profile [-h] [--output FILE] [--plot PNG] DATA --arch ARCH "
         "[arguments of fairseq-train ...]"
     )
+    parser.add_argument("-a", "--arch", required=True, metavar="ARCH", help="the model's")
     parser.add_argument(
         "--output",
         metavar="FILE",

@@ -2,13 +2,9 @@
 
 import argparse
 import json
-import os
 
-from fairseq_admin.errors import UserError
-from fairseq_admin.files import check_no_input, whole_file
-from fairseq_admin.scoring.outputs import add_reading_arguments
-from fairseq_admin.scoring.score import METRICS, score_files
-from fairseq_admin.text import printable
+from fairseq_admin_cli.checks import check_output, check_there
+from fairseq_admin_cli.reading import add_reading_arguments
 
 HELP = """\
 Score translations: detokenized BLEU, chrF and TER, tokenized and compound-split BLEU, all by
@@ -19,6 +15,8 @@ tokenized BLEU."""
 
 def markdown(record: dict) -> str:
     """A table of one row of *record*, and below it the signatures."""
+    from fairseq_admin.scoring.score import METRICS
+
     scores = {METRICS[key]: score for key, score in record["scores"].items()}
     name = record["system"].replace("|", r"\|")
     row = [name, *(f"{score['score']:.2f}" for score in scores.values())]
@@ -43,9 +41,15 @@ def markdown(record: dict) -> str:
 
 def run(options: argparse.Namespace) -> None:
     """Score, write the file, print."""
-    if options.output and not os.path.isdir(os.path.dirname(options.output) or "."):
-        raise UserError(f"no such folder: {os.path.dirname(options.output)}")
-    check_no_input(options.output, (options.system, options.reference, options.baseline))
+    inputs = list(filter(None, (options.system, options.reference, options.baseline)))
+    check_there("file", *inputs)
+    if options.output:
+        check_output(options.output, *inputs)
+
+    from fairseq_admin.files import whole_file
+    from fairseq_admin.scoring.score import score_files
+    from fairseq_admin.text import printable
+
     record = score_files(
         options.system,
         options.reference,

@@ -2,14 +2,11 @@
 
 import argparse
 import importlib
-import logging
 import sys
-from typing import List, Optional
 
-from fairseq_admin import __version__
-from fairseq_admin.errors import UserError
+from fairseq_admin_cli.checks import refuse
 
-COMMANDS = {  # a module of fairseq_admin.commands, and what it does
+COMMANDS = {  # a module beside this one, and what it does
     "profile": "measure a new model's branch variances and show its omegas",
     "average": "the mean of checkpoints",
     "fold": "make a plain fairseq transformer of an Admin checkpoint",
@@ -22,21 +19,28 @@ COMMANDS = {  # a module of fairseq_admin.commands, and what it does
 WITH_REST = ("profile", "analyze")  # whose other arguments fairseq parses
 
 
-def parser(chosen: str) -> argparse.ArgumentParser:
-    """The command line of `fairseq-admin`, with the options of the command *chosen*: the others,
-    and the packages that they need, are not imported.
+class Version(argparse.Action):
+    """Prints the release that is installed."""
 
-    Raises:
-        UserError: where a package that the command needs is missing.
-    """
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version  # it takes as long as all the others
+
+        print(version("fairseq_admin"))
+        parser.exit()
+
+
+def parser(chosen: str) -> argparse.ArgumentParser:
+    """The command line of `fairseq-admin`, with the options of the command *chosen*."""
     main_parser = argparse.ArgumentParser(
         prog="fairseq-admin",
         description="Tools for Transformers trained with Admin.",
         allow_abbrev=False,
     )
-    main_parser.add_argument("--version", action="version", version=__version__)
+    main_parser.add_argument(
+        "--version", action=Version, nargs=0, default=argparse.SUPPRESS, help="show the version"
+    )
     commands = main_parser.add_subparsers(
-        title="commands", dest="name", metavar="COMMAND", required=True
+        title="commands", dest="command", metavar="COMMAND", required=True
     )
     for name, summary in COMMANDS.items():
         command_parser = commands.add_parser(
@@ -46,28 +50,27 @@ def parser(chosen: str) -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         if name == chosen:
-            try:
-                command = importlib.import_module(f"fairseq_admin.commands.{name}")
-                command.add_arguments(command_parser)
-            except ModuleNotFoundError as error:
-                raise UserError(f"{name} needs {error.name}, which is not installed") from None
+            command = importlib.import_module(f"fairseq_admin_cli.{name}")
+            command.add_arguments(command_parser)
             command_parser.description = command.HELP
             command_parser.set_defaults(run=command.run)
     return main_parser
 
 
-def main(argv: Optional[List[str]] = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Entry point of the console command."""
-    logging.getLogger().setLevel(logging.WARNING)  # fairseq tells INFO, matplotlib DEBUG
     argv = sys.argv[1:] if argv is None else argv
     main_parser = parser(argv[0] if argv else "")
     options, rest = main_parser.parse_known_args(argv)
-    if options.name in WITH_REST:
-        options.run(options, rest)
-        return
-    if rest:
+    if rest and options.command not in WITH_REST:
         main_parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    options.run(options)
+    import logging  # it takes as long as all above
+
+    logging.getLogger().setLevel(logging.WARNING)  # fairseq tells INFO, matplotlib DEBUG
+    try:
+        options.run(options, *([rest] if options.command in WITH_REST else []))
+    except ModuleNotFoundError as error:
+        refuse(f"{options.command} needs {error.name}, which is not installed")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,7 @@
 import argparse
 import os
 
-from fairseq_admin.checkpoints.average import average, last_checkpoints
-from fairseq_admin.checkpoints.checkpoint import write_checkpoint
-from fairseq_admin.errors import UserError
-from fairseq_admin.files import check_no_input
+from fairseq_admin_cli.checks import check_output, check_there, refuse
 
 HELP = """\
 Write the mean of checkpoints, summed in fp32 whatever precision they hold: of files, or of the last
@@ -17,29 +14,36 @@ but for --num-best-checkpoints."""
 def run(options: argparse.Namespace) -> None:
     """Find the files, average, write."""
     if bool(options.inputs) == bool(options.more):
-        raise UserError("give checkpoints, or one folder, once: by themselves or after --inputs")
+        refuse("give checkpoints, or one folder, once: by themselves or after --inputs")
     inputs = options.inputs or options.more
     by_updates = options.num_update_checkpoints is not None
     count = options.num_update_checkpoints if by_updates else options.num_epoch_checkpoints
     if count is None:
         if options.checkpoint_upper_bound is not None:
-            raise UserError("--checkpoint-upper-bound goes with a folder and a number of them")
-        paths = inputs
+            refuse("--checkpoint-upper-bound goes with a folder and a number of them")
+        check_there("checkpoint", *inputs)
+        for path in inputs:
+            if os.path.isdir(path):
+                refuse(
+                    f"{path} is a folder: say how many of its checkpoints, by "
+                    "--num-epoch-checkpoints or --num-update-checkpoints"
+                )
     else:
         if len(inputs) != 1 or not os.path.isdir(inputs[0]):
-            raise UserError("give the one folder to take the last checkpoints of")
+            refuse("give the one folder to take the last checkpoints of")
         if count < 1:
-            raise UserError("average at least one checkpoint")
-        paths = last_checkpoints(inputs[0], count, by_updates, options.checkpoint_upper_bound)
-    for path in paths:
-        if os.path.isdir(path):
-            raise UserError(
-                f"{path} is a folder: say how many of its checkpoints, by --num-epoch-checkpoints "
-                "or --num-update-checkpoints"
-            )
-    check_no_input(options.output, paths)
-    write_checkpoint(average(paths), options.output)
-    print(f"wrote {options.output}, the mean of {', '.join(paths)}")
+            refuse("average at least one checkpoint")
+    check_output(options.output, *inputs)
+
+    from fairseq_admin.checkpoints.average import average, last_checkpoints
+    from fairseq_admin.checkpoints.checkpoint import write_checkpoint
+    from fairseq_admin.files import check_no_input
+
+    if count is not None:
+        inputs = last_checkpoints(inputs[0], count, by_updates, options.checkpoint_upper_bound)
+        check_no_input(options.output, inputs)
+    write_checkpoint(average(inputs), options.output)
+    print(f"wrote {options.output}, the mean of {', '.join(inputs)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

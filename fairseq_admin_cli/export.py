@@ -2,8 +2,7 @@
 
 import argparse
 
-from fairseq_admin.serving.export import export_model
-from fairseq_admin.serving.served import STEPS
+from fairseq_admin_cli.checks import check_installed, check_output, check_there
 
 HELP = """\
 Make one folder of a checkpoint that `fairseq-admin translate` serves, on another machine too: a
@@ -15,6 +14,14 @@ QUANTIZATIONS = ("int8", "int8_float32", "int16", "float16", "bfloat16", "float3
 
 def run(options: argparse.Namespace) -> None:
     """Fold where needed, export."""
+    check_there("checkpoint", options.checkpoint)
+    check_there("folder", options.data)
+    check_there("SentencePiece model", *options.sentencepiece)
+    check_output(options.output)
+    check_installed("serve", "ctranslate2")
+
+    from fairseq_admin.serving.export import export_model
+
     wanted = ("sentencepiece", "quantization", "moses", "source_lang", "target_lang", "force")
     given = {option: getattr(options, option) for option in wanted}
     difference = export_model(options.checkpoint, options.data, options.output, **given)
@@ -39,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--moses",
         nargs="*",
-        choices=[step for step in STEPS if step != "moses"],
+        choices=("normalize", "aggressive", "lowercase"),
         metavar="HOW",
         help="the data is Moses-tokenized: translate takes and gives raw text all the same; "
         "normalize, aggressive, lowercase: the source is that too (punctuation; `-a` of "

@@ -4,8 +4,7 @@ import argparse
 import os
 import sys
 
-from fairseq_admin.errors import UserError
-from fairseq_admin.serving.translate import LineTranslator, Progress, read_lines
+from fairseq_admin_cli.checks import check_installed, check_there
 
 HELP = """\
 Translate standard input to standard output with a folder of `fairseq-admin export`: UTF-8 text, one
@@ -18,6 +17,8 @@ INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
 def run(options: argparse.Namespace) -> None:
     """Translate to the end of the input; where it cannot go on it ends at once: batches on their
     way are not waited for, and nothing is written any more."""
+    check_there("folder", options.folder)
+    check_installed("serve", "ctranslate2", "sentencepiece")
     try:
         translate(options)
     except KeyboardInterrupt:
@@ -25,14 +26,16 @@ def run(options: argparse.Namespace) -> None:
     except BrokenPipeError:  # nobody reads on, as after `| head`
         os._exit(BROKEN_PIPE)
     except OSError as error:  # of standard input or output, a full disk for example
-        print(UserError(f"cannot read or write: {error}"), file=sys.stderr)
+        print(f"fairseq_admin: cannot read or write: {error}", file=sys.stderr)
         os._exit(1)
 
 
 def translate(options: argparse.Namespace) -> None:
     """Load the folder, read, write."""
+    from fairseq_admin.serving.translate import LineTranslator, Progress, read_lines
+
     progress = Progress(sys.stderr)
-    given = {option: x for option, x in vars(options).items() if option not in ("name", "run")}
+    given = {option: x for option, x in vars(options).items() if option not in ("command", "run")}
     translator = LineTranslator(**given, progress=progress)
     output = sys.stdout.buffer
     for text in translator.translate(read_lines(STDIN, progress.say)):

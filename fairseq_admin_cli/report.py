@@ -1,11 +1,8 @@
 """fairseq-admin report: one page of what runs are, how they trained and what they translate."""
 
 import argparse
-import importlib.util
-import os
 
-from fairseq_admin.errors import UserError
-from fairseq_admin.files import check_no_input, whole_file
+from fairseq_admin_cli.checks import check_installed, check_output, check_there, refuse
 
 HELP = """\
 Write one HTML page of one or several runs, side by side: what was run and where the runs differ,
@@ -14,16 +11,15 @@ It holds all it needs, so that it can be mailed or put on a server. RUN_DIR is w
 wrote its checkpoints; what scripts/evaluate.sh of the repository left in RUN_DIR/eval is shown too,
 or there generate.txt of fairseq-generate and score.json of fairseq-admin score. What is not there
 is said, with the command that makes it."""
-PACKAGES = ("jinja2", "matplotlib")
 
 
 def run(options: argparse.Namespace) -> None:
     """Collect, draw, write."""
-    if not os.path.isdir(os.path.dirname(options.output) or "."):
-        raise UserError(f"no such folder: {os.path.dirname(options.output)}")
-    for package in PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"report needs {package}: pip install 'fairseq_admin[analysis]'")
+    check_there("folder", *options.runs)
+    check_output(options.output)
+    check_installed("analysis", "jinja2", "matplotlib")
+
+    from fairseq_admin.files import check_no_input, whole_file
     from fairseq_admin.reporting.page import page
     from fairseq_admin.reporting.report import collect, inputs
 
@@ -33,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
         names = [run.label for run in data["runs"]]
         text = page(data, options.title or f"Report of {', '.join(names)}")
     except RecursionError:
-        raise UserError("a record's configuration is nested too deep to be shown") from None
+        refuse("a record's configuration is nested too deep to be shown")
     with whole_file(options.output) as f:
         f.write(text)
     print(f"wrote {options.output}")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from fairseq_admin.checkpoints.fold import fold_checkpoint
+from fairseq_admin_cli.checks import check_output, check_there
 
 HELP = """\
 Fold the omegas of a checkpoint into its other weights. What comes out is a checkpoint of fairseq's
@@ -12,6 +12,11 @@ both models forward the same random batch, and the largest difference is printed
 
 def run(options: argparse.Namespace) -> None:
     """Fold, tell the difference."""
+    check_there("checkpoint", options.input)
+    check_output(options.output, options.input)
+
+    from fairseq_admin.checkpoints.fold import fold_checkpoint
+
     print(fold_checkpoint(options.input, options.output, options.keep_training_state))
     print(f"wrote {options.output}")
 

@@ -1,0 +1,33 @@
+"""Mistakes that are told before anything of `fairseq_admin` is imported."""
+
+import importlib.util
+import os
+import sys
+
+
+def refuse(message: str) -> None:
+    """End with one line, as a `fairseq_admin.errors.UserError` does."""
+    sys.exit(f"fairseq_admin: {message}")
+
+
+def check_there(kind: str, *paths: str) -> None:
+    """Refuse a path where nothing is; *kind* says what should be there."""
+    for path in paths:
+        if not os.path.exists(path):
+            refuse(f"no such {kind}: {path}")
+
+
+def check_output(path: str, *inputs: str) -> None:
+    """Refuse a file to write that has no folder, or is one of *inputs*, which exist."""
+    folder = os.path.dirname(path.rstrip(os.sep))
+    if not os.path.isdir(folder or "."):
+        refuse(f"no such folder: {folder}")
+    if os.path.exists(path) and any(os.path.samefile(path, other) for other in inputs):
+        refuse(f"{path} is an input of this command: give another name")
+
+
+def check_installed(extra: str, *packages: str) -> None:
+    """Refuse to go on without *packages*, which the *extra* of `fairseq_admin` brings."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            refuse(f"{package} is not installed: pip install 'fairseq_admin[{extra}]'")

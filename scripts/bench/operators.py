@@ -1,0 +1,66 @@
+"""Operators that a training step launches, for scripts/bench.py: their number is the same on every
+machine of a kind and at every load."""
+
+import json
+from argparse import Namespace
+from collections import Counter
+from itertools import product
+from typing import Any, Dict, List
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bench.training import PLAIN, make_batch, make_trainer, stacks
+
+# that move no data: a view, a size
+VIEWS = ("view", "_unsafe_view", "t", "transpose", "expand", "slice", "select", "detach", "alias")
+VIEWS += ("unsqueeze", "squeeze", "permute", "split", "as_strided", "_reshape_alias", "unbind")
+
+
+class Operators(TorchDispatchMode):
+    """Counts what is called within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.split(".")[0]
+        if name not in VIEWS:
+            self.calls[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def operators(method: str, layers: str, width: int, options: Namespace) -> Dict[str, Any]:
+    """The row of *method*, or of fairseq's own model."""
+    extra = "" if method == PLAIN else options.options
+    trainer = make_trainer(method, layers, width, options, extra)
+    batch = make_batch(trainer.task.source_dictionary, options.tokens)
+    trainer.train_step([batch])  # the optimizer makes its state
+    model, criterion = trainer.model.train(), trainer.criterion
+    parts = {}
+    with Operators() as parts["forward"]:
+        loss, _, _ = criterion(model, batch)
+    with Operators() as parts["backward"]:
+        loss.backward()
+    with Operators() as parts["optimizer"], torch.no_grad():
+        trainer.optimizer.step()
+    counts = {name: sum(part.calls.values()) for name, part in parts.items()}
+    return {
+        "method": method,
+        "options": extra,
+        "layers": "{}-{}".format(*stacks(layers)),
+        "width": width,
+        **counts,
+        "step": sum(counts.values()),
+    }
+
+
+def bench_operators(options: Namespace) -> List[Dict[str, Any]]:
+    """Rows of all sizes and methods, fairseq's own first."""
+    rows = []
+    for width, layers in product(options.widths, options.layers):
+        for method in (PLAIN, *options.methods):
+            rows.append(operators(method, layers, width, options))
+            print(json.dumps(rows[-1]), flush=True)
+    return rows

@@ -1,0 +1,50 @@
+"""`--compile-layers`: compiled layers train, resume and decode like the plain ones."""
+
+import pytest
+
+LONG = 1200  # seconds that compiling may take on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LONG)]
+
+SMALL = ["--encoder-layers", "2", "--decoder-layers", "2", "--dropout", "0"]
+SMALL += ["--disable-validation", "--no-epoch-checkpoints", "--max-update", "6"]
+COMPILED = [*SMALL, "--compile-layers"]
+
+
+def close(losses, others):
+    return losses.keys() == others.keys() and losses == pytest.approx(others, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def plain(lab, corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    return folder, lab.run(lab.train_command(corpus, folder, *SMALL), cwd=folder).ok()
+
+
+@pytest.mark.parametrize("extra", [[], ["--checkpoint-activations"]], ids=" ".join)
+def test_losses_checkpoints_and_translations_are_those_of_the_plain_layers(
+    lab, corpus, plain, tmp_path, extra
+):
+    every = ["--save-interval-updates", "3"]
+    command = lab.train_command(corpus, tmp_path, *COMPILED, *every, *extra)
+    compiled = lab.run(command, cwd=tmp_path, hangs=LONG).ok()
+    folder, run = plain
+    assert compiled.table() == run.table()  # profiled before
+    assert close(compiled.losses(), run.losses()) and len(run.losses()) == 6
+    models = [lab.load(x / "checkpoint_last.pt")["model"] for x in (folder, tmp_path)]
+    assert models[0].keys() == models[1].keys()
+
+    half, resumed = next(tmp_path.glob("checkpoint_*_3.pt")), tmp_path / "resumed"
+    command = lab.train_command(corpus, resumed, *COMPILED, *extra, "--restore-file", half)
+    rest = lab.run(command, cwd=tmp_path, hangs=LONG).ok()
+    assert rest.losses() == {n: x for n, x in compiled.losses().items() if n > 3}
+    last = lab.load(resumed / "checkpoint_last.pt")["model"]
+    assert lab.same_tensors(last, models[1])
+
+    decoded = []
+    for place in (folder, tmp_path):
+        words = [lab.bin / "fairseq-generate", corpus, "-s", "de", "-t", "en", "--cpu"]
+        words += ["--user-dir", lab.plugin, "--path", place / "checkpoint_last.pt"]
+        output = lab.run([*words, "--beam", "1", "--max-len-b", "20"], cwd=place).ok().output
+        rows = (line.split("\t") for line in output.splitlines() if line.startswith("H-"))
+        decoded.append({row[0]: row[2] for row in rows})
+    assert decoded[0] == decoded[1] and len(decoded[0]) == 30
