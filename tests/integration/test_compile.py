@@ -1,12 +1,14 @@
 """`--compile-layers`: compiled layers train, resume and decode like the plain ones."""
 
 import pytest
+import torch
 
 LONG = 1200  # seconds that compiling may take on a busy machine
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LONG)]
 
 SMALL = ["--encoder-layers", "2", "--decoder-layers", "2", "--dropout", "0"]
 SMALL += ["--disable-validation", "--no-epoch-checkpoints", "--max-update", "6"]
+ALL = ["--required-batch-size-multiple", "1"]  # fairseq leaves out the last of 8 otherwise
 COMPILED = [*SMALL, "--compile-layers"]
 
 
@@ -36,15 +38,16 @@ def test_losses_checkpoints_and_translations_are_those_of_the_plain_layers(
     half, resumed = next(tmp_path.glob("checkpoint_*_3.pt")), tmp_path / "resumed"
     command = lab.train_command(corpus, resumed, *COMPILED, *extra, "--restore-file", half)
     rest = lab.run(command, cwd=tmp_path, hangs=LONG).ok()
-    assert rest.losses() == {n: x for n, x in compiled.losses().items() if n > 3}
-    last = lab.load(resumed / "checkpoint_last.pt")["model"]
-    assert lab.same_tensors(last, models[1])
+    assert close(rest.losses(), {n: x for n, x in compiled.losses().items() if n > 3})
+    for name, weight in lab.load(resumed / "checkpoint_last.pt")["model"].items():
+        # other shapes came first, for which other code may be made
+        torch.testing.assert_close(weight, models[1][name], rtol=1e-4, atol=1e-5)
 
     decoded = []
     for place in (folder, tmp_path):
         words = [lab.bin / "fairseq-generate", corpus, "-s", "de", "-t", "en", "--cpu"]
         words += ["--user-dir", lab.plugin, "--path", place / "checkpoint_last.pt"]
-        output = lab.run([*words, "--beam", "1", "--max-len-b", "20"], cwd=place).ok().output
+        output = lab.run([*words, "--beam", "1", "--max-len-b", "20", *ALL], cwd=place).ok().output
         rows = (line.split("\t") for line in output.splitlines() if line.startswith("H-"))
         decoded.append({row[0]: row[2] for row in rows})
     assert decoded[0] == decoded[1] and len(decoded[0]) == 30
