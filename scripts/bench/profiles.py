@@ -14,7 +14,7 @@ from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 import fairseq_admin
-from bench.training import stacks, timed
+from bench.training import sizes, stacks, timed
 from fairseq_admin.batch import draw_batch, grouped
 from fairseq_admin.profiling import profile_model
 
@@ -25,12 +25,9 @@ WHOLE = 200_000  # source tokens that stand for all of a corpus
 
 def task_and_model(layers: str, width: int, options_: Namespace) -> tuple:
     """The task of the data, and an Admin model for it."""
-    encoder, decoder = stacks(layers)
     arguments = f"""{options_.profile} --user-dir {fairseq_admin.__path__[0]} --cpu
         --task translation_admin --arch transformer_admin --share-all-embeddings
-        --encoder-layers {encoder} --decoder-layers {decoder} --encoder-embed-dim {width}
-        --encoder-ffn-embed-dim {4 * width} --encoder-attention-heads {max(1, width // 64)}
-        --decoder-attention-heads {max(1, width // 64)} --dropout {options_.dropout}
+        {sizes(layers, width)} --dropout {options_.dropout}
         --optimizer adam --profile-tokens {TOKENS}"""
     args = options.parse_args_and_arch(options.get_training_parser(), arguments.split())
     cfg = convert_namespace_to_omegaconf(args)

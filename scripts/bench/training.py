@@ -49,12 +49,20 @@ def stacks(layers: str) -> Tuple[int, int]:
     return int(encoder), int(decoder or encoder)
 
 
+def sizes(layers: str, width: int) -> str:
+    """The options of fairseq-train for a model of these layers and channels."""
+    encoder, decoder = stacks(layers)
+    heads = max(1, width // 64)
+    return f"""--encoder-layers {encoder} --decoder-layers {decoder} --encoder-embed-dim {width}
+        --encoder-ffn-embed-dim {4 * width} --encoder-attention-heads {heads}
+        --decoder-attention-heads {heads}"""
+
+
 def make_trainer(
     method: str, layers: str, width: int, options_: argparse.Namespace, extra: str = ""
 ) -> Trainer:
     """A fairseq Trainer for *method* or PLAIN, with *extra* arguments; omegas get values that need
     the multiplication."""
-    encoder, decoder = stacks(layers)
     arch = "transformer" if method == PLAIN else f"transformer_admin --residual {method}"
     with tempfile.TemporaryDirectory() as folder:
         for lang in ("de", "en"):
@@ -63,10 +71,7 @@ def make_trainer(
             --task translation -s de -t en --criterion label_smoothed_cross_entropy
             --label-smoothing 0.1 --optimizer adam --adam-betas (0.9,0.98) --lr 1e-4
             --lr-scheduler fixed --max-tokens {options_.tokens} --share-all-embeddings
-            --encoder-layers {encoder} --decoder-layers {decoder} --encoder-embed-dim {width}
-            --encoder-ffn-embed-dim {4 * width} --encoder-attention-heads {max(1, width // 64)}
-            --decoder-attention-heads {max(1, width // 64)} --dropout {options_.dropout}
-            {extra}"""
+            {sizes(layers, width)} --dropout {options_.dropout} {extra}"""
         if options_.dtype == "fp16":
             arguments += " --fp16"
         if not torch.cuda.is_available():

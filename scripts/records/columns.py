@@ -81,8 +81,6 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "ratio": ("ratio (quartiles)", quartiles, ""),
     "memory": ("peak MB, both", memory, ""),
     "options": ("options", lambda r: f"`{r['options'] or 'none'}`", ""),
-    "against": ("against", lambda r: r["against"], ""),
-    "dropout": ("dropout", lambda r: r["dropout"], ""),
     # of scripts/bench.py --count
     "forward": ("forward", lambda r: r["forward"], ",d"),
     "backward": ("backward", lambda r: r["backward"], ",d"),
@@ -96,12 +94,6 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "draw": ("sentences in", lambda r: r["draw"], ""),
     "omega_mean": ("omega, mean of seeds", lambda r: "{:.4f} to {:.4f}".format(*r["mean"]), ""),
     "omega_std": ("its standard deviation", lambda r: r["std"], ".4f"),
-    # a change: see docs/speed.md
-    "what": ("what", lambda r: r["what"], ""),
-    "before": ("before", lambda r: r["before"], ""),
-    "after": ("after", lambda r: r["after"], ""),
-    "pairs": ("pairs", lambda r: r["pairs"], "d"),
-    "gain": ("ratio", lambda r: r["ratio"], ".2f"),
     # of scripts/bench.py: decoding
     "model": ("model", lambda r: r["model"], ""),
     "cores": ("cores", lambda r: r["threads"], ""),
