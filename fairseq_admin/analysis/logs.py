@@ -14,6 +14,7 @@ Points = List[Tuple[int, float]]  # (update, perplexity)
 
 DIVERGED = 2.0  # times the best train perplexity before; noise of a stuck run is below 1.5
 PATIENCE = 3  # last points above that: fewer may be noise
+RISE = f"train perplexity rose above {DIVERGED:g} times its best"
 
 # Lines of fairseq/logging/progress_bar.py (0.12.3), whatever a logger writes before them
 INNER = re.compile(r"epoch \d+: +\d+ / \d+ (.*)")
@@ -50,6 +51,16 @@ class Curves:
     def __bool__(self) -> bool:
         """Whether anything is known of the training."""
         return bool(self.train or self.valid or self.reason)
+
+    @property
+    def crashed(self) -> bool:
+        """Whether fairseq gave up."""
+        return self.reason in CRASHES.values()
+
+    @property
+    def rose(self) -> bool:
+        """Whether it diverged by the rise of its perplexity alone, and went on."""
+        return self.reason == RISE
 
 
 def line_stats(line: str) -> Tuple[str, Dict[str, str]]:
@@ -122,8 +133,7 @@ def divergence(
             high.append((update, ppl))
     infinite = any(not math.isfinite(ppl) for _, ppl in high)
     if high and (crash or infinite or len(high) >= PATIENCE):
-        rise = f"train perplexity rose above {DIVERGED:g} times its best"
-        return high[0][0], crash or ("train perplexity is nan or inf" if infinite else rise)
+        return high[0][0], crash or ("train perplexity is nan or inf" if infinite else RISE)
     if crash:
         return max((points[-1][0] for points in (train, valid) if points), default=0), crash
     if valid and not math.isfinite(valid[-1][1]):

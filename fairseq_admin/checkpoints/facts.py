@@ -38,7 +38,7 @@ def training_facts(state: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any
         "width": options.get("encoder_embed_dim") or options.get("decoder_embed_dim"),
         "seed": (cfg.get("common") or {}).get("seed", options.get("seed")),
         "updates": history[-1].get("num_updates"),
-        "wall_seconds": None if seconds is None else round(seconds, 1),
+        "wall_seconds": None if seconds is None else round(float(seconds), 1),  # ranks: a tensor
     }
     if isinstance(cfg.get("task"), dict):  # of ours, which holds other sections too
         cfg["task"] = {name: x for name, x in cfg["task"].items() if name not in SECTIONS}

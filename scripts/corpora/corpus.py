@@ -50,7 +50,7 @@ class Text:
     """Two aligned files (source, target), in an archive or by themselves."""
 
     files: Tuple[str, str]
-    archive: Optional[str] = None  # a name of `sources`; None: the files are paths, or generated
+    archive: Optional[str] = None  # a name of `sources`; None: so are the files, or paths, or made
     format: str = "plain"
 
     def __post_init__(self) -> None:

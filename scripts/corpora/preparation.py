@@ -30,30 +30,30 @@ class Preparation:
 
     def __init__(self, corpus: Corpus, out: Path, processes: int) -> None:
         self.corpus, self.out, self.processes = corpus, out, processes
+        self.files: Dict[str, Path] = {}  # downloads, by their names in `sources`
         self.versions = {name: version(name) for name in ("sacremoses", "sentencepiece")}
 
     def fetch(self, mirror: Optional[str] = None) -> Dict[str, str]:
-        """Download and unpack what the bitext lies in; checksums of archives, and of own files."""
+        """Download and unpack what the bitext lies in; checksums of downloads, and of own files."""
         members: Dict[str, List[str]] = {}
-        sums = {}
         for t in (t for texts in self.corpus.sides().values() for t in texts):
-            if t.archive is None:
-                for name in t.files:
-                    if not (os.path.isfile(name) and os.access(name, os.R_OK)):
-                        raise UserError(f"no such file, or it cannot be read: {name}")
-                    sums[name] = sha256(Path(name))
-            else:
-                members.setdefault(t.archive, []).extend(t.files)
+            for name in [t.archive] if t.archive else t.files:
+                members.setdefault(name, []).extend(t.files if t.archive else [])
         for name, files in members.items():
-            path = fetch(self.corpus.sources[name], self.out / "downloads", mirror)
-            sums[name] = sha256(path)
-            extract(path, files, self.out / "extracted" / name)
-        return sums
+            if name in self.corpus.sources:
+                source = self.corpus.sources[name]
+                self.files[name] = fetch(source, self.out / "downloads", mirror)
+            elif not (os.path.isfile(name) and os.access(name, os.R_OK)):
+                raise UserError(f"no such file, or it cannot be read: {name}")
+            if files:
+                extract(self.files[name], files, self.out / "extracted" / name)
+        return {name: sha256(self.files.get(name, Path(name))) for name in members}
 
     def paths(self, t: Text) -> List[Path]:
         """The two files of a text, unpacked."""
-        folder = Path() if t.archive is None else self.out / "extracted" / t.archive
-        return [folder / name for name in t.files]
+        if t.archive:
+            return [self.out / "extracted" / t.archive / name for name in t.files]
+        return [self.files.get(name, Path(name)) for name in t.files]
 
     def tokenize(self, sums: Dict[str, str]) -> Dict[str, Any]:
         """Step `tok`: clean text of every split, in Moses tokens unless it is to stay as it is."""

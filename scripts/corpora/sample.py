@@ -11,7 +11,7 @@ import tarfile
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, List, Optional, Sequence
 
 from babel import Locale
 from babel.dates import format_date
@@ -86,21 +86,23 @@ def write_sample(corpus: Corpus, mirror: Path) -> Corpus:
     """Write archives like those of *corpus* to the folder *mirror*; the corpus with these and with
     sizes that fit them."""
     mirror.mkdir(parents=True, exist_ok=True)
-    files: Dict[str, Dict[str, bytes]] = {}
+    files: Dict[Optional[str], Dict[str, bytes]] = {}
     for split, texts in corpus.sides().items():
         count = -(-PAIRS[split] // len(texts)) if texts else 0
         for i, text in enumerate(texts):
             sides = sentences(corpus.languages, count, seed=len(files) * 100 + i)
             for name, lines in zip(text.files, sides):
                 files.setdefault(text.archive, {})[name] = as_file(name, text.format, lines)
+    single = files.pop(None, {})  # by themselves, each a source
     for source, members in files.items():
         write_archive(mirror / Path(corpus.sources[source].url).name, members)
     for i, source in enumerate(corpus.monolingual):
         count = PAIRS["monolingual"] // len(corpus.monolingual)
-        name = Path(corpus.sources[source].url).name
         (lines,) = sentences(corpus.languages[1:], count, seed=1000 + i)
-        with whole_file(mirror / name, "wb") as file:
-            file.write(as_file(name, "plain", lines))
+        single[source] = as_file(corpus.sources[source].url, "plain", lines)
+    for source, data in single.items():
+        with whole_file(mirror / Path(corpus.sources[source].url).name, "wb") as file:
+            file.write(data)
     return replace(
         corpus,
         sources={name: Source(source.url, None, None) for name, source in corpus.sources.items()},

@@ -9,7 +9,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "fairseq_admin"
 # rooms of the package, and scripts, that an evaluation is made of
 ROOMS = ("checkpoints", "scoring", "serving")
-RECORDS = sorted((ROOT / "scripts" / "records").glob("[er]*.py"))
+RECORDS = [
+    *sorted((ROOT / "scripts" / "records").glob("[er]*.py")),
+    Path(__file__).with_name("ends.py"),
+]
 
 
 def with_imports(paths: Iterable[Path]) -> List[Path]:

@@ -5,13 +5,15 @@ import subprocess
 import time
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import IO, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import IO, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from fairseq_admin.errors import UserError
 
 PROGRESS_S = 15  # seconds between two lines of progress
 END_S = 60  # seconds that a process has to end when it is told to
+OVER_S = 5  # seconds between two questions whether a process is needed still
 TAIL = 5  # lines of a log in a message
 
 
@@ -24,6 +26,10 @@ class Job(NamedTuple):
     log: IO[str]
     output: Optional[IO[str]] = None  # of stdout, where that is not to be in the log
     folder: Optional[Path] = None  # where it runs
+    over: Callable[[], bool] = lambda: False  # whether the rest of it is not needed
+
+
+Steps = Iterator[Optional[Job]]  # of one task, one after another; None: it waits for something
 
 
 def run_together(
@@ -57,11 +63,83 @@ def run_together(
                 tell(told - start)
         check(jobs, running)
     finally:
-        for process in running:
-            process.terminate()  # nothing where it has ended
-        for process in running:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(END_S)
+        end(running)
+
+
+def run_queue(
+    queue: Iterable[Steps],
+    at_once: int,
+    tell: Callable[[float], None] = lambda seconds: None,
+    env: Optional[Dict[str, str]] = None,
+) -> List[UserError]:
+    """Run the jobs of each task of *queue*, *at_once* tasks at a time, begun in their order.
+
+    A job that fails is a UserError in its task, where the job was yielded; one that the task does
+    not catch ends it, and is among those returned. The others go on. *tell* and *env* are those of
+    :func:`run_together`.
+    """
+    waiting, errors = iter(queue), []
+    running: Dict[Steps, Optional[Running]] = {}
+    start = told = time.monotonic()
+    try:
+        while True:
+            running.update((steps, None) for steps in islice(waiting, at_once - len(running)))
+            if not running:
+                return errors
+            for steps, now in list(running.items()):
+                if now is None or now.ended():
+                    try:
+                        job = steps.throw(now.error) if now and now.error else next(steps)
+                        running[steps] = job and Running(job, env)
+                    except StopIteration:
+                        del running[steps]
+                    except UserError as error:
+                        errors.append(error)
+                        del running[steps]
+            time.sleep(0.2)
+            if time.monotonic() - told > PROGRESS_S:
+                told = time.monotonic()
+                tell(told - start)
+    finally:
+        end([now.process for now in running.values() if now])
+
+
+class Running:
+    """A job of :func:`run_queue` that was started."""
+
+    error: Optional[UserError] = None
+
+    def __init__(self, job: Job, env: Optional[Dict[str, str]]) -> None:
+        self.job, self.asked = job, time.monotonic()
+        output = job.output or job.log
+        self.process = subprocess.Popen(
+            job.command, stdout=output, stderr=job.log, cwd=job.folder, env=env
+        )
+
+    def ended(self) -> bool:
+        """Whether the process has ended, or has been for not being needed; sets `error`."""
+        if self.process.poll() is None:
+            if time.monotonic() - self.asked < OVER_S:
+                return False
+            self.asked = time.monotonic()
+            if not self.job.over():
+                return False
+            end([self.process])
+            return True
+        try:
+            check([self.job], [self.process])
+        except UserError as error:
+            self.error = error
+        return True
+
+
+def end(processes: Sequence[subprocess.Popen]) -> None:
+    """End those of *processes* that still run."""
+    for process in processes:
+        process.terminate()  # nothing where it has ended
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_S)
 
 
 def check(jobs: Sequence[Job], running: Sequence[subprocess.Popen]) -> None:

@@ -38,6 +38,10 @@ EVALUATION = {  # steps of scripts/evaluate.sh, and what each needs in RUN_DIR/e
 }
 # overrides that would say another thing than the option does
 OWN = {"common.seed": "--seed", "checkpoint.save_dir": "--output", "task.data": "--data"}
+WORDS = {  # of an outcome
+    "diverged": "diverged, known at update {}: the end of its log says why",
+    "stuck": "is stuck, known at update {}: its loss is that of the unigrams of the text",
+}
 Command = List[str]
 
 
@@ -137,26 +141,39 @@ class Run:
         if self.options.last in EVALUATION and not self.reference().is_file():
             raise UserError(f"nothing to score against later: no {self.reference()}: --subset?")
         self.training.claim()
-        if self.training.trained():
+        if self.training.trained() or self.training.crashed():
             say(f"train: {self.folder} was trained already")
-            return
+        else:
+            self.start()
+        kind, update = self.training.outcome()
+        if kind != "trained":  # a result like any other
+            say(f"train: {self.folder.name} {WORDS[kind].format(update)}")
+
+    def start(self) -> None:
+        """Train until it ends by itself."""
+        training, hardware = self.training, self.options.hardware
         say(f"train: {self.launch.batch()}")
-        machines = self.options.hardware.nodes if self.options.hardware.slurm is None else 1
-        self.training.run(self.launch.command(), lambda told: say(f"train: {told}"), machines)
-        if not self.training.trained():
+        machines = hardware.nodes if hardware.slurm is None else 1
+        try:
+            training.run(self.launch.command(), lambda told: say(f"train: {told}"), machines)
+        except UserError:
+            if not training.crashed():
+                raise
+        if not (training.trained() or training.crashed()):
             raise UserError(
-                f"{self.training.progress()}: the training stopped before its end, see "
-                f"{self.training.log}; if for optimization.stop_time_hours, give more of them"
+                f"{training.progress()}: the training stopped before its end, see "
+                f"{training.log}; if for optimization.stop_time_hours, give more of them"
             )
 
     def check_trained(self, step: str) -> None:
         """Raise UserError where what *step* needs is not there, or of another config or data."""
-        if not self.training.trained():
+        crashed = self.training.crashed()
+        if not (self.training.trained() or crashed):
             raise UserError(f"{self.folder} is not trained: run the step train first")
         if not (self.data / "bin").is_dir():
             raise UserError(f"no data in {self.data}")
         self.training.claim()
-        needed = EVALUATION[step]
+        needed = None if crashed else EVALUATION[step]
         if step == self.options.first and needed and not (self.folder / "eval" / needed).exists():
             raise UserError(f"--from {step}: no {self.folder}/eval/{needed}: start a step earlier")
 

@@ -14,7 +14,9 @@ from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import take_lock, whole_file
 from fairseq_admin.methods import by_stack, method_of, title
+from fairseq_admin.outcome import Outcome
 from recipes.code import PACKAGE, ROOT, TRAINED_BY, code_of
+from recipes.ends import outcome_of, target_entropy
 from recipes.processes import Job, run_together
 
 CONFIGS = ROOT / "configs"
@@ -151,6 +153,17 @@ class Training:
                 return True
             late = bool(stopped)
         return False
+
+    def crashed(self) -> bool:
+        """Whether it broke off for what no restart mends: gradients or loss that are no numbers."""
+        return read_log(str(self.log)).crashed
+
+    def outcome(self) -> Outcome:
+        """What became of it, or would if it ended now."""
+        task = self.config.task
+        entropy = target_entropy(self.data / "bin", task.source_lang, task.target_lang)
+        updates = self.config.optimization.get("max_update") or None
+        return outcome_of(read_log(str(self.log)), entropy, updates)
 
     def progress(self) -> str:
         """Where the training stands."""

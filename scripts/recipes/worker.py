@@ -11,6 +11,7 @@ It does not import fairseq_admin: fairseq does, and takes no module twice.
 import os
 import runpy
 import sys
+import traceback
 from pathlib import Path
 
 CPU = "common.cpu=true"
@@ -32,7 +33,16 @@ def main() -> None:
         sys.argv.append(f"distributed_training.distributed_rank={rank}")
     from fairseq_cli.hydra_train import cli_main
 
-    cli_main()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else hydra ends the process itself
+    try:
+        cli_main()
+    except Exception as error:
+        cause = error  # fairseq's search for the first nan may stumble itself
+        while cause and not isinstance(cause, FloatingPointError):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        traceback.print_exc()  # it diverged, and would again if torchrun started it anew
 
 
 if __name__ == "__main__":

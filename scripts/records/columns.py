@@ -5,6 +5,8 @@ from typing import Any, Callable, Dict, List, Tuple
 from fairseq_admin.methods import title
 
 Record = Dict[str, Any]
+TRAINED = "trained"  # outcome of a run that learned
+NONE = "–"  # a cell of runs of which none has what it shows
 
 
 def score(metric: str) -> Callable[[Record], float]:
@@ -56,6 +58,34 @@ def harm(record: Record) -> str:
     return ", ".join(str(record[end]) for end in ends)
 
 
+def labelled(axis: str) -> Callable[[Record], str]:
+    """The label that a run of a study has on *axis*."""
+    return lambda record: record["labels"][axis]
+
+
+def failed(runs: List[Record]) -> str:
+    """How many of *runs* did not train, and how they ended."""
+    kinds = [run["outcome"] for run in runs if run["outcome"] != TRAINED]
+    ends = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    return f"{len(kinds)} of {len(runs)}" + f" ({ends})" * bool(kinds)
+
+
+def best(value: Callable[[Record], float], of: Callable[..., float]) -> Callable[..., str]:
+    """The best *value* of those of some runs that trained."""
+
+    def cell(runs: List[Record]) -> str:
+        found = [value(run) for run in runs if run["outcome"] == TRAINED]
+        return f"{of(found):.2f}" if found else NONE
+
+    return cell
+
+
+def highest_lr(runs: List[Record]) -> str:
+    """The highest learning rate of those of *runs* that trained."""
+    rates = [run["labels"]["lr"] for run in runs if run["outcome"] == TRAINED]
+    return max(rates, key=float, default=NONE)
+
+
 # name: header, value, format of a number
 COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "run": ("run", link, ""),
@@ -74,6 +104,13 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "compound": ("compound-split BLEU", score("compound_split_bleu"), ".2f"),
     "omegas": ("second to last omega, encoder; decoder", omegas, ""),
     "branches": ("branch variances", lambda r: span(sum(sublayers(r, "branch_var"), [])), ""),
+    # of studies: labels of an axis
+    "lr": ("lr", labelled("lr"), ""),
+    "warmup": ("warmup", labelled("warmup_updates"), ""),
+    "betas": ("Adam's betas", labelled("adam_betas"), ""),
+    "by": ("optimizer", labelled("optimizer"), ""),
+    "dropout": ("dropout", labelled("dropout"), ""),
+    "init": ("parameter initialization", labelled("init"), ""),
     # of scripts/bench.py: training
     "size": ("layers, width", lambda r: f"{r['layers']}, {r['width']}", ""),
     "admin": ("tokens/s, Admin", lambda r: r["tokens_per_s"], "d"),
@@ -134,6 +171,13 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "counted": ("counted MB", lambda r: r["counted_mb"], "d"),
     "peak": ("measured peak MB", lambda r: r["peak_mb"], "d"),
     "rest": ("difference", lambda r: r["peak_mb"] - r["counted_mb"], "d"),
+}
+# of all runs of a row: header, value
+TOGETHER: Dict[str, Tuple[str, Callable[[List[Record]], str]]] = {
+    "failed": ("failed", failed),
+    "highest_lr": ("highest lr that trains", highest_lr),
+    "best_valid": ("best valid perplexity", best(COLUMNS["valid"][1], min)),
+    "best_bleu": ("best BLEU", best(COLUMNS["bleu"][1], max)),
 }
 SIGNED = {  # columns under whose table a signature stands
     "bleu": "bleu",

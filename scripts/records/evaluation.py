@@ -14,13 +14,13 @@ for the same folder waits for the first.
 import argparse
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Dict, List, Optional, Sequence
 
 from corpora.steps import BIN
+from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of
 from fairseq_admin.checkpoints.fold import fold_checkpoint, unfoldable
 from fairseq_admin.errors import UserError
@@ -32,10 +32,10 @@ from fairseq_admin.text import read_bytes, read_json
 from fairseq_admin_cli import main as cli
 from recipes.code import EVALUATED_BY, code_of
 from recipes.processes import Job, run_together
-from records.record import make_record, summary
+from records.options import parsed
+from records.record import evaluated_record, summary, trained_record
 
 STEPS = ("average", "decode", "score", "fold")
-DECODING = "--beam 5 --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece --batch-size 100"
 EVERY_SENTENCE = "--required-batch-size-multiple 1"  # else fairseq leaves out an odd last batch
 AVERAGING = ("num_epoch_checkpoints", "num_update_checkpoints", "checkpoint_upper_bound")
 MADE = ("mean.pt", "folded.pt", "generate.txt", "folded.txt", "fold.txt", "score.json", "serve")
@@ -57,7 +57,10 @@ class Evaluation:
         self.decoding = f"--gen-subset {options.subset} {options.decoding} {EVERY_SENTENCE}"
 
     def do(self) -> None:
-        """All steps up to the last one wanted."""
+        """All steps up to the last one wanted; of a run that crashed, the record alone."""
+        if read_log(str(self.run / "train.log")).crashed:
+            self.tell_crash()
+            return
         self.forget_others()
         if self.lacks("record.json"):
             self.average()
@@ -176,66 +179,28 @@ class Evaluation:
             how = (options.quantization, moses, options.source_lang, options.target_lang)
             export_model(str(plain), str(data), serve, models, *how)
         given = (self.run, self.out, self.model, data, " ".join(self.averaging), self.decoding)
-        self.write("record.json", json.dumps(make_record(*given), indent=1))
+        self.record(evaluated_record(*given))
+
+    def record(self, record: Dict[str, Any]) -> None:
+        self.write("record.json", json.dumps(record, indent=1))
         say(f"wrote {self.out}/record.json")
 
-
-def existing(path: str) -> Path:
-    """*path* from anywhere; UserError where nothing is there."""
-    if not os.path.exists(path):
-        raise UserError(f"no such file or folder: {path}")
-    return Path(path).resolve()
-
-
-OPTIONS = {  # kind of the value, default, what it is
-    "--data": (existing, None, "binarized text (default: that of the training)"),
-    "--subset": (str, "test", "split to translate (default: %(default)s)"),
-    "--num-epoch-checkpoints": (int, None, "translate a mean, as fairseq-admin average"),
-    "--num-update-checkpoints": (int, None, "makes it (default: checkpoint_best.pt)"),
-    "--checkpoint-upper-bound": (int, None, "of that mean"),
-    "--reference": (existing, None, "raw text of the target side (default: the binarized)"),
-    "--source-lang": (str, None, "where the data's side is not called by its language, which"),
-    "--target-lang": (str, None, "scores and what is exported need"),
-    "--tokenize": (str, None, "for BLEU, as fairseq-admin score (default: by the language)"),
-    "--decoding": (str, DECODING, "flags of fairseq-generate (default: %(default)s)"),
-    "--sentencepiece": (existing, None, "also export, with this model"),
-    "--quantization": (str, None, "of what is exported, int8 say (default: float32)"),
-    "--output": (Path, None, "folder (default: RUN_DIR/eval)"),
-}
-
-
-def parsed(arguments: List[str]) -> argparse.Namespace:
-    """The options; UserError for what is not there."""
-    parser = argparse.ArgumentParser(
-        prog="evaluate.sh",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("run", nargs="?", type=existing, metavar="RUN_DIR")
-    for option, (kind, default, told) in OPTIONS.items():
-        parser.add_argument(option, type=kind, default=default, help=told)
-    parser.add_argument(
-        "--moses", action="store_true", help="the data is Moses-tokenized; prepare.sh's says so"
-    )
-    parser.add_argument("--to", choices=STEPS, default=STEPS[-1], help="the last step")
-    if "--decoding" in arguments[:-1]:  # flags are its value, which argparse takes for options
-        at = arguments.index("--decoding")
-        arguments[at : at + 2] = [f"--decoding={arguments[at + 1]}"]
-    options, rest = parser.parse_known_args(arguments)
-    if rest:
-        raise UserError(f"unknown option {rest[0]}, see --help")
-    if options.run is None:
-        raise UserError("which run? give the folder of its checkpoints, see --help")
-    if options.data and not any(options.data.glob("dict.*.txt")):
-        raise UserError(f"no binarized data in {options.data}")
-    options.output = (options.output or options.run / "eval").resolve()
-    return options
+    def tell_crash(self) -> None:
+        """Write the record of a run with nothing to translate by."""
+        left = [self.run / name for name in ("checkpoint_last.pt", "crash.pt")]
+        found = next(filter(Path.exists, left), None)
+        if not (found and self.options.data):
+            raise UserError(
+                f"{self.run} diverged: its record needs --data and {' or '.join(map(str, left))}"
+            )
+        record = trained_record(self.run, found, self.options.data)
+        self.record(record)
+        print(summary(record))
 
 
 def main() -> None:
     logging.getLogger().setLevel(logging.WARNING)
-    options = parsed(sys.argv[1:])
+    options = parsed(sys.argv[1:], __doc__, STEPS)
     with locked(options.output / "evaluation", "evaluation") as lock:
         Evaluation(options, lock.fileno()).do()
 

@@ -18,8 +18,10 @@ from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.checkpoints.facts import portable, training_facts
 from fairseq_admin.scoring.score import hypotheses
+from fairseq_admin.serving.export import languages
 from fairseq_admin.text import read_json
 from recipes.code import ROOT
+from recipes.ends import outcome_of, target_entropy
 
 PACKAGES = ("fairseq_admin", "torch", "sacrebleu", "sacremoses", "numpy")
 
@@ -56,21 +58,23 @@ def fold_result(folder: Path) -> Dict[str, Any]:
     return {"difference": difference, "same_translations": same}
 
 
-def make_record(
-    run: Path, folder: Path, checkpoint: Path, data: Path, averaging: str, decoding: str
-) -> Dict[str, Any]:
-    """The record of the evaluation in *folder* of the *run*'s *checkpoint*, made by `average` with
-    the options *averaging* (empty: by training) and decoded on *data* with the flags *decoding*."""
+def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
+    """What the *run* was, on which data, and how it ended, where *checkpoint* is its result."""
     state = read_checkpoint(str(checkpoint))
     last = run / "checkpoint_last.pt"
     ended = read_checkpoint(str(last)) if last.exists() else state
     facts, config = training_facts(state)
     facts.update({k: training_facts(ended)[0][k] for k in ("updates", "wall_seconds")})
-    score = read_json(folder / "score.json")
     curves = read_log(str(run / "train.log"))
+    entropy = target_entropy(data, *languages(state, str(data)))
+    updates = (config.get("optimization") or {}).get("max_update") or None
+    kind, known = outcome_of(curves, entropy, updates)
     return {
         "name": run.name,
         **facts,
+        "outcome": kind,
+        "known": known,
+        "unigram_bits": entropy and round(entropy, 4),
         "commit": git("rev-parse", "HEAD"),
         "dirty": bool(git("status", "--porcelain")),
         "hardware": hardware(config),
@@ -84,20 +88,35 @@ def make_record(
         "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
         "data_sha256": data_sha256(data),
         "checkpoint": checkpoint.name,
+        "averaged": (state.get("extra_state") or {}).get("averaged"),
+        "profile": portable(state.get("task_state", {}).get("profile")),
+        "train_ppl": curves.train,
+        "valid_ppl": curves.valid,
+        "scores": None,
+    }
+
+
+def evaluated_record(
+    run: Path, folder: Path, checkpoint: Path, data: Path, averaging: str, decoding: str
+) -> Dict[str, Any]:
+    """The record of the evaluation in *folder* of the *run*'s *checkpoint*, made by `average` with
+    the options *averaging* (empty: by training) and decoded on *data* with the flags *decoding*."""
+    record = trained_record(run, checkpoint, data)
+    score = read_json(folder / "score.json")
+    return {
+        **record,
         "averaging": averaging or None,
-        "averaged": state["extra_state"].get("averaged"),
         "decoding": decoding,
         "sentences": score["sentences"],
         "scores": score["scores"],
         "fold": fold_result(folder) if (folder / "fold.txt").exists() else None,
-        "profile": portable(state.get("task_state", {}).get("profile")),
-        "train_ppl": curves.train,
-        "valid_ppl": curves.valid,
     }
 
 
 def summary(record: Dict[str, Any]) -> str:
     """The record in a few lines."""
+    if not record["scores"]:
+        return f"{record['name']}: {record['outcome']}, known at update {record['known']}"
     bleu, n = record["scores"]["bleu"], record["sentences"]
     lines = [f"{record['name']}: BLEU {bleu['score']:.2f} on {n} sentences, {bleu['signature']}"]
     if record["fold"]:

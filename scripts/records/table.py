@@ -21,13 +21,24 @@ import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 from fairseq_admin.methods import title
 from fairseq_admin.text import read_json
-from records.columns import COLUMNS, SIGNED, Record
+from records.columns import COLUMNS, NONE, SIGNED, TOGETHER, TRAINED, Record
 
 TABLE = re.compile(r"(<!-- table: ([^>]*?) from ([^>]*?) -->\n)(.*?)(<!-- end of table -->)", re.S)
+
+
+def natural(path: Path) -> List[Tuple[float, str]]:
+    """To sort names by the numbers in them: 6-6 comes before 18-18."""
+    parts = re.findall(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)|(\D+)", path.as_posix())
+    return [(float(number or 0), text) for number, text in parts]
+
+
+def label(name: str) -> bool:
+    """Whether a column holds no number."""
+    return name in COLUMNS and not COLUMNS[name][2]
 
 
 def records(patterns: str, root: Path) -> List[Record]:
@@ -35,7 +46,7 @@ def records(patterns: str, root: Path) -> List[Record]:
     found = []
     for pattern in patterns.split():
         pattern, _, key = pattern.partition("#")
-        paths = sorted(root.glob(pattern))
+        paths = sorted(root.glob(pattern), key=natural)
         if not paths:
             sys.exit(f"table: no record matches {pattern}")
         for path in paths:
@@ -45,22 +56,36 @@ def records(patterns: str, root: Path) -> List[Record]:
     return found
 
 
-def without_seed(record: Record) -> str:
-    """Equal for records of runs that differ in the seed alone."""
+def counted(runs: List[Record]) -> List[Record]:
+    """Those of *runs* whose numbers stand in a table: that trained; of none, those with scores."""
+    trained = [run for run in runs if run.get("outcome", TRAINED) == TRAINED]
+    return trained or [run for run in runs if run["scores"]]
+
+
+def group_of(record: Record, columns: List[str]) -> str:
+    """Equal for records that are one row: of runs that differ in the seed alone; of a study, that
+    have the same in all *columns* but numbers."""
+    if "study" in record:
+        texts = [COLUMNS[name][1](record) for name in columns if label(name)]
+        return json.dumps(texts)
     if "config" not in record:
         return json.dumps(record, sort_keys=True)
     config = {k: v for k, v in record["config"].items() if k != "checkpoint"}
     config["common"] = {**config["common"], "seed": None}
     config["task"] = {**config["task"], "seed": None}
-    return json.dumps([config, record["updates"], record["data_sha256"], record["decoding"]])
+    return json.dumps([config, record["updates"], record["data_sha256"], record.get("decoding")])
 
 
 def cell(name: str, runs: List[Record]) -> str:
     """One column of the row of *runs*."""
+    if name in TOGETHER:
+        return TOGETHER[name][1](runs)
     _, value, form = COLUMNS[name]
-    values = [value(run) for run in runs]
     if not form:
-        return str(values[0])
+        return str(value(runs[0]))
+    values = [value(run) for run in counted(runs)]
+    if not values:
+        return NONE
     if len(values) == 1:
         return format(values[0], form)
     form = form.replace("d", ".0f")
@@ -70,7 +95,8 @@ def cell(name: str, runs: List[Record]) -> str:
 def unlike_start(found: List[Record]) -> str:
     """A sentence where not all runs started from one parameter initialization; fairseq's own
     `transformer` has no option for it."""
-    starts = [r["config"]["model"].get("parameter_init", "fairseq") for r in found]
+    configs = [r["config"] for r in found if "study" not in r]  # a study says its own
+    starts = [config["model"].get("parameter_init", "fairseq") for config in configs]
     if len(set(starts)) < 2:
         return ""
     own = dict.fromkeys(title(r["method"]) for r, s in zip(found, starts) if s == "fairseq")
@@ -85,8 +111,8 @@ def table(columns: List[str], found: List[Record]) -> str:
     they started alike."""
     groups: Dict[str, List[Record]] = defaultdict(list)
     for record in found:
-        groups[without_seed(record)].append(record)
-    headers = [COLUMNS[name][0] for name in columns]
+        groups[group_of(record, columns)].append(record)
+    headers = [(TOGETHER.get(name) or COLUMNS[name])[0] for name in columns]
     if any(len(runs) > 1 for runs in groups.values()):
         headers.append("n")
     lines = [headers, ["---"] * len(headers)]
@@ -94,11 +120,12 @@ def table(columns: List[str], found: List[Record]) -> str:
         row = [cell(name, runs) for name in columns]
         lines.append(row + [str(len(runs))] * (len(headers) - len(row)))
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    scored = [record for record in found if record.get("scores")]
     signatures = [
         f"{COLUMNS[name][0]} `{signature}`"
         for name in columns
         if name in SIGNED
-        for signature in dict.fromkeys(r["scores"][SIGNED[name]]["signature"] for r in found)
+        for signature in dict.fromkeys(r["scores"][SIGNED[name]]["signature"] for r in scored)
     ]
     if not signatures:
         return text
@@ -112,9 +139,10 @@ def rewritten(text: str, root: Path) -> str:
 
     def replace(match: "re.Match[str]") -> str:
         columns = match.group(2).split()
-        unknown = [name for name in columns if name not in COLUMNS]
+        unknown = [name for name in columns if name not in {**COLUMNS, **TOGETHER}]
         if unknown:
-            sys.exit(f"table: no column {unknown[0]}; there are {', '.join(COLUMNS)}")
+            known = ", ".join({**COLUMNS, **TOGETHER})
+            sys.exit(f"table: no column {unknown[0]}; there are {known}")
         made = table(columns, records(match.group(3), root))
         return f"{match.group(1)}\n{made}\n{match.group(5)}"
 

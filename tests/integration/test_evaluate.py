@@ -1,7 +1,6 @@
 """scripts/evaluate.sh: from a run folder to a record, once."""
 
 import json
-import re
 import shutil
 import sys
 from argparse import Namespace
@@ -17,8 +16,8 @@ from corpora.prepare import write_manifest
 from fairseq_admin.errors import UserError
 from fairseq_admin.serving.served import Settings
 from fairseq_admin_cli import main as cli
-from recipes import compare
 from records import evaluation
+from records.options import parsed
 from records.table import table
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -50,6 +49,7 @@ def evaluated(admin, evaluate, corpus, tmp_path_factory):
 
 def test_the_record_says_what_was_run(evaluated, admin, corpus, lab):
     record = evaluated.record
+    assert record["outcome"] in ("trained", "stuck") and record["unigram_bits"] > 1
     assert (record["method"], record["layers"], record["updates"]) == ("admin", "3-3", 120)
     assert record["config"]["optimizer"]["_name"] == "adam" and record["seed"] == 1
     assert [name.split("_")[-1] for name in record["averaged"]] == ["100.pt", "60.pt"]
@@ -134,45 +134,33 @@ def test_a_method_that_does_not_fold_has_a_record_and_says_why(keel):
     assert not made & {"folded.pt", "folded.txt", "fold.txt", "serve"}
 
 
-def test_such_a_record_stands_in_table_report_and_comparison(
-    keel, admin, evaluated, corpus, tmp_path, monkeypatch, capsys
-):
+def test_such_a_record_stands_in_table_and_report(keel, tmp_path, monkeypatch):
     assert "| Keel | 3-3 | 4 |" in table(["method", "layers", "updates"], [keel.record])
     monkeypatch.setattr(sys, "argv", ["fairseq-admin"])
     cli.main(["report", str(keel.folder), "--output", str(tmp_path / "report.html")])
     assert "Keel" in (tmp_path / "report.html").read_text()
-    capsys.readouterr()
 
-    runs, raw = tmp_path / "runs", tmp_path / "data" / "raw"
-    for path in (runs / "admin" / "eval", raw):
-        path.mkdir(parents=True)
-    record = {**evaluated.record, "train_ppl": [[120, 3.5]]}
-    (runs / "admin" / "eval" / "record.json").write_text(json.dumps(record))
-    made = {"train.log": admin.folder / "printed", "checkpoint_last.pt": admin.checkpoints[120]}
-    for name, path in {**made, "eval/generate.txt": evaluated.out / "generate.txt"}.items():
-        (runs / "admin" / name).symlink_to(path)
-    (runs / "keel").symlink_to(keel.folder)
-    for lang in ("de", "en"):
-        (raw / f"test.{lang}").symlink_to(corpus.parent / f"test.{lang}")
-    task = SimpleNamespace(source_lang="de", target_lang="en")
 
-    def training(name, data, folder):
-        config, nothing = SimpleNamespace(task=task), lambda: None
-        return SimpleNamespace(name=name, folder=folder, method=name, config=config, claim=nothing)
-
-    monkeypatch.setattr(compare, "Training", training)
-    for step in ("train", "evaluate"):
-        monkeypatch.setattr(compare, step, lambda *_: None)
-    monkeypatch.setattr(sys, "argv", ["compare", *map(str, (raw.parent, runs)), "admin", "keel"])
-    compare.main()
-    out = capsys.readouterr().out
-    bleu = keel.record["scores"]["bleu"]["score"]
-    assert re.search(rf"^ +Keel +test BLEU +{bleu:.2f}", out, re.MULTILINE)
-    assert "Admin  " in out and out.count("translations the same") == 1
-    assert re.findall(r"^wrote (\S+)", out, re.MULTILINE) == [
-        str(runs / name)
-        for name in ("admin/eval/record.json", "keel/eval/record.json", "curves.png", "omegas.png")
-    ]
+def test_a_run_that_crashed_has_a_record_and_no_scores(
+    admin, corpus, tmp_path, monkeypatch, capsys
+):
+    """As fairseq leaves it: its log ends with the reason, crash.pt beside it."""
+    run = tmp_path / "run"
+    run.mkdir()
+    log = (admin.folder / "printed").read_text()
+    (run / "train.log").write_text(f"{log}FloatingPointError: gradients are Nan/Inf\n")
+    arguments = ["evaluate.sh", str(run), "--data", str(corpus)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(UserError, match="its record needs --data and .*crash.pt"):
+        evaluation.main()
+    (run / "crash.pt").symlink_to(admin.folder / "checkpoint_last.pt")
+    monkeypatch.setattr(sys, "argv", arguments)
+    evaluation.main()
+    assert "run: diverged, known at update 120" in capsys.readouterr().out
+    record = json.loads((run / "eval" / "record.json").read_text())
+    assert (record["outcome"], record["known"], record["scores"]) == ("diverged", 120, None)
+    assert record["unigram_bits"] > 1 and record["layers"] == "3-3"
+    assert "| 1 of 1 (1 diverged) | – |" in table(["method", "failed", "bleu"], [record])
 
 
 MISTAKES = {
@@ -271,7 +259,7 @@ def test_languages_tokenizer_and_moses_are_handed_on(nameless, evaluate, tmp_pat
 
 def test_a_manifest_says_whether_text_is_tokens(tmp_path):
     def checked(*arguments):
-        options = evaluation.parsed([str(tmp_path), *arguments])
+        options = parsed([str(tmp_path), *arguments], "", evaluation.STEPS)
         return evaluation.Evaluation(options, 0).check_scoring(tmp_path / "bin", ["de", "en"])
 
     (tmp_path / "bin").mkdir()

@@ -308,6 +308,21 @@ def test_decoding_needs_the_mean(main, prepared, straight, tmp_path):
         main(*prepared, "--output", tmp_path / "out", "--from", "decode")
 
 
+@pytest.mark.slow
+def test_a_recipe_that_diverges_ends_well_and_says_so(lab, prepared, tmp_path):
+    """Two processes under torchrun, which starts none of them again."""
+    given = ["--gpus", "2", "--output", tmp_path, "--", "optimization.lr=[1e30]"]
+    for _ in range(2):  # the second time nothing is trained
+        output = lab.run([*quick(lab), *prepared, *given]).ok().output
+        (told,) = re.findall(r"^run: train: (\S+ diverged, known at update \d+.*)", output, re.M)
+        record = json.loads((tmp_path / FOLDER / "eval" / "record.json").read_text())
+        assert record["outcome"] == "diverged" and record["scores"] is None
+        assert f"update {record['known']}:" in told
+    log = text(tmp_path / FOLDER / "train.log")
+    assert log.count("FloatingPointError: gradients are Nan/Inf") == 2  # of both processes
+    assert log.count("Start iterating over samples") == 1 and "was trained already" in output
+
+
 def test_no_reference_is_told_before_the_training(main, prepared, tmp_path):
     with pytest.raises(script.UserError, match="nothing to score against later"):
         main(*prepared, "--output", tmp_path / "out", "--from", "train", "--subset", "test2")

@@ -16,6 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint, write_checkpoint
+from fairseq_admin.checkpoints.facts import training_facts
 from fairseq_admin.errors import UserError
 from tests.helpers import checkpoint_of, randomized
 
@@ -297,3 +298,9 @@ def test_a_full_disk_is_one_line(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path) == []
+
+
+def test_the_seconds_of_a_training_on_several_ranks_are_a_number():
+    """fairseq keeps a tensor there, the mean of all ranks."""
+    state = {"extra_state": {"previous_training_time": torch.tensor(3.26)}, "cfg": {"model": {}}}
+    assert training_facts(state)[0]["wall_seconds"] == 3.3

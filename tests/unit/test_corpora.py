@@ -456,7 +456,7 @@ def test_a_manifest_says_how_training_text_became_tokens(name):
     given = given if tokenized else texts
     treatment = Treatment(corpus, training=True, raw=False)
     assert treatment([tuple((1, side.encode()) for side in given)]).tokens == [tokens]
-    assert (tokens[1] == single_spaced(texts[1])) == (name == "phrases")
+    assert (tokens[1] == single_spaced(texts[1])) == (not corpus.moses)
     assert "“" in tokens[0] or said["normalize"]
 
 

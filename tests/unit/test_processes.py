@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from fairseq_admin.errors import UserError
-from recipes.processes import Job, run_together, share_of_cores
+from recipes import processes
+from recipes.processes import Job, run_queue, run_together, share_of_cores
 
 
 @pytest.fixture
@@ -49,3 +50,61 @@ def test_threads_are_shared():
     cores = len(os.sched_getaffinity(0))
     assert share_of_cores(1)["OMP_NUM_THREADS"] == str(cores)
     assert share_of_cores(4 * cores)["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_queue_runs_so_many_at_once_in_order_and_each_task_to_its_end(job, tmp_path):
+    """Two at once: the third begins when one of the first has ended."""
+
+    def task(name):
+        begun.append(name)
+        yield job(name, "echo a")
+        yield None  # nothing yet
+        yield job(name, f"cat {name}.log > {name}.done")
+
+    begun = []
+    assert run_queue(map(task, "xyz"), 2) == []
+    assert begun == ["x", "y", "z"]
+    assert [(tmp_path / f"{name}.done").read_text() for name in "xyz"] == ["a\n"] * 3
+
+
+def test_a_failure_is_the_tasks_to_catch_and_keeps_no_other_back(job):
+    def careful():
+        with pytest.raises(UserError, match="bad failed with 3"):
+            yield job("bad", "exit 3")
+        yield job("more", "true")
+        done.append("careful")
+
+    def careless(end):
+        yield job(f"end{end}", f"exit {end}")
+        done.append(end)
+
+    done = []
+    errors = run_queue([careful(), careless(4), careless(0)], 1)
+    assert [error.message.split(",")[0] for error in errors] == ["end4 failed with 4"]
+    assert done == ["careful", 0]
+
+
+def test_what_is_not_needed_any_more_is_ended_and_is_no_failure(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "OVER_S", 0.1)
+
+    def task():
+        yield job("long", "echo $$ > pid; exec sleep 100", over=(tmp_path / "pid").exists)
+        done.append(True)
+
+    done = []
+    assert run_queue([task()], 1) == [] and done
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_queue_that_is_interrupted_leaves_nothing(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "PROGRESS_S", 0)
+
+    def tell(seconds):
+        if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_queue([iter([job("long", "echo $$ > pid; exec sleep 100")])], 1, tell)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -24,7 +24,7 @@ PACKAGE = [
     "reporting",
 ]
 COMMAND = ["checks", "reading", "", "main"]  # modules; "" stands for those of one command
-SCRIPTS = ["corpora", "recipes", "bench", "records", ""]
+SCRIPTS = ["corpora", "recipes", "bench", "records", "studies", ""]
 LONGEST = 250  # lines
 
 
@@ -109,7 +109,7 @@ def test_an_evaluation_is_decided_by_that_and_by_what_comes_after_training():
     own = {n for n in MODULES if n.startswith("fairseq_admin.") and room(n)[0] in (2, 3, 4)}
     own |= {"records.evaluation", "records.record"}
     packages = {path for path in reached(own) if ROOT / "scripts" not in path.parents}
-    records = {MODULES[name] for name in ("records.evaluation", "records.record")}
+    records = {MODULES[n] for n in ("records.evaluation", "records.record", "recipes.ends")}
     assert packages | records | set(TRAINED_BY) == set(EVALUATED_BY)
 
 

@@ -1,0 +1,41 @@
+"""How a training ended: whether it learned anything, by its loss against that of a model that
+knows only how frequent each word is."""
+
+import math
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+Points = Sequence[Tuple[int, float]]  # (update, perplexity)
+
+STUCK = 0.03  # share of the unigrams' entropy within which a loss is no better
+KNOWN = 1 / 3  # share of the updates after which that tells
+
+
+class Outcome(NamedTuple):
+    """`trained`, `stuck` or `diverged`, and the update at which it was known."""
+
+    kind: str
+    update: int
+
+
+def unigram_entropy(counts: Sequence[float]) -> float:
+    """Entropy in bits a token of a text whose types occur *counts* times.
+
+    Raises:
+        ValueError: where no token is counted.
+    """
+    total = math.fsum(counts)
+    if not total:
+        raise ValueError("no token is counted")
+    return -math.fsum(n / total * math.log2(n / total) for n in counts if n)
+
+
+def stuck(points: Points, entropy: float, after: float) -> Optional[int]:
+    """The first update of *points* from *after* on, where none of these has left the neighbourhood
+    of *entropy*, in bits: log2(perplexity) >= (1 - STUCK) * entropy. Else None.
+
+    A training that is stopped there and one that goes on are judged alike unless the latter leaves
+    it later.
+    """
+    later: List[Tuple[int, float]] = [point for point in points if point[0] >= after]
+    least = 2 ** ((1 - STUCK) * entropy)  # perplexity
+    return later[0][0] if later and all(ppl >= least for _, ppl in later) else None

@@ -1,0 +1,1 @@
+"""Many trainings that answer one question: which method trains where."""

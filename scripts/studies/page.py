@@ -1,0 +1,107 @@
+"""The page of a study: what it asks, the table and the figure of its records, what is missing."""
+
+import statistics
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from fairseq_admin.errors import UserError
+from fairseq_admin.files import whole_file
+from records.columns import COLUMNS, TRAINED
+from records.table import rewritten
+from studies.study import Study
+from studies.trial import Trial
+
+Record = Dict[str, Any]
+
+
+def records_of(trials: Sequence[Trial]) -> List[Record]:
+    """The records of *trials*, in their order; UserError where the folder has one of no trial."""
+    found = [trial.record() for trial in trials]
+    folder = trials[0].path.parent
+    for path in sorted(set(folder.glob("*.json")) - {t.path for t, r in zip(trials, found) if r}):
+        raise UserError(f"{path} is of no training of the study as it is now: remove it")
+    return [record for record in found if record]
+
+
+def write_page(study: Study, trials: Sequence[Trial]) -> Path:
+    """Write README.md and figure.png beside the records; the page's path.
+
+    Raises:
+        UserError: where there is no record, or one of another definition.
+    """
+    found, path = records_of(trials), trials[0].path.parent / "README.md"
+    if not found:
+        raise UserError(f"no record of {study.name}: run bash scripts/study.sh {study.name}")
+    if study.figure:
+        draw(study, found, path.with_name("figure.png"))
+    with whole_file(path) as f:
+        f.write(page(study, trials, path.parent))
+    return path
+
+
+def page(study: Study, trials: Sequence[Trial], folder: Path) -> str:
+    """The Markdown of README.md in *folder*."""
+    missing = [trial.setting.name for trial in trials if not trial.record()]
+    parts = [
+        f"# {study.title}",
+        study.asks.strip(),
+        f"`bash scripts/study.sh {study.name}` runs it and `--table` writes this page, of the "
+        f"records beside it; what was trained is in `studies/{study.name}.yaml`.",
+        f"<!-- table: {study.table} from *.json -->\n<!-- end of table -->",
+    ]
+    if study.figure:
+        parts.append(f"![{study.title}](figure.png)")
+    if missing:
+        names = "\n".join(f"- `{name}`" for name in missing)
+        parts.append(f"Not run yet, {len(missing)} of {len(trials)} trainings:\n\n{names}")
+    return rewritten("\n\n".join(parts) + "\n", folder)
+
+
+def draw(study: Study, found: Sequence[Record], path: Path) -> None:
+    """Mean and standard deviation of a column over an axis, a line a method, a panel for each label
+    of the axes `row` and `column`. A cross at the bottom: so many of its trainings failed."""
+    from fairseq_admin.analysis import plotting  # matplotlib logs at its import
+    from fairseq_admin.methods import title
+
+    axis, (measured, value, _) = study.figure["x"], COLUMNS[study.figure["y"]]
+    split = [study.figure.get(key) for key in ("row", "column")]
+    labels = [ordered(found, name) if name else [None] for name in split]
+    methods = list(dict.fromkeys(record["method"] for record in found))
+    styles = plotting.styles([(method, title(method)) for method in methods])
+    figure, rows = plotting.panels(*map(len, labels), height=3.5, sharey=True)
+    for panels, row in zip(rows, labels[0]):
+        for axes, column in zip(panels, labels[1]):
+            told = [f"{name} {x}" for name, x in zip(split, (row, column)) if name]
+            here = [
+                record
+                for record in found
+                if all(not n or label(record, n) == x for n, x in zip(split, (row, column)))
+            ]
+            places = {x: i for i, x in enumerate(ordered(here, axis))}
+            for method, style in zip(methods, styles):
+                points = []
+                for x, place in places.items():
+                    runs = [r for r in here if r["method"] == method and label(r, axis) == x]
+                    values = [value(r) for r in runs if r["outcome"] == TRAINED]
+                    if values:
+                        spread = statistics.stdev(values) if len(values) > 1 else 0
+                        points.append((place, statistics.mean(values), spread))
+                    if len(values) < len(runs):
+                        cross = {"color": style["color"], "transform": axes.get_xaxis_transform()}
+                        axes.plot([place], [0.02], "x", clip_on=False, **cross)
+                if points:
+                    xs, ys, spreads = zip(*points)
+                    axes.errorbar(xs, ys, spreads, marker=".", capsize=3, **style)
+            axes.set_xticks(list(places.values()), list(places), fontsize="small")
+            axes.set(xlabel=axis, ylabel=measured, title=", ".join(told))
+    plotting.save(figure, str(path))
+
+
+def label(record: Record, axis: str) -> str:
+    """Where *record* lies on *axis*."""
+    return record["labels"][axis]
+
+
+def ordered(found: Sequence[Record], axis: str) -> List[str]:
+    """The labels of *axis*, in the order of the records."""
+    return list(dict.fromkeys(label(record, axis) for record in found))

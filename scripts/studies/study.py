@@ -1,0 +1,142 @@
+"""What a study is: studies/NAME.yaml, every training that it consists of.
+
+title: BLEU against depth
+asks: a paragraph, the claim and whose it is
+corpus: a name of data/, prepared once for all studies
+conditions: names of configs/
+overrides: of every training
+grids:                          # the trainings are the sum of these products
+  - optimization.lr: [0.001, 0.002]           # an option and its values
+    layers: {6-6: [model.encoder_layers=6, model.decoder_layers=6]}  # a name: overrides by label
+full: trainings that are known to be stuck go on to their end (default: no)
+evaluate: options of evaluate.sh; {data} is the prepared corpus
+table: columns of records/columns.py; rows that differ in no label are one
+figure: {x: axis, y: column, row: axis, column: axis}; a line a method
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional, Tuple
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from fairseq_admin.errors import UserError
+from recipes.training import ROOT, load_config, quoted
+
+STUDIES = ROOT / "studies"
+RESULTS = ROOT / "results" / "studies"
+SEED = "seed"  # the axis that makes no other row
+SMOKE = [  # of a training of a study in seconds
+    *("common.log_interval=1", "dataset.max_tokens=200", "dataset.validate_interval_updates=4"),
+    *("optimization.max_update=8", "checkpoint.save_interval_updates=4"),
+    *("lr_scheduler.warmup_updates=2", "model.encoder_embed_dim=16"),
+    *("model.encoder_ffn_embed_dim=32", "model.encoder_layers=2", "model.decoder_layers=2"),
+    *("model.encoder_attention_heads=2", "model.decoder_attention_heads=2"),
+]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One training of a study: a config and its overrides, by option."""
+
+    config: str
+    labels: Dict[str, str]  # of the axes
+    overrides: Dict[str, Optional[str]]  # None of an option that is taken out
+
+    @property
+    def name(self) -> str:
+        """Of its record and its folder."""
+        labels = (f"seed{x}" if axis == SEED else x for axis, x in self.labels.items())
+        plain = (re.sub(r"[^\w.+]+", "-", label).strip("-") for label in labels)
+        return "_".join(plain) or self.config
+
+    def arguments(self) -> List[str]:
+        """The overrides as hydra reads them, in an order of their own."""
+        return [k if x is None else f"{k}={x}" for k, x in sorted(self.overrides.items())]
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the config and the overrides: equal where two studies share a training."""
+        config = OmegaConf.to_yaml(load_config(self.config), sort_keys=True)
+        return hashlib.sha256("\n".join([config, *self.arguments()]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Study:
+    """The content of studies/NAME.yaml, see above."""
+
+    name: str
+    title: str
+    asks: str
+    corpus: str
+    conditions: Tuple[str, ...]
+    table: str
+    grids: Tuple[Dict[str, Any], ...] = ({},)
+    overrides: Tuple[str, ...] = ()
+    full: bool = False
+    evaluate: str = "--to score"
+    figure: Dict[str, str] = field(default_factory=dict)
+
+    def settings(self, smoke: bool = False) -> List[Setting]:
+        """Its trainings, in the order in which they run; with *smoke* the last of each condition,
+        tiny."""
+        found = {}
+        for config in self.conditions:
+            for grid in self.grids:
+                for choice in product(*(choices(axis, values) for axis, values in grid.items())):
+                    labels = dict(label for label, _ in choice)
+                    if len(self.conditions) > 1:
+                        labels = {"config": config, **labels}
+                    overrides = parsed(self.overrides)
+                    for _, more in choice:
+                        overrides.update(more)
+                    overrides.update(parsed(SMOKE) if smoke else {})
+                    setting = Setting(config, labels, overrides)
+                    found[config if smoke else setting.name] = setting
+        return list(found.values())
+
+
+def choices(axis: str, values: Any) -> List[Tuple[Tuple[str, str], Dict[str, Optional[str]]]]:
+    """((axis, label), overrides) of each value of an axis."""
+    if isinstance(values, dict):
+        return [((axis, str(label)), parsed(overrides)) for label, overrides in values.items()]
+    short = axis.rpartition(".")[2]
+    return [
+        ((short, str(x)), {axis: f"[{x}]" if short == "lr" else quoted(str(x))}) for x in values
+    ]
+
+
+def parsed(overrides: Iterable[str]) -> Dict[str, Optional[str]]:
+    """Overrides as hydra reads them, by option."""
+    parts = (override.partition("=") for override in overrides)
+    return {key: value if equals else None for key, equals, value in parts}
+
+
+def load_study(name: str) -> Study:
+    """The study of studies/NAME.yaml; UserError where there is none, or it is no study."""
+    path = STUDIES / f"{name}.yaml"
+    if path not in STUDIES.glob("*.yaml"):
+        raise UserError(f"no study {name}: there are {', '.join(known_studies())}")
+    try:
+        study = Study(name=name, **OmegaConf.to_container(OmegaConf.load(path)))
+        names = [setting.name for setting in study.settings()]
+    except (OmegaConfBaseException, YAMLError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is no study: {' '.join(str(error).split())}") from None
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}: two trainings are called alike")
+    return study
+
+
+def known_studies() -> List[str]:
+    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+
+
+def definition(study: Study) -> Path:
+    """Where the study is written down."""
+    return STUDIES / f"{study.name}.yaml"

@@ -1,0 +1,137 @@
+"""One training of a study, on its way to its record."""
+
+import json
+import shlex
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, Dict, Iterator, List, Optional, Tuple
+
+from corpora.steps import BIN
+from fairseq_admin.errors import UserError
+from fairseq_admin.files import whole_file
+from fairseq_admin.text import read_json
+from recipes.launch import Hardware, Launch
+from recipes.processes import Job
+from recipes.training import ROOT, Training
+from records.record import trained_record
+from studies.study import SEED, Setting, Study
+
+POINTS = 20  # of a curve in a record
+KEPT = ("method", "layers", "width", "seed", "outcome", "known", "unigram_bits", "updates")
+KEPT += ("wall_seconds", "hardware", "precision", "commit", "dirty", "versions", "config_sha256")
+KEPT += ("data_sha256", "averaged")  # of the record of a training
+
+
+def thinned(points: List[Tuple[int, float]], last: float) -> List[Tuple[int, float]]:
+    """POINTS of those up to the update *last*, evenly spread, the last one among them."""
+    points = [point for point in points if point[0] <= last]
+    count = min(POINTS, len(points))
+    return [points[(i + 1) * len(points) // count - 1] for i in range(count)]
+
+
+class Trial:
+    """*setting* of *study*, trained on *data* in a folder of *runs*, recorded in *results*."""
+
+    def __init__(
+        self, study: Study, setting: Setting, data: Path, runs: Path, results: Path
+    ) -> None:
+        self.study, self.setting = study, setting
+        self.training = Training(setting.config, data, runs / setting.name, setting.arguments())
+        self.path = results / f"{setting.name}.json"
+
+    def __str__(self) -> str:
+        return f"{self.study.name}/{self.setting.name}"
+
+    def record(self) -> Optional[Dict[str, Any]]:
+        """What is recorded of it; None where nothing is, or of another definition."""
+        if not self.path.exists():
+            return None
+        record = read_json(self.path)
+        return record if record.get("definition") == self.setting.digest else None
+
+    def lost(self) -> bool:
+        """Whether it is known to be stuck, and nothing more is asked of it."""
+        return not self.study.full and self.training.outcome().kind == "stuck"
+
+    def over(self) -> bool:
+        """Whether there is nothing more to train."""
+        return self.training.trained() or self.training.crashed() or self.lost()
+
+    def jobs(self) -> Iterator[Optional[Job]]:
+        """What is still to be run: the training, and the evaluation of one that learned, or went on
+        to its end; then the record is written. Raises UserError where one of these fails."""
+        training = self.training
+        training.claim()
+        with ExitStack() as stack:
+            while (log := self.free_log()) is None:
+                yield None  # the process that a killed study.sh has left goes on
+            stack.enter_context(log)
+            if not self.over():
+                start = self.launch().command(), log, None, training.folder
+                try:
+                    yield Job(self.setting.name, *start, self.lost)
+                except UserError:
+                    if not training.crashed():
+                        raise
+        if not self.over():
+            raise UserError(f"{training.folder}: the training stopped before its end, see its log")
+        if training.trained() and not self.lost():
+            with open(training.folder / "evaluate.log", "a") as log:
+                yield Job(self.setting.name, self.evaluation(), log)
+        self.write()
+
+    def free_log(self) -> Optional[IO[str]]:
+        """The log of the training, None while another process writes it."""
+        try:
+            return self.training.locked_log(1)
+        except UserError:
+            return None
+
+    def launch(self) -> Launch:
+        """Of the training, on one device."""
+        cpu = bool(self.training.config.common.get("cpu"))
+        return Launch(self.training, Hardware(gpus=1, cpu=cpu))
+
+    def evaluation(self) -> List[str]:
+        """scripts/evaluate.sh, as the study has it."""
+        data = self.training.data
+        command = [str(BIN / "python"), "-W", "ignore", str(ROOT / "scripts"), "records.evaluation"]
+        command += [str(self.training.folder), "--data", str(data / "bin")]
+        reference = data / "raw" / f"test.{self.training.config.task.target_lang}"
+        command += ["--reference", str(reference)]
+        return command + [word.format(data=data) for word in shlex.split(self.study.evaluate)]
+
+    def write(self) -> None:
+        """The record of what was trained, and scored where it was."""
+        folder = self.training.folder
+        names = ("eval/mean.pt", "checkpoint_best.pt", "checkpoint_last.pt", "crash.pt")
+        checkpoint = next((folder / n for n in names if (folder / n).exists()), None)
+        if checkpoint is None:
+            raise UserError(f"{folder} has no checkpoint to tell what was trained: remove it")
+        whole = trained_record(folder, checkpoint, self.training.data / "bin")
+        score = folder / "eval" / "score.json"
+        scored = read_json(score) if score.exists() else {}
+        last = whole["known"] if self.lost() else whole["updates"]
+        self.save(
+            {
+                **{key: whole[key] for key in KEPT},
+                "updates": last,
+                **{key: thinned(whole[key], last) for key in ("train_ppl", "valid_ppl")},
+                "sentences": scored.get("sentences"),
+                "scores": scored.get("scores"),
+            }
+        )
+
+    def save(self, record: Dict[str, Any]) -> None:
+        """Write *record* under the name that it has in this study."""
+        told = {
+            "study": self.study.name,
+            "name": self.setting.name,
+            "config": self.setting.config,
+            "labels": {axis: x for axis, x in self.setting.labels.items() if axis != SEED},
+            "overrides": self.setting.arguments(),
+            "definition": self.setting.digest,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.path) as f:
+            f.write(json.dumps({**record, **told}, indent=1) + "\n")

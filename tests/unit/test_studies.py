@@ -1,0 +1,233 @@
+"""Studies: which trainings they are, how these end, and that pages hold their records alone."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from fairseq_admin.analysis.logs import Curves, parse
+from fairseq_admin.errors import UserError
+from fairseq_admin.outcome import KNOWN, stuck, unigram_entropy
+from fairseq_admin.text import read_json
+from recipes.ends import outcome_of
+from records.columns import TOGETHER
+from records.table import table
+from studies import study as module
+from studies.page import page, records_of, write_page
+from studies.study import RESULTS, Setting, known_studies, load_study
+from studies.trial import POINTS, Trial, thinned
+
+STUDIES = {name: load_study(name) for name in known_studies()}
+RECORDS = sorted(RESULTS.glob("*/*.json"))
+
+
+def trials(study, results=RESULTS):
+    nowhere = Path("/nowhere")
+    return [Trial(study, s, nowhere, nowhere, results / study.name) for s in study.settings()]
+
+
+# how a training ends
+
+
+def test_entropy_is_that_of_a_hand_count():
+    assert unigram_entropy([2, 1, 1, 0]) == pytest.approx(1.5)
+    assert unigram_entropy([7]) == 0
+    with pytest.raises(ValueError, match="no token"):
+        unigram_entropy([])
+
+
+def points(*bits, every=10):
+    """A curve of perplexities of so many *bits*, a point each *every* updates."""
+    return [(every * i, 2.0**b) for i, b in enumerate(bits, 1)]
+
+
+def test_stuck_is_within_three_percent_from_a_third_on():
+    assert stuck(points(9, 8, 7.8, 7.77), 8, after=30) == 30
+    assert stuck(points(9, 8, 7.8, 7.75), 8, after=30) is None  # 8 * 0.97 = 7.76
+    assert stuck(points(7, 7, 8), 8, after=30) == 30  # what was before does not count
+    assert stuck(points(8, 8), 8, after=30) is None  # not known yet
+
+
+@pytest.mark.parametrize("end", [[8, 8, 8], [9, 12, 12], [7.9]])
+def test_what_comes_after_it_was_known_changes_nothing(end):
+    """One that is stopped then has the same outcome as one that is stopped later, or never."""
+    begin = points(8, 8)
+    for curve in (begin, begin + [(20 + 10 * i, 2.0**b) for i, b in enumerate(end, 1)]):
+        assert outcome_of(Curves(curve, []), 8.0, updates=60) == ("stuck", 20)
+
+
+def log(*ppl, end=""):
+    """A log of fairseq with these perplexities."""
+    lines = (f"epoch 001: 1 / 9 ppl={x}, num_updates={10 * i}" for i, x in enumerate(ppl, 1))
+    return parse("\n".join([*lines, end]))
+
+
+def test_a_crash_is_told_before_all_else():
+    curves = log(256, 256, 256, end="FloatingPointError: gradients are Nan/Inf")
+    assert curves.crashed and outcome_of(curves, 8.0, 30) == ("diverged", 30)
+    curves = log(256, 256, "nan")
+    assert not curves.crashed and outcome_of(curves, 8.0, 90) == ("diverged", 30)
+
+
+def test_one_that_learned_and_forgot_diverged_or_is_stuck():
+    assert outcome_of(log(200, 20, 90, 90, 90), 8.0, 50) == ("diverged", 30)
+    assert outcome_of(log(200, 20, 256, 256, 256), 8.0, 90) == ("stuck", 30)
+    assert outcome_of(log(200, 20, 15, 14), 8.0, 40) == ("trained", 40)
+    assert outcome_of(log(256, 256, 256), None, 30) == ("trained", 30)  # nothing to compare with
+
+
+# which trainings a study is
+
+
+def test_a_study_is_the_sum_of_products(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "STUDIES", tmp_path)
+    (tmp_path / "x.yaml").write_text(
+        "{title: T, asks: A, corpus: c, conditions: [multi30k_admin_6l], table: method, "
+        "overrides: [model.dropout=0.3], grids: [{optimization.lr: [0.1, 0.2], "
+        "size: {big: [model.encoder_layers=2, ~optimizer.adam_betas]}, common.seed: [1, 2]}, "
+        "{model.residual: [post-ln/pre-ln]}]}"
+    )
+    settings = load_study("x").settings()
+    names = ["0.1_big_seed1", "0.1_big_seed2", "0.2_big_seed1", "0.2_big_seed2", "post-ln-pre-ln"]
+    assert [s.name for s in settings] == names
+    assert settings[1].labels == {"lr": "0.1", "size": "big", "seed": "2"}
+    assert settings[1].arguments() == [
+        *("common.seed=2", "model.dropout=0.3", "model.encoder_layers=2"),
+        *("optimization.lr=[0.1]", "~optimizer.adam_betas"),
+    ]
+    assert len({s.digest for s in settings}) == 5
+    assert len(load_study("x").settings(smoke=True)) == 1
+
+
+@pytest.mark.parametrize(
+    "text,told",
+    [
+        ("[", "is no study"),
+        ("title: only", "is no study: .*missing"),
+        ("{}", "is no study"),
+        ("{colour: red}", "is no study: .*colour"),
+    ],
+)
+def test_a_mistake_in_a_study_is_one_line(tmp_path, monkeypatch, text, told):
+    monkeypatch.setattr(module, "STUDIES", tmp_path)
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=told) as refused:
+        load_study("x")
+    assert "\n" not in refused.value.message
+    with pytest.raises(UserError, match="no study y: there are x"):
+        load_study("y")
+
+
+def test_what_two_studies_share_is_one_training():
+    digests = {name: {s.digest for s in study.settings()} for name, study in STUDIES.items()}
+    assert len(digests["mixed"] & digests["depth"]) == 9
+    assert len(digests["init"] & digests["depth"]) == 9
+    assert len(digests["encoder"] & digests["depth"]) == 3
+    assert len(digests["no_warmup"]) == 45 and len(digests["warmup"]) == 54
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_kind_of_training_composes(name, tmp_path):
+    study = STUDIES[name]
+    kinds = {tuple(setting.overrides): setting for setting in study.settings()}
+    for trial in trials(study):
+        if trial.setting in kinds.values():
+            config = trial.training.composed(trial.launch().overrides())
+            assert config.optimization.max_update and config.checkpoint.no_epoch_checkpoints
+
+
+# records and pages
+
+
+def test_a_curve_is_thinned_to_its_end():
+    curve = [(i, float(i)) for i in range(1, 62)]
+    assert len(thinned(curve, 61)) == POINTS and thinned(curve, 61)[-1] == (61, 61.0)
+    assert thinned(curve, 7.5) == curve[:7] and thinned([], 5) == []
+
+
+def of(seed, outcome="trained", bleu=None, lr="0.1", **more):
+    """What a table takes of the record of a study."""
+    scores = {"bleu": {"score": bleu, "signature": "s"}} if bleu is not None else None
+    return {
+        **{"study": "x", "method": "admin", "layers": "2-2", "seed": seed, "outcome": outcome},
+        **{"labels": {"lr": lr}, "scores": scores, "config": "c", **more},
+    }
+
+
+def rows(columns, records):
+    lines = table(columns.split(), records).splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+
+
+def test_a_row_counts_failures_and_averages_what_trained():
+    found = [of(1, bleu=10), of(2, bleu=14), of(3, "stuck")]
+    assert rows("method failed bleu", found)[2:] == [
+        ["Admin", "1 of 3 (1 stuck)", "12.00 ± 2.83", "3"]
+    ]
+    lost = [of(1, "stuck"), of(2, "diverged"), of(3, "stuck")]
+    assert rows("method failed bleu best_bleu", lost)[2:] == [
+        ["Admin", "3 of 3 (2 stuck, 1 diverged)", "–", "–", "3"]
+    ]
+
+
+def test_rows_are_told_apart_by_the_labels_that_are_shown():
+    found = [of(1, bleu=10, lr="0.1"), of(1, bleu=14, lr="0.02"), of(1, "stuck", lr="0.5")]
+    assert len(rows("method lr bleu", found)) == 2 + 3
+    (row,) = rows("method failed highest_lr best_bleu", found)[2:]
+    assert row[1:4] == ["1 of 3 (1 stuck)", "0.1", "14.00"]
+    assert set(TOGETHER) >= {"failed", "highest_lr", "best_bleu", "best_valid"}
+
+
+def test_a_record_of_another_definition_stands_on_no_page(tmp_path):
+    study = STUDIES["settings"]
+    first, second = trials(study, tmp_path)[:2]
+    record = {"wall_seconds": 1.0, "layers": "6-6", "updates": 2, "outcome": "trained"}
+    first.save(record)
+    assert first.record() and not second.record()
+    second.path.write_text(first.path.read_text())  # by another name
+    with pytest.raises(UserError, match="is of no training of the study as it is now"):
+        records_of([first, second])
+    second.path.unlink()
+    first.path.unlink()
+    with pytest.raises(UserError, match="no record of settings: run bash scripts/study.sh"):
+        write_page(study, [first, second])
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_committed_record_says_what_was_run(path):
+    record = read_json(path)
+    known = {trial.path: trial for trial in trials(STUDIES[path.parent.name])}
+    assert known[path].record() == record
+    assert len(record["commit"]) == 40 and record["hardware"] and record["seed"]
+    assert {"torch", "fairseq", "fairseq_admin"} <= record["versions"].keys()
+    assert (record["scores"] is not None) == (record["outcome"] == "trained")
+    curve, updates = record["train_ppl"], record["updates"]
+    assert curve[-1][0] == updates and len(curve) <= POINTS
+    assert all(math.isfinite(ppl) for _, ppl in curve)
+
+
+@pytest.mark.parametrize("name", sorted({path.parent.name for path in RECORDS}))
+def test_a_committed_page_is_that_of_its_records(name):
+    found = trials(STUDIES[name])
+    assert records_of(found)
+    written = RESULTS / name / "README.md"
+    assert written.read_text(encoding="utf-8") == page(STUDIES[name], found, written.parent)
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_what_was_known_after_a_third_was_so_at_the_end(path):
+    """The rule by which a training is stopped, on those that went on to their end."""
+    record = read_json(path)
+    if not STUDIES[record["study"]].full:
+        pytest.skip("stopped where it was stuck")
+    curve = [tuple(point) for point in record["train_ppl"]]
+    third = KNOWN * record["updates"]
+    first = next(point for point in curve if point[0] >= third)
+    at_a_third = stuck([first], record["unigram_bits"], third)
+    assert bool(at_a_third) == (record["outcome"] == "stuck")
+
+
+def test_a_setting_without_labels_is_called_by_its_config():
+    assert Setting("demo_admin", {}, {}).name == "demo_admin"
+    assert json.dumps(STUDIES["demo"].settings()[0].labels) == '{"config": "demo_post_ln"}'
