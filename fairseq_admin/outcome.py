@@ -2,7 +2,7 @@
 knows only how frequent each word is."""
 
 import math
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 Points = Sequence[Tuple[int, float]]  # (update, perplexity)
 
@@ -29,13 +29,14 @@ def unigram_entropy(counts: Sequence[float]) -> float:
     return -math.fsum(n / total * math.log2(n / total) for n in counts if n)
 
 
+def is_near(ppl: float, entropy: float) -> bool:
+    """Whether a perplexity is no better than that of *entropy*, in bits:
+    log2(ppl) >= (1 - STUCK) * entropy."""
+    return ppl >= 2 ** ((1 - STUCK) * entropy)
+
+
 def stuck(points: Points, entropy: float, after: float) -> Optional[int]:
     """The first update of *points* from *after* on, where none of these has left the neighbourhood
-    of *entropy*, in bits: log2(perplexity) >= (1 - STUCK) * entropy. Else None.
-
-    A training that is stopped there and one that goes on are judged alike unless the latter leaves
-    it later.
-    """
-    later: List[Tuple[int, float]] = [point for point in points if point[0] >= after]
-    least = 2 ** ((1 - STUCK) * entropy)  # perplexity
-    return later[0][0] if later and all(ppl >= least for _, ppl in later) else None
+    of *entropy*, in bits; else None."""
+    later = [point for point in points if point[0] >= after]
+    return later[0][0] if later and all(is_near(ppl, entropy) for _, ppl in later) else None

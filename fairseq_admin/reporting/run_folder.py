@@ -111,13 +111,13 @@ def take_record(run: Run, record: Dict[str, Any]) -> None:
         "commit": f"{record['commit']}{' with changes' if record['dirty'] else ''}",
         "checkpoint": str(record["checkpoint"]),
         "averaging": record["averaging"] and str(record["averaging"]),
-        "decoding": str(record["decoding"]),
-        "sentences": whole(record["sentences"]),
+        "decoding": record["decoding"] and str(record["decoding"]),
+        "sentences": record["sentences"] and whole(record["sentences"]),
         "fold": record["fold"] and str(record["fold"]["difference"]),
         "same_translations": record["fold"] and whole(record["fold"]["same_translations"]),
     }
     run.config = flat(record["config"])
-    run.scores = checked_scores(record["scores"])
+    run.scores = checked_scores(record["scores"] or {})  # none of a run that crashed
     run.profile = record["profile"] and checked_profile(record["profile"])
     run.curves = {
         name: [(whole(update), number(ppl)) for update, ppl in record[f"{name}_ppl"]]

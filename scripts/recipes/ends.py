@@ -10,32 +10,40 @@ from fairseq.data import data_utils
 from fairseq_admin.analysis.logs import Curves
 from fairseq_admin.outcome import KNOWN, Outcome, stuck, unigram_entropy
 
+SAMPLE = 2_000_000  # tokens
 
-@lru_cache(maxsize=None)  # it reads the whole text
+
+@lru_cache(maxsize=None)  # it reads the text
 def target_entropy(data: Path, source: str, target: str) -> Optional[float]:
     """Entropy of the unigrams of the target's side of what *data*, of fairseq-preprocess, has to
-    train on, sentences' ends among them, in bits a token; None where it has nothing."""
+    train on, sentences' ends among them, in bits a token; None where it has nothing. Of a longer
+    text SAMPLE tokens are counted, in sentences that are evenly spread."""
     for pair in (f"{source}-{target}", f"{target}-{source}"):
         text = data_utils.load_indexed_dataset(str(data / f"train.{pair}.{target}"), None)
         if text is not None:
-            counts = np.zeros(1, dtype=np.int64)
-            for i in range(len(text)):
-                found = np.bincount(text[i].numpy(), minlength=len(counts))
-                found[: len(counts)] += counts
-                counts = found
-            return unigram_entropy(counts)
+            step = max(1, int(text.sizes.sum()) // SAMPLE)
+            tokens = np.concatenate([text[i].numpy() for i in range(0, len(text), step)])
+            return unigram_entropy(np.bincount(tokens))
     return None
 
 
-def outcome_of(curves: Curves, entropy: Optional[float], updates: Optional[int]) -> Outcome:
+def outcome_of(
+    curves: Curves, entropy: Optional[float], updates: Optional[int], stopped: bool = False
+) -> Outcome:
     """What became of a training of so many *updates* (None: of as many as it made).
 
     A crash or a loss that is nan or inf is told before what the loss itself shows, and that it
-    never left the unigrams' before that it rose. What comes after the update at which a training
-    was known to be stuck changes nothing: it may have been stopped there, or some time later.
+    never left the unigrams' before that it rose.
+
+    Args:
+        stopped: it is stopped where it is known to be stuck: the first point after a third of the
+            updates decides, and what comes later, until it was stopped, changes nothing.
     """
     last = curves.train[-1][0] if curves.train else 0
-    known = entropy and stuck(curves.train, entropy, KNOWN * (updates or last))
-    if curves.diverged is not None and not (known and curves.rose):
+    points, third = curves.train, KNOWN * (updates or last)
+    if stopped:
+        points = next(([point] for point in points if point[0] >= third), [])
+    known = entropy and stuck(points, entropy, third)
+    if curves.diverged is not None and not (known and (stopped or curves.rose)):
         return Outcome("diverged", curves.diverged)
     return Outcome("stuck", known) if known else Outcome("trained", last)

@@ -1,6 +1,5 @@
 """Processes that run for long: started together, watched, their output in logs."""
 
-import os
 import subprocess
 import time
 from contextlib import suppress
@@ -70,12 +69,11 @@ def run_queue(
     queue: Iterable[Steps],
     at_once: int,
     tell: Callable[[float], None] = lambda seconds: None,
-    env: Optional[Dict[str, str]] = None,
 ) -> List[UserError]:
     """Run the jobs of each task of *queue*, *at_once* tasks at a time, begun in their order.
 
     A job that fails is a UserError in its task, where the job was yielded; one that the task does
-    not catch ends it, and is among those returned. The others go on. *tell* and *env* are those of
+    not catch ends it, and is among those returned. The others go on. *tell* is that of
     :func:`run_together`.
     """
     waiting, errors = iter(queue), []
@@ -90,7 +88,7 @@ def run_queue(
                 if now is None or now.ended():
                     try:
                         job = steps.throw(now.error) if now and now.error else next(steps)
-                        running[steps] = job and Running(job, env)
+                        running[steps] = job and Running(job)
                     except StopIteration:
                         del running[steps]
                     except UserError as error:
@@ -109,12 +107,10 @@ class Running:
 
     error: Optional[UserError] = None
 
-    def __init__(self, job: Job, env: Optional[Dict[str, str]]) -> None:
+    def __init__(self, job: Job) -> None:
         self.job, self.asked = job, time.monotonic()
         output = job.output or job.log
-        self.process = subprocess.Popen(
-            job.command, stdout=output, stderr=job.log, cwd=job.folder, env=env
-        )
+        self.process = subprocess.Popen(job.command, stdout=output, stderr=job.log, cwd=job.folder)
 
     def ended(self) -> bool:
         """Whether the process has ended, or has been for not being needed; sets `error`."""
@@ -149,9 +145,3 @@ def check(jobs: Sequence[Job], running: Sequence[subprocess.Popen]) -> None:
             lines = Path(job.log.name).read_text(errors="replace").splitlines()
             told = f"{job.name} failed with {process.returncode}, see {job.log.name}:"
             raise UserError("\n".join([told, *lines[-TAIL:]]))
-
-
-def share_of_cores(processes: int) -> Dict[str, str]:
-    """The environment of each of *processes*: more threads than cores are far slower."""
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    return {**os.environ, "OMP_NUM_THREADS": str(threads)}

@@ -158,12 +158,12 @@ class Training:
         """Whether it broke off for what no restart mends: gradients or loss that are no numbers."""
         return read_log(str(self.log)).crashed
 
-    def outcome(self) -> Outcome:
-        """What became of it, or would if it ended now."""
+    def outcome(self, stopped: bool = False) -> Outcome:
+        """What became of it, or would if it ended now; *stopped* where it was stuck."""
         task = self.config.task
         entropy = target_entropy(self.data / "bin", task.source_lang, task.target_lang)
         updates = self.config.optimization.get("max_update") or None
-        return outcome_of(read_log(str(self.log)), entropy, updates)
+        return outcome_of(read_log(str(self.log)), entropy, updates, stopped)
 
     def progress(self) -> str:
         """Where the training stands."""

@@ -104,13 +104,6 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "compound": ("compound-split BLEU", score("compound_split_bleu"), ".2f"),
     "omegas": ("second to last omega, encoder; decoder", omegas, ""),
     "branches": ("branch variances", lambda r: span(sum(sublayers(r, "branch_var"), [])), ""),
-    # of studies: labels of an axis
-    "lr": ("lr", labelled("lr"), ""),
-    "warmup": ("warmup", labelled("warmup_updates"), ""),
-    "betas": ("Adam's betas", labelled("adam_betas"), ""),
-    "by": ("optimizer", labelled("optimizer"), ""),
-    "dropout": ("dropout", labelled("dropout"), ""),
-    "init": ("parameter initialization", labelled("init"), ""),
     # of scripts/bench.py: training
     "size": ("layers, width", lambda r: f"{r['layers']}, {r['width']}", ""),
     "admin": ("tokens/s, Admin", lambda r: r["tokens_per_s"], "d"),
@@ -172,6 +165,18 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "peak": ("measured peak MB", lambda r: r["peak_mb"], "d"),
     "rest": ("difference", lambda r: r["peak_mb"] - r["counted_mb"], "d"),
 }
+LABELS = {  # axes of studies, by the column that shows their label
+    "lr": "lr",
+    "warmup": "warmup_updates",
+    "betas": "adam_betas",
+    "by": "optimizer",
+    "dropout": "dropout",
+    "init": "init",
+}
+HEADERS = {"warmup": "warmup", "betas": "Adam's betas", "init": "parameter initialization"}
+COLUMNS.update(
+    {name: (HEADERS.get(name, axis), labelled(axis), "") for name, axis in LABELS.items()}
+)
 # of all runs of a row: header, value
 TOGETHER: Dict[str, Tuple[str, Callable[[List[Record]], str]]] = {
     "failed": ("failed", failed),

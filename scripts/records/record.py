@@ -23,6 +23,7 @@ from fairseq_admin.text import read_json
 from recipes.code import ROOT
 from recipes.ends import outcome_of, target_entropy
 
+CODE = ("fairseq_admin", "scripts", "configs", "data", "studies")  # what decides a run
 PACKAGES = ("fairseq_admin", "torch", "sacrebleu", "sacremoses", "numpy")
 
 
@@ -61,11 +62,11 @@ def fold_result(folder: Path) -> Dict[str, Any]:
 def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
     """What the *run* was, on which data, and how it ended, where *checkpoint* is its result."""
     state = read_checkpoint(str(checkpoint))
-    last = run / "checkpoint_last.pt"
+    curves = read_log(str(run / "train.log"))
+    last = run / ("crash.pt" if curves.crashed else "checkpoint_last.pt")
     ended = read_checkpoint(str(last)) if last.exists() else state
     facts, config = training_facts(state)
     facts.update({k: training_facts(ended)[0][k] for k in ("updates", "wall_seconds")})
-    curves = read_log(str(run / "train.log"))
     entropy = target_entropy(data, *languages(state, str(data)))
     updates = (config.get("optimization") or {}).get("max_update") or None
     kind, known = outcome_of(curves, entropy, updates)
@@ -76,7 +77,7 @@ def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
         "known": known,
         "unigram_bits": entropy and round(entropy, 4),
         "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain")),
+        "dirty": bool(git("status", "--porcelain", "--", *CODE)),
         "hardware": hardware(config),
         "precision": next((x for x in ("bf16", "fp16") if config["common"].get(x)), "fp32"),
         "versions": {
@@ -92,7 +93,7 @@ def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
         "profile": portable(state.get("task_state", {}).get("profile")),
         "train_ppl": curves.train,
         "valid_ppl": curves.valid,
-        "scores": None,
+        **dict.fromkeys(("averaging", "decoding", "sentences", "scores", "fold")),
     }
 
 

@@ -21,12 +21,14 @@ import subprocess
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import List
 
+from corpora.corpus import load_corpus
 from fairseq_admin.errors import UserError
 from fairseq_admin.text import read_json
 from recipes.processes import Steps, run_queue
 from recipes.training import ROOT
+from records.columns import TRAINED
 from studies.page import write_page
 from studies.study import RESULTS, Study, known_studies, load_study
 from studies.trial import Trial
@@ -36,45 +38,50 @@ def say(message: str) -> None:
     print(f"study: {message}", flush=True)
 
 
-def prepare(study: Study, options: argparse.Namespace) -> Path:
-    """The folder of the corpus, made where it is not there."""
+def data_of(study: Study, options: argparse.Namespace) -> Path:
+    """The folder of the corpus."""
     if options.data:
+        if not (options.data / "bin").is_dir():
+            raise UserError(f"no data in {options.data}: give another --data")
         return options.data.resolve()
-    folder = ROOT / "runs" / ("smoke/data" if options.smoke else "data") / study.corpus
-    if not (folder / "manifest.json").exists() and not (options.dry_run or options.table):
-        command = ["bash", str(ROOT / "scripts/prepare.sh"), study.corpus, "--output", str(folder)]
-        generated = (ROOT / "data" / study.corpus / "generate.py").exists()
-        command += ["--sample"] * (options.smoke and not generated)
+    return ROOT / "runs" / ("smoke/data" if options.smoke else "data") / study.corpus
+
+
+def prepare(trials: List[Trial], options: argparse.Namespace) -> None:
+    """Make the corpora that are not there."""
+    for corpus, folder in {t.study.corpus: t.training.data for t in trials}.items():
+        if options.data or (folder / "manifest.json").exists():
+            continue
+        command = ["bash", str(ROOT / "scripts/prepare.sh"), corpus, "--output", str(folder)]
+        command += ["--sample"] * (options.smoke and not load_corpus(corpus).generator)
         command += ["--mirror", options.mirror] if options.mirror else []
         if subprocess.run(command).returncode:
-            raise UserError(f"the corpus {study.corpus} could not be prepared, see above")
-    return folder
+            raise UserError(f"the corpus {corpus} could not be prepared, see above")
 
 
 def trials_of(study: Study, options: argparse.Namespace) -> List[Trial]:
     """All that the study consists of."""
     home = ROOT / "runs" / ("smoke/studies" if options.smoke else "studies")
-    runs = (options.runs or home) / study.name
-    results = (options.results or (home / "results" if options.smoke else RESULTS)) / study.name
-    data = prepare(study, options)
-    settings = study.settings(options.smoke)
-    return [Trial(study, s, data, runs.resolve(), results.resolve()) for s in settings]
+    runs = ((options.runs or home) / study.name).resolve()
+    results = options.results or (home / "results" if options.smoke else RESULTS)
+    places = data_of(study, options), runs, (results / study.name).resolve()
+    return [Trial(study, setting, *places) for setting in study.settings(options.smoke)]
 
 
-def recorded(trial: Trial) -> Dict[str, Any]:
-    """The record of *trial*, taken over from another study where that has it; empty where none."""
-    for path in sorted(trial.path.parent.parent.glob("*/*.json")):
-        record = {} if trial.record() else read_json(path)
-        if record.get("definition") == trial.setting.digest:
-            trial.save(record)
-    return trial.record() or {}
+def take_over(trials: List[Trial]) -> None:
+    """Record those of *trials* that other studies have recorded."""
+    paths = sorted(trials[0].path.parent.parent.glob("*/*.json"))
+    known = {record.get("definition"): record for record in map(read_json, paths)}
+    for trial in trials:
+        if not trial.record() and trial.setting.digest in known:
+            trial.save(known[trial.setting.digest])
 
 
 def hours(trials: List[Trial], results: Path) -> str:
     """What *trials* take at most, by the seconds an update and layer of those in *results*."""
     seconds = work = 0.0
     for record in map(read_json, results.glob("*/*.json")):
-        if record["wall_seconds"]:
+        if record["outcome"] == TRAINED and record["wall_seconds"]:
             seconds += record["wall_seconds"]
             work += record["updates"] * sum(map(int, record["layers"].split("-")))
     if not work:
@@ -90,22 +97,23 @@ def run(trials: List[Trial], options: argparse.Namespace) -> None:
     """Those of *trials* that have no record."""
 
     def jobs(trial: Trial) -> Steps:
-        if not recorded(trial):
+        take_over([trial])  # it may have been made meanwhile
+        if not trial.record():
             say(f"{trial}: into {trial.training.folder}")
             yield from trial.jobs()
-        record = recorded(trial)
-        say(f"{trial}: {record['outcome']}, known at update {record['known']}")
+        record = trial.record() or {}
+        say(f"{trial}: {record.get('outcome')}, known at update {record.get('known')}")
 
     def tell(seconds: float) -> None:
-        going = [t for t in todo if t.training.log.exists() and not t.record()]
+        going = [t for t in trials if t.training.log.exists() and not t.record()]
         say(f"{seconds:.0f} s  " + "   ".join(t.training.progress() for t in going))
 
-    todo = [trial for trial in trials if not trial.record()]
-    errors = run_queue(map(jobs, todo), options.jobs, tell)
+    prepare(trials, options)
+    errors = run_queue(map(jobs, trials), options.jobs, tell)
     for error in errors:
         say(str(error))
     if errors:
-        raise UserError(f"{len(errors)} of {len(todo)} trainings could not be run, see above")
+        raise UserError(f"{len(errors)} of {len(trials)} trainings could not be run, see above")
 
 
 def parsed(arguments: List[str]) -> argparse.Namespace:
@@ -137,20 +145,22 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     studies = [load_study(name) for name in options.studies]
     found = [(study, trials_of(study, options)) for study in studies]
-    if options.table:
-        for study, trials in found:
-            say(f"wrote {write_page(study, trials)}")
-        return
     trials = [t for _, some in found for t in some if fnmatch(t.setting.name, options.only)]
     if not trials:
         raise UserError(f"--only {options.only}: no training is called so")
     if not options.dry_run:
-        return run(trials, options)
-    todo = [t for t in trials if not t.record()]
-    results = trials[0].path.parent.parent
-    for trial in todo:
-        print(trial)
-    print(f"{len(todo)} of {len(trials)} trainings to run, {hours(todo, results)}")
+        take_over(trials)
+    todo = [trial for trial in trials if not trial.record()]
+    if options.dry_run:
+        for trial in todo:
+            print(trial)
+        left = hours(todo, trials[0].path.parent.parent)
+        print(f"{len(todo)} of {len(trials)} trainings to run, {left}")
+    elif options.table:
+        for study, trials in found:
+            say(f"wrote {write_page(study, trials)}")
+    elif todo:
+        run(todo, options)
 
 
 if __name__ == "__main__":

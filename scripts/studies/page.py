@@ -15,12 +15,15 @@ Record = Dict[str, Any]
 
 
 def records_of(trials: Sequence[Trial]) -> List[Record]:
-    """The records of *trials*, in their order; UserError where the folder has one of no trial."""
+    """The records of *trials*, in their order; UserError for one of no trial, or of other data."""
     found = [trial.record() for trial in trials]
     folder = trials[0].path.parent
     for path in sorted(set(folder.glob("*.json")) - {t.path for t, r in zip(trials, found) if r}):
         raise UserError(f"{path} is of no training of the study as it is now: remove it")
-    return [record for record in found if record]
+    records = [record for record in found if record]
+    if len({record["data_sha256"] for record in records}) > 1:
+        raise UserError(f"the records in {folder} are of different data: remove those of one")
+    return records
 
 
 def write_page(study: Study, trials: Sequence[Trial]) -> Path:

@@ -28,9 +28,11 @@ from yaml import YAMLError
 
 from fairseq_admin.errors import UserError
 from recipes.training import ROOT, load_config, quoted
+from records.columns import COLUMNS, LABELS, TOGETHER
 
 STUDIES = ROOT / "studies"
 RESULTS = ROOT / "results" / "studies"
+MISTAKES = (TypeError, ValueError, AttributeError, KeyError)  # of what a study says
 SEED = "seed"  # the axis that makes no other row
 SMOKE = [  # of a training of a study in seconds
     *("common.log_interval=1", "dataset.max_tokens=200", "dataset.validate_interval_updates=4"),
@@ -48,6 +50,7 @@ class Setting:
     config: str
     labels: Dict[str, str]  # of the axes
     overrides: Dict[str, Optional[str]]  # None of an option that is taken out
+    how: Tuple[str, ...] = ()  # what else decides its record
 
     @property
     def name(self) -> str:
@@ -62,9 +65,10 @@ class Setting:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the config and the overrides: equal where two studies share a training."""
+        """Hash of all that decides its record but code: equal where two studies share one."""
         config = OmegaConf.to_yaml(load_config(self.config), sort_keys=True)
-        return hashlib.sha256("\n".join([config, *self.arguments()]).encode()).hexdigest()
+        told = "\n".join([config, *self.arguments(), *self.how])
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -84,22 +88,30 @@ class Study:
     figure: Dict[str, str] = field(default_factory=dict)
 
     def settings(self, smoke: bool = False) -> List[Setting]:
-        """Its trainings, in the order in which they run; with *smoke* the last of each condition,
-        tiny."""
-        found = {}
-        for config in self.conditions:
-            for grid in self.grids:
-                for choice in product(*(choices(axis, values) for axis, values in grid.items())):
-                    labels = dict(label for label, _ in choice)
-                    if len(self.conditions) > 1:
-                        labels = {"config": config, **labels}
-                    overrides = parsed(self.overrides)
-                    for _, more in choice:
-                        overrides.update(more)
-                    overrides.update(parsed(SMOKE) if smoke else {})
-                    setting = Setting(config, labels, overrides)
-                    found[config if smoke else setting.name] = setting
-        return list(found.values())
+        """Its trainings, in the order in which they run; with *smoke* the last of each grid, tiny.
+
+        Raises:
+            UserError: where two are called alike.
+        """
+        how = (self.corpus, str(self.full), self.evaluate)
+        found: List[Setting] = []
+        for config, grid in product(self.conditions, self.grids):
+            some = []
+            for choice in product(*(choices(axis, values) for axis, values in grid.items())):
+                labels = dict(label for label, _ in choice)
+                if len(self.conditions) > 1:
+                    labels = {"config": config, **labels}
+                overrides = parsed(self.overrides)
+                for _, more in choice:
+                    overrides.update(more)
+                overrides.update(parsed(SMOKE) if smoke else {})
+                some.append(Setting(config, labels, overrides, how))
+            found += some[-1:] if smoke else some
+        names = [setting.name for setting in found]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"{definition(self.name)}: two trainings are called {name}")
+        return found
 
 
 def choices(axis: str, values: Any) -> List[Tuple[Tuple[str, str], Dict[str, Optional[str]]]]:
@@ -119,24 +131,50 @@ def parsed(overrides: Iterable[str]) -> Dict[str, Optional[str]]:
 
 
 def load_study(name: str) -> Study:
-    """The study of studies/NAME.yaml; UserError where there is none, or it is no study."""
-    path = STUDIES / f"{name}.yaml"
+    """The study of studies/NAME.yaml.
+
+    Raises:
+        UserError: where there is none, or it is no study.
+    """
+    path = definition(name)
     if path not in STUDIES.glob("*.yaml"):
         raise UserError(f"no study {name}: there are {', '.join(known_studies())}")
     try:
         study = Study(name=name, **OmegaConf.to_container(OmegaConf.load(path)))
-        names = [setting.name for setting in study.settings()]
-    except (OmegaConfBaseException, YAMLError, TypeError, ValueError, AttributeError) as error:
+        check(study)
+    except (OmegaConfBaseException, YAMLError, *MISTAKES) as error:
         raise UserError(f"{path} is no study: {' '.join(str(error).split())}") from None
-    if len(set(names)) < len(names):
-        raise UserError(f"{path}: two trainings are called alike")
     return study
+
+
+def check(study: Study) -> None:
+    """Raise ValueError for what no study can be."""
+    settings, columns = study.settings(), study.table.split()
+    if not settings:
+        raise ValueError("it has no training")
+    axes = set.intersection(*(set(setting.labels) for setting in settings))
+    drawn = {key: axis for key, axis in study.figure.items() if key != "y"}
+    if set(drawn) - {"x", "row", "column"} or bool(drawn) != ("y" in study.figure):
+        raise ValueError("a figure has x and y, and row and column")
+    for axis in {*drawn.values(), *(LABELS[name] for name in columns if name in LABELS)} - axes:
+        raise ValueError(f"not every training has a label of {axis}: there are {sorted(axes)}")
+    for column in {*columns, study.figure.get("y", "bleu")} - {*COLUMNS, *TOGETHER}:
+        raise ValueError(f"no column {column}: there are {', '.join([*COLUMNS, *TOGETHER])}")
+    for setting in settings:
+        if not merged_updates(setting):
+            raise ValueError(f"{setting.name}: no optimization.max_update, of which a third tells")
+
+
+def merged_updates(setting: Setting) -> Optional[int]:
+    """Updates of a training."""
+    given = setting.overrides.get("optimization.max_update")
+    return int(given or load_config(setting.config).optimization.get("max_update") or 0)
 
 
 def known_studies() -> List[str]:
     return sorted(path.stem for path in STUDIES.glob("*.yaml"))
 
 
-def definition(study: Study) -> Path:
-    """Where the study is written down."""
-    return STUDIES / f"{study.name}.yaml"
+def definition(name: str) -> Path:
+    """Where a study is written down."""
+    return STUDIES / f"{name}.yaml"

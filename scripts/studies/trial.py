@@ -1,17 +1,20 @@
 """One training of a study, on its way to its record."""
 
 import json
+import math
 import shlex
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Optional, Tuple
+from typing import IO, Any, Dict, List, Optional, Tuple
 
 from corpora.steps import BIN
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
+from fairseq_admin.outcome import Outcome
+from fairseq_admin.restoring import is_whole, last_checkpoint, mend
 from fairseq_admin.text import read_json
 from recipes.launch import Hardware, Launch
-from recipes.processes import Job
+from recipes.processes import Job, Steps
 from recipes.training import ROOT, Training
 from records.record import trained_record
 from studies.study import SEED, Setting, Study
@@ -49,15 +52,21 @@ class Trial:
         record = read_json(self.path)
         return record if record.get("definition") == self.setting.digest else None
 
+    def outcome(self) -> Outcome:
+        """What became of it, or would if it ended now."""
+        return self.training.outcome(stopped=not self.study.full)
+
     def lost(self) -> bool:
-        """Whether it is known to be stuck, and nothing more is asked of it."""
-        return not self.study.full and self.training.outcome().kind == "stuck"
+        """Whether it is known to be stuck, nothing more is asked of it, and it has left something
+        to tell what it was."""
+        left = last_checkpoint(self.training.folder).exists()
+        return left and not self.study.full and self.outcome().kind == "stuck"
 
     def over(self) -> bool:
         """Whether there is nothing more to train."""
         return self.training.trained() or self.training.crashed() or self.lost()
 
-    def jobs(self) -> Iterator[Optional[Job]]:
+    def jobs(self) -> Steps:
         """What is still to be run: the training, and the evaluation of one that learned, or went on
         to its end; then the record is written. Raises UserError where one of these fails."""
         training = self.training
@@ -75,10 +84,15 @@ class Trial:
                         raise
         if not self.over():
             raise UserError(f"{training.folder}: the training stopped before its end, see its log")
-        if training.trained() and not self.lost():
+        if self.scored():
             with open(training.folder / "evaluate.log", "a") as log:
                 yield Job(self.setting.name, self.evaluation(), log)
         self.write()
+
+    def scored(self) -> bool:
+        """Whether it is evaluated: if it trained, or its study wants all that came to their end."""
+        whole = self.training.trained() and (self.study.full or self.outcome().kind == "trained")
+        return bool(self.study.evaluate) and whole
 
     def free_log(self) -> Optional[IO[str]]:
         """The log of the training, None while another process writes it."""
@@ -103,19 +117,22 @@ class Trial:
 
     def write(self) -> None:
         """The record of what was trained, and scored where it was."""
-        folder = self.training.folder
-        names = ("eval/mean.pt", "checkpoint_best.pt", "checkpoint_last.pt", "crash.pt")
-        checkpoint = next((folder / n for n in names if (folder / n).exists()), None)
-        if checkpoint is None:
+        folder, (kind, known) = self.training.folder, self.outcome()
+        try:
+            mend(folder)  # its process may have been ended while it wrote the last one
+        except ValueError as error:
+            raise UserError(f"{error}") from None
+        names = ("eval/mean.pt", "crash.pt", "checkpoint_best.pt", "checkpoint_last.pt")
+        found = [folder / n for n in names if (folder / n).exists() and is_whole(folder / n)]
+        if not found:
             raise UserError(f"{folder} has no checkpoint to tell what was trained: remove it")
-        whole = trained_record(folder, checkpoint, self.training.data / "bin")
-        score = folder / "eval" / "score.json"
-        scored = read_json(score) if score.exists() else {}
-        last = whole["known"] if self.lost() else whole["updates"]
+        whole = trained_record(folder, found[0], self.training.data / "bin")
+        last = known if self.lost() else math.inf
+        scored = read_json(folder / "eval" / "score.json") if self.scored() else {}
         self.save(
             {
                 **{key: whole[key] for key in KEPT},
-                "updates": last,
+                **{"outcome": kind, "known": known, "updates": min(last, whole["updates"])},
                 **{key: thinned(whole[key], last) for key in ("train_ppl", "valid_ppl")},
                 "sentences": scored.get("sentences"),
                 "scores": scored.get("scores"),

@@ -160,6 +160,8 @@ def test_a_run_that_crashed_has_a_record_and_no_scores(
     record = json.loads((run / "eval" / "record.json").read_text())
     assert (record["outcome"], record["known"], record["scores"]) == ("diverged", 120, None)
     assert record["unigram_bits"] > 1 and record["layers"] == "3-3"
+    cli.main(["report", str(run), "--output", str(tmp_path / "report.html")])
+    assert "diverged" in (tmp_path / "report.html").read_text()
     assert "| 1 of 1 (1 diverged) | – |" in table(["method", "failed", "bleu"], [record])
 
 

@@ -302,5 +302,6 @@ def test_a_full_disk_is_one_line(tmp_path):
 
 def test_the_seconds_of_a_training_on_several_ranks_are_a_number():
     """fairseq keeps a tensor there, the mean of all ranks."""
-    state = {"extra_state": {"previous_training_time": torch.tensor(3.26)}, "cfg": {"model": {}}}
+    state = {"extra_state": {"previous_training_time": torch.tensor(3.26)}}
+    state.update(model={}, cfg={"model": {}})
     assert training_facts(state)[0]["wall_seconds"] == 3.3

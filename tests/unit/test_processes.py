@@ -7,7 +7,7 @@ import pytest
 
 from fairseq_admin.errors import UserError
 from recipes import processes
-from recipes.processes import Job, run_queue, run_together, share_of_cores
+from recipes.processes import Job, run_queue, run_together
 
 
 @pytest.fixture
@@ -44,12 +44,6 @@ def test_a_lock_is_handed_on(job, tmp_path):
         check = f"{sys.executable} -c 'import os; os.write({lock.fileno()}, b\"held\")'"
         run_together([job("a", check)], keep=[lock.fileno()])
     assert (tmp_path / "lock").read_text() == "held"
-
-
-def test_threads_are_shared():
-    cores = len(os.sched_getaffinity(0))
-    assert share_of_cores(1)["OMP_NUM_THREADS"] == str(cores)
-    assert share_of_cores(4 * cores)["OMP_NUM_THREADS"] == "1"
 
 
 def test_a_queue_runs_so_many_at_once_in_order_and_each_task_to_its_end(job, tmp_path):

@@ -2,15 +2,20 @@
 
 import json
 import math
+import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from fairseq.data import indexed_dataset
 
 from fairseq_admin.analysis.logs import Curves, parse
 from fairseq_admin.errors import UserError
-from fairseq_admin.outcome import KNOWN, stuck, unigram_entropy
+from fairseq_admin.outcome import stuck, unigram_entropy
 from fairseq_admin.text import read_json
-from recipes.ends import outcome_of
+from recipes import ends
+from recipes.ends import outcome_of, target_entropy
 from records.columns import TOGETHER
 from records.table import table
 from studies import study as module
@@ -49,12 +54,37 @@ def test_stuck_is_within_three_percent_from_a_third_on():
     assert stuck(points(8, 8), 8, after=30) is None  # not known yet
 
 
-@pytest.mark.parametrize("end", [[8, 8, 8], [9, 12, 12], [7.9]])
-def test_what_comes_after_it_was_known_changes_nothing(end):
-    """One that is stopped then has the same outcome as one that is stopped later, or never."""
-    begin = points(8, 8)
-    for curve in (begin, begin + [(20 + 10 * i, 2.0**b) for i, b in enumerate(end, 1)]):
-        assert outcome_of(Curves(curve, []), 8.0, updates=60) == ("stuck", 20)
+@pytest.mark.parametrize("end", [(), (256,), (4096, 4096, 4096), (4,), ("nan",), (256, "crash")])
+def test_what_comes_after_it_was_known_changes_nothing_where_it_is_stopped(end):
+    """It may be stopped at once or some time later. What goes on to its end is judged by all."""
+    crash = "FloatingPointError: gradients are Nan/Inf" if "crash" in end else ""
+    curves = log(256, 256, *(x for x in end if x != "crash"), end=crash)
+    assert outcome_of(curves, 8.0, updates=60, stopped=True) == ("stuck", 20)
+    whole = {(4,): ("trained", 30), ("nan",): ("diverged", 30), (256, "crash"): ("diverged", 30)}
+    assert outcome_of(curves, 8.0, updates=60) == whole.get(end, ("stuck", 20))
+
+
+def test_a_crash_before_a_third_is_one_where_it_is_stopped_too():
+    curves = log(256, end="FloatingPointError: gradients are Nan/Inf")
+    assert outcome_of(curves, 8.0, updates=60, stopped=True) == ("diverged", 10)
+
+
+def test_entropy_of_a_long_text_is_that_of_a_sample(tmp_path, monkeypatch):
+    words, draw = [f"w{i}" for i in range(50)], random.Random(1)
+    lines = [" ".join(draw.choices(words, k=draw.randrange(9))) for _ in range(4000)]
+    for lang in ("de", "en"):
+        made = indexed_dataset.make_builder(str(tmp_path / f"train.de-en.{lang}.bin"), "mmap", 99)
+        for line in lines:
+            made.add_item(torch.tensor([4 + words.index(w) for w in line.split()] + [2]))
+        made.finalize(str(tmp_path / f"train.de-en.{lang}.idx"))
+    exact = target_entropy(tmp_path, "de", "en")
+    counts = Counter(" ".join(f"{line} </s>" for line in lines).split())
+    assert exact == pytest.approx(unigram_entropy(list(counts.values())), rel=1e-9)
+    monkeypatch.setattr(ends, "SAMPLE", 2000)
+    target_entropy.cache_clear()
+    sampled = target_entropy(tmp_path, "en", "de")  # the pair's other direction
+    assert sampled == pytest.approx(exact, rel=0.02) and sampled != exact
+    assert target_entropy(tmp_path, "de", "fr") is None
 
 
 def log(*ppl, end=""):
@@ -97,7 +127,10 @@ def test_a_study_is_the_sum_of_products(tmp_path, monkeypatch):
         *("optimization.lr=[0.1]", "~optimizer.adam_betas"),
     ]
     assert len({s.digest for s in settings}) == 5
-    assert len(load_study("x").settings(smoke=True)) == 1
+    assert len(load_study("x").settings(smoke=True)) == 2  # one a grid
+
+
+RIGHT = "title: T, asks: A, corpus: c, conditions: [multi30k_admin_6l], table: method"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +139,21 @@ def test_a_study_is_the_sum_of_products(tmp_path, monkeypatch):
         ("[", "is no study"),
         ("title: only", "is no study: .*missing"),
         ("{}", "is no study"),
-        ("{colour: red}", "is no study: .*colour"),
+        (f"{{{RIGHT}, colour: red}}", "is no study: .*colour"),
+        (f"{{{RIGHT}, grids: [{{optimization.lr: []}}]}}", "it has no training"),
+        (f"{{{RIGHT}, grids: [{{optimization.lr: [1e-3, 0.001]}}]}}", "two .* are called 0.001"),
+        (
+            f"{{{RIGHT}, figure: {{x: lr, y: bleu}}}}",
+            r"not every training has a label of lr: .*\[\]",
+        ),
+        (f"{{{RIGHT}, figure: {{x: lr}}}}", "a figure has x and y"),
+        (f"{{{RIGHT} lr}}", "not every training has a label of lr"),
+        (f"{{{RIGHT} blue}}", "no column blue: there are"),
+        (f"{{{RIGHT}, overrides: [optimization.max_update=0]}}", "no optimization.max_update"),
+        (
+            f"{{{RIGHT}, conditions: [nonesuch]}}".replace("conditions: [multi30k_admin_6l], ", ""),
+            "no config",
+        ),
     ],
 )
 def test_a_mistake_in_a_study_is_one_line(tmp_path, monkeypatch, text, told):
@@ -183,7 +230,11 @@ def test_a_record_of_another_definition_stands_on_no_page(tmp_path):
     study = STUDIES["settings"]
     first, second = trials(study, tmp_path)[:2]
     record = {"wall_seconds": 1.0, "layers": "6-6", "updates": 2, "outcome": "trained"}
-    first.save(record)
+    first.save({**record, "data_sha256": "a"})
+    second.save({**record, "data_sha256": "b"})
+    with pytest.raises(UserError, match="are of different data"):
+        records_of([first, second])
+    second.path.unlink()
     assert first.record() and not second.record()
     second.path.write_text(first.path.read_text())  # by another name
     with pytest.raises(UserError, match="is of no training of the study as it is now"):
@@ -201,10 +252,13 @@ def test_a_committed_record_says_what_was_run(path):
     assert known[path].record() == record
     assert len(record["commit"]) == 40 and record["hardware"] and record["seed"]
     assert {"torch", "fairseq", "fairseq_admin"} <= record["versions"].keys()
-    assert (record["scores"] is not None) == (record["outcome"] == "trained")
-    curve, updates = record["train_ppl"], record["updates"]
-    assert curve[-1][0] == updates and len(curve) <= POINTS
-    assert all(math.isfinite(ppl) for _, ppl in curve)
+    study, curve = STUDIES[path.parent.name], record["train_ppl"]
+    assert (record["scores"] is not None) == (
+        record["outcome"] == "trained" and bool(study.evaluate)
+    )
+    assert len(curve) <= POINTS and all(math.isfinite(ppl) for _, ppl in curve)
+    if record["outcome"] != "diverged":
+        assert curve[-1][0] == record["updates"] >= record["known"]
 
 
 @pytest.mark.parametrize("name", sorted({path.parent.name for path in RECORDS}))
@@ -219,13 +273,11 @@ def test_a_committed_page_is_that_of_its_records(name):
 def test_what_was_known_after_a_third_was_so_at_the_end(path):
     """The rule by which a training is stopped, on those that went on to their end."""
     record = read_json(path)
-    if not STUDIES[record["study"]].full:
-        pytest.skip("stopped where it was stuck")
+    if not STUDIES[record["study"]].full or record["outcome"] == "diverged":
+        pytest.skip("stopped where it was stuck, or broke off")
     curve = [tuple(point) for point in record["train_ppl"]]
-    third = KNOWN * record["updates"]
-    first = next(point for point in curve if point[0] >= third)
-    at_a_third = stuck([first], record["unigram_bits"], third)
-    assert bool(at_a_third) == (record["outcome"] == "stuck")
+    points = Curves(curve, []), record["unigram_bits"], record["updates"]
+    assert outcome_of(*points, stopped=True).kind == record["outcome"]
 
 
 def test_a_setting_without_labels_is_called_by_its_config():
