@@ -21,7 +21,7 @@ import subprocess
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import List
+from typing import Any, Dict, Iterable, List
 
 from corpora.corpus import load_corpus
 from fairseq_admin.errors import UserError
@@ -68,19 +68,24 @@ def trials_of(study: Study, options: argparse.Namespace) -> List[Trial]:
     return [Trial(study, setting, *places) for setting in study.settings(options.smoke)]
 
 
+def known(results: Path) -> Dict[str, Dict[str, Any]]:
+    """The records of all studies, by their definition."""
+    records = map(read_json, sorted(results.glob("*/*.json")))
+    return {record.get("definition"): record for record in records}
+
+
 def take_over(trials: List[Trial]) -> None:
     """Record those of *trials* that other studies have recorded."""
-    paths = sorted(trials[0].path.parent.parent.glob("*/*.json"))
-    known = {record.get("definition"): record for record in map(read_json, paths)}
+    records = known(trials[0].path.parent.parent)
     for trial in trials:
-        if not trial.record() and trial.setting.digest in known:
-            trial.save(known[trial.setting.digest])
+        if not trial.record() and trial.setting.digest in records:
+            trial.save(records[trial.setting.digest])
 
 
-def hours(trials: List[Trial], results: Path) -> str:
-    """What *trials* take at most, by the seconds an update and layer of those in *results*."""
+def hours(trials: List[Trial], records: Iterable[Dict[str, Any]]) -> str:
+    """What *trials* take at most, by the seconds an update and layer of those that are recorded."""
     seconds = work = 0.0
-    for record in map(read_json, results.glob("*/*.json")):
+    for record in records:
         if record["outcome"] == TRAINED and record["wall_seconds"]:
             seconds += record["wall_seconds"]
             work += record["updates"] * sum(map(int, record["layers"].split("-")))
@@ -100,14 +105,16 @@ def run(trials: List[Trial], options: argparse.Namespace) -> None:
         take_over([trial])  # it may have been made meanwhile
         if not trial.record():
             say(f"{trial}: into {trial.training.folder}")
+            begun.append(trial)
             yield from trial.jobs()
         record = trial.record() or {}
         say(f"{trial}: {record.get('outcome')}, known at update {record.get('known')}")
 
     def tell(seconds: float) -> None:
-        going = [t for t in trials if t.training.log.exists() and not t.record()]
+        going = [trial for trial in begun if not trial.record()]
         say(f"{seconds:.0f} s  " + "   ".join(t.training.progress() for t in going))
 
+    begun: List[Trial] = []
     prepare(trials, options)
     errors = run_queue(map(jobs, trials), options.jobs, tell)
     for error in errors:
@@ -148,18 +155,20 @@ def main() -> None:
     trials = [t for _, some in found for t in some if fnmatch(t.setting.name, options.only)]
     if not trials:
         raise UserError(f"--only {options.only}: no training is called so")
-    if not options.dry_run:
-        take_over(trials)
-    todo = [trial for trial in trials if not trial.record()]
     if options.dry_run:
+        records = known(trials[0].path.parent.parent)
+        todo = [trial for trial in trials if trial.setting.digest not in records]
         for trial in todo:
             print(trial)
-        left = hours(todo, trials[0].path.parent.parent)
-        print(f"{len(todo)} of {len(trials)} trainings to run, {left}")
-    elif options.table:
-        for study, trials in found:
-            say(f"wrote {write_page(study, trials)}")
-    elif todo:
+        print(f"{len(todo)} of {len(trials)} trainings to run, {hours(todo, records.values())}")
+        return
+    take_over(trials)
+    if options.table:
+        for study, some in found:
+            say(f"wrote {write_page(study, some)}")
+        return
+    todo = [trial for trial in trials if not trial.record()]
+    if todo:
         run(todo, options)
 
 

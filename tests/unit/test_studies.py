@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -267,6 +268,14 @@ def test_a_committed_page_is_that_of_its_records(name):
     assert records_of(found)
     written = RESULTS / name / "README.md"
     assert written.read_text(encoding="utf-8") == page(STUDIES[name], found, written.parent)
+
+
+def test_the_page_of_results_names_every_study_and_links_those_with_a_page():
+    text = (RESULTS.parents[1] / "docs" / "results.md").read_text(encoding="utf-8")
+    for name in STUDIES.keys() - {"demo"}:
+        assert re.search(rf"^\d\. .*`{name}`", text, re.MULTILINE), name
+        written = (RESULTS / name / "README.md").exists()
+        assert (f"../results/studies/{name}/README.md" in text) == written, name
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}/{path.stem}")
