@@ -2,11 +2,15 @@
 knows only how frequent each word is."""
 
 import math
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
 
 Points = Sequence[Tuple[int, float]]  # (update, perplexity)
 
+ALARM = "THIS MODEL DOES NOT LEARN"  # begins the line of a log that tells it
 STUCK = 0.03  # share of the unigrams' entropy within which a loss is no better
+SAMPLE = 100_000  # sentences of a longer text that are counted
 KNOWN = 1 / 3  # share of the updates after which that tells
 
 
@@ -27,6 +31,14 @@ def unigram_entropy(counts: Sequence[float]) -> float:
     if not total:
         raise ValueError("no token is counted")
     return -math.fsum(n / total * math.log2(n / total) for n in counts if n)
+
+
+def text_entropy(text: Any) -> float:
+    """Entropy in bits a token of the unigrams of *text*, a dataset of fairseq whose items are
+    tensors of token ids; of one that is longer than SAMPLE sentences, of so many, evenly spread."""
+    step = -(-len(text) // SAMPLE)
+    tokens = np.concatenate([text[i].numpy() for i in range(0, len(text), step)])
+    return unigram_entropy(np.bincount(tokens))
 
 
 def is_near(ppl: float, entropy: float) -> bool:

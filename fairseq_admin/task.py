@@ -3,28 +3,33 @@
 import logging
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from fairseq import utils
 from fairseq.data import data_utils
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
+from omegaconf import II
 
 from fairseq_admin.data_files import check_parts
 from fairseq_admin.errors import UserError
 from fairseq_admin.profiled_task import ProfiledConfig, ProfiledTask
 from fairseq_admin.training_checks import check_validation
+from fairseq_admin.watch import WatchedTask, WatchOptions
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class TranslationAdminConfig(ProfiledConfig, TranslationConfig):
-    """Options of `translation_admin`: those of `translation`, and how to profile."""
+class TranslationAdminConfig(ProfiledConfig, WatchOptions, TranslationConfig):
+    """Options of `translation_admin`: those of `translation`, how to profile, and when to warn."""
+
+    lr_scheduler: Any = II("lr_scheduler")
 
 
 @register_task("translation_admin", dataclass=TranslationAdminConfig)
-class TranslationAdminTask(ProfiledTask, TranslationTask):
+class TranslationAdminTask(ProfiledTask, WatchedTask, TranslationTask):
     """Translation between two languages."""
 
     cfg: TranslationAdminConfig

@@ -4,11 +4,12 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape, glob
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from fairseq_admin.errors import UserError
+from fairseq_admin.outcome import ALARM
 
 Points = List[Tuple[int, float]]  # (update, perplexity)
 
@@ -24,6 +25,7 @@ CRASHES = {
     "gradients are Nan/Inf": "gradients are nan or inf",
     "Minimum loss scale reached": "loss scale at its minimum",
 }
+TOLD = re.compile(rf"{ALARM} at update (\d{{1,15}}):")
 RANK = re.compile(r"rank +\d+ = -?(?:nan|inf)")  # of several GPUs, whose gradients are compared
 EVENTS = "events.out.tfevents."  # begins the name of a TensorBoard file
 LARGEST = 10**15  # update that a training may come to
@@ -41,12 +43,14 @@ class Curves:
     Attributes:
         diverged: the first update of the rise, else the last one logged; None if it did not.
         reason: why it counts as diverged, in a few words.
+        stuck: the update at which `translation_admin` told that the model does not learn.
     """
 
     train: Points
     valid: Points
     diverged: Optional[int] = None
     reason: Optional[str] = None
+    stuck: Optional[int] = None
 
     def __bool__(self) -> bool:
         """Whether anything is known of the training."""
@@ -95,9 +99,11 @@ def add(points: Points, update: int, ppl: float) -> None:
 def parse(text: str) -> Curves:
     """Curves of the text of a log, empty where it has none."""
     curves: Dict[str, Points] = {}
-    crash = None
+    crash = stuck = None
     for line in text.splitlines():
         name, stats = line_stats(line)
+        told = TOLD.search(line)
+        stuck = int(told[1]) if told else stuck
         try:
             update, ppl = int(stats["num_updates"]), float(stats["ppl"])
             if abs(update) > LARGEST:
@@ -108,7 +114,7 @@ def parse(text: str) -> Curves:
         else:
             add(curves.setdefault(name, []), update, ppl)
             crash = None  # a later start went on
-    return assemble(curves, crash)
+    return replace(assemble(curves, crash), stuck=stuck)
 
 
 def assemble(curves: Dict[str, Points], crash: Optional[str] = None) -> Curves:

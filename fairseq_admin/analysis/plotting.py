@@ -106,6 +106,8 @@ def plot_curves(result: Dict[str, Any], path: str) -> None:
             if run["diverged"] is not None:
                 style["label"] += f", diverged at {run['diverged']}"
                 axes.plot(updates[-1:], values[-1:], "x", color=style["color"], markersize=9)
+            elif run["stuck"] is not None:
+                style["label"] += f", stuck at {run['stuck']}"
             axes.plot(updates, values, ".-" if len(updates) < FEW else "-", **style)
         axes.set(xlabel="update", ylabel=f"{kind} perplexity", yscale="log")
     save(figure, path)

@@ -4,26 +4,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Optional
 
-import numpy as np
 from fairseq.data import data_utils
 
 from fairseq_admin.analysis.logs import Curves
-from fairseq_admin.outcome import KNOWN, Outcome, stuck, unigram_entropy
-
-SAMPLE = 2_000_000  # tokens
+from fairseq_admin.outcome import KNOWN, Outcome, stuck, text_entropy
 
 
 @lru_cache(maxsize=None)  # it reads the text
 def target_entropy(data: Path, source: str, target: str) -> Optional[float]:
     """Entropy of the unigrams of the target's side of what *data*, of fairseq-preprocess, has to
-    train on, sentences' ends among them, in bits a token; None where it has nothing. Of a longer
-    text SAMPLE tokens are counted, in sentences that are evenly spread."""
+    train on, sentences' ends among them, in bits a token; None where it has nothing."""
     for pair in (f"{source}-{target}", f"{target}-{source}"):
         text = data_utils.load_indexed_dataset(str(data / f"train.{pair}.{target}"), None)
         if text is not None:
-            step = max(1, int(text.sizes.sum()) // SAMPLE)
-            tokens = np.concatenate([text[i].numpy() for i in range(0, len(text), step)])
-            return unigram_entropy(np.bincount(tokens))
+            return text_entropy(text)
     return None
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from fairseq.data import indexed_dataset
 
+from fairseq_admin import outcome
 from fairseq_admin.analysis.logs import Curves, parse
 from fairseq_admin.errors import UserError
-from fairseq_admin.outcome import stuck, unigram_entropy
+from fairseq_admin.outcome import is_near, stuck, unigram_entropy
 from fairseq_admin.text import read_json
-from recipes import ends
 from recipes.ends import outcome_of, target_entropy
 from records.columns import TOGETHER
 from records.table import table
@@ -78,10 +78,11 @@ def test_entropy_of_a_long_text_is_that_of_a_sample(tmp_path, monkeypatch):
         for line in lines:
             made.add_item(torch.tensor([4 + words.index(w) for w in line.split()] + [2]))
         made.finalize(str(tmp_path / f"train.de-en.{lang}.idx"))
+    target_entropy.cache_clear()
     exact = target_entropy(tmp_path, "de", "en")
     counts = Counter(" ".join(f"{line} </s>" for line in lines).split())
     assert exact == pytest.approx(unigram_entropy(list(counts.values())), rel=1e-9)
-    monkeypatch.setattr(ends, "SAMPLE", 2000)
+    monkeypatch.setattr(outcome, "SAMPLE", 500)
     target_entropy.cache_clear()
     sampled = target_entropy(tmp_path, "en", "de")  # the pair's other direction
     assert sampled == pytest.approx(exact, rel=0.02) and sampled != exact
@@ -287,6 +288,15 @@ def test_what_was_known_after_a_third_was_so_at_the_end(path):
     curve = [tuple(point) for point in record["train_ppl"]]
     points = Curves(curve, []), record["unigram_bits"], record["updates"]
     assert outcome_of(*points, stopped=True).kind == record["outcome"]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_no_training_that_learned_would_have_been_told_to_be_stuck(path):
+    """At the first point after 300 updates and the warmup of the studies."""
+    record = read_json(path)
+    points = [point for point in record["train_ppl"] if point[0] >= 300]
+    if record["outcome"] == "trained" and points:
+        assert not is_near(points[0][1], record["unigram_bits"])
 
 
 def test_a_setting_without_labels_is_called_by_its_config():

@@ -1,0 +1,97 @@
+"""Tells, while a model trains, that it does not learn: as a mixin of a task for translation."""
+
+import logging
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Deque, Dict, List, Optional, Tuple
+
+from fairseq.dataclass import FairseqDataclass
+
+from fairseq_admin.outcome import ALARM, is_near, text_entropy
+from fairseq_admin.ranks import end_ranks
+
+logger = logging.getLogger("fairseq_cli.train")  # what --log-file is given to
+WINDOW = 50  # updates whose mean loss is compared
+PAGE = "docs/troubleshooting.md#stuck"
+
+
+@dataclass
+class WatchOptions(FairseqDataclass):
+    """When a training is told to be stuck."""
+
+    stuck_after: int = field(
+        default=300,
+        metadata={
+            "help": "updates after which a loss still that of the target's unigrams is told; not "
+            "before the end of warmup"
+        },
+    )
+    stop_when_stuck: bool = field(
+        default=False, metadata={"help": "end the training, with exit code 0, when that is told"}
+    )
+
+
+class Watch:
+    """Compares the loss of a training with the entropy of the unigrams of what it learns to write.
+
+    Args:
+        entropy: of the unigrams, bits a token.
+        after: updates before which nothing is said.
+    """
+
+    def __init__(self, entropy: float, after: int) -> None:
+        self.entropy, self.after = entropy, after
+        self.last: Deque[Tuple[float, float]] = deque(maxlen=WINDOW)
+        self.learned = 0  # the last update at which it was better
+        self.told = False
+
+    def take(self, update: int, bits: float, tokens: float) -> Optional[str]:
+        """What to say after the *update* whose loss is *bits*, summed over *tokens*: a line, once,
+        where the mean of the last WINDOW updates is no better than the unigrams'; else None."""
+        self.last.append((bits, tokens))
+        if update % WINDOW or len(self.last) < WINDOW:
+            return None
+        mean = math.fsum(b for b, _ in self.last) / math.fsum(n for _, n in self.last)
+        if not is_near(2**mean, self.entropy):
+            self.learned = update
+            return None
+        if self.told or update < self.after:
+            return None
+        self.told = True
+        since = f"since update {self.learned}" if self.learned else "it never was better"
+        return (
+            f"{ALARM} at update {update}: its loss is {mean:.2f} bits a token, one that knows only "
+            f"how frequent each word is has {self.entropy:.2f}; {since}. What helps: {PAGE}"
+        )
+
+
+class WatchedTask:
+    """Mixin of a task of fairseq, before its class among the bases: a training that is stuck is
+    told in one line, and ended with --stop-when-stuck."""
+
+    watch: Optional[Watch] = None
+    updates = 0
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        """As fairseq's, which tells only here how many updates were made."""
+        self.updates = update_num + 1
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
+    def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion) -> None:
+        """As fairseq's, after each update with what all ranks logged."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if not criterion.training or self.cfg.train_subset not in self.datasets:
+            return
+        if self.watch is None:
+            warmup = getattr(self.cfg.lr_scheduler, "warmup_updates", None) or 0
+            entropy = text_entropy(self.datasets[self.cfg.train_subset].tgt)
+            self.watch = Watch(entropy, max(self.cfg.stuck_after, warmup))
+        key = "nll_loss" if "nll_loss" in logging_outputs[0] else "loss"
+        nats, tokens = (sum(float(x.get(k, 0)) for x in logging_outputs) for k in (key, "ntokens"))
+        told = tokens and self.watch.take(self.updates, nats / math.log(2), tokens)
+        if told:
+            logger.warning(told)
+            if self.cfg.stop_when_stuck:
+                end_ranks()
+                raise SystemExit(0)

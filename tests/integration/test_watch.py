@@ -1,0 +1,91 @@
+"""A training that does not learn is told, once, and ended where that is wanted."""
+
+import argparse
+import math
+import re
+
+import pytest
+
+from fairseq_admin.analysis import curves
+from fairseq_admin.outcome import ALARM
+from fairseq_admin.watch import WINDOW, Watch
+from fairseq_admin_cli import main as cli
+
+STILL = ["--lr", "0", "--max-update", "160", "--stuck-after", "60", "--warmup-updates", "1"]
+
+
+def told(watch, bits, first=1):
+    """What is said of updates with these losses, bits a token, of a hundred tokens each."""
+    said = ((u, watch.take(u, 100 * b, 100)) for u, b in enumerate(bits, first))
+    return [(update, line) for update, line in said if line]
+
+
+def test_what_never_was_better_is_told_once():
+    watch = Watch(entropy=8.0, after=120)
+    ((update, line),) = told(watch, [8.0] * 400)
+    assert update == 150  # the first end of a window from 120 on
+    assert line.startswith(f"{ALARM} at update 150: its loss is 8.00 bits") and "never was" in line
+
+
+@pytest.mark.parametrize("bits", [7.7, 3.0])
+def test_what_learns_is_left_alone(bits):
+    """8 * 0.97 = 7.76; one bad update among good ones is none."""
+    assert not told(Watch(entropy=8.0, after=0), [9.0] * WINDOW + ([bits] * 49 + [bits + 0.5]) * 5)[
+        1:
+    ]
+    assert not told(Watch(entropy=8.0, after=100), [9.0] * WINDOW + [bits] * 300)
+
+
+def test_what_forgets_is_told_since_when():
+    ((update, line),) = told(Watch(8.0, after=0), [6.0] * 200 + [8.1] * 200)
+    assert (update, "since update 200" in line) == (250, True)
+
+
+def test_tokens_weigh():
+    """The mean is of tokens: one update of many wins over many of few."""
+    watch = Watch(8.0, after=0)
+    for update in range(1, WINDOW):
+        assert watch.take(update, 8.0, 1) is None
+    assert watch.take(WINDOW, 1000 * 5.0, 1000) is None and watch.learned == WINDOW
+
+
+def test_after_a_resume_a_whole_window_is_waited_for():
+    watch = Watch(8.0, after=0)
+    assert [update for update, _ in told(watch, [8.0] * 100, first=180)] == [250]
+
+
+@pytest.fixture(scope="module")
+def still(corpus, lab, tmp_path_factory):
+    """A training whose rate is 0."""
+    folder = tmp_path_factory.mktemp("still")
+    log = ["--log-file", folder / "train.log"]
+    command = lab.train_command(corpus, folder, *STILL, *log, "--stop-when-stuck")
+    return folder, lab.run(command).ok()
+
+
+def test_a_training_that_is_stuck_ends_well(still):
+    folder, run = still
+    (line,) = (line for line in run.output.splitlines() if ALARM in line)
+    update, loss, entropy = re.search(
+        r"update (\d+): its loss is ([\d.]+) .* has ([\d.]+);", line
+    ).groups()
+    assert update == "100" and float(loss) > 0.97 * float(entropy) > 1
+    assert f'num_updates": "{update}' not in run.output and "done training" not in run.output
+
+
+def test_curves_and_report_tell_it(still, tmp_path):
+    folder, _ = still
+    (found,) = curves.measure(argparse.Namespace(runs=[str(folder)]))["runs"]
+    assert found["stuck"] == 100 and found["diverged"] is None
+    assert all(math.isfinite(ppl) for _, ppl in found["train"])
+    cli.main(["report", str(folder), "--output", str(tmp_path / "report.html")])
+    assert "It was stuck at update 100" in (tmp_path / "report.html").read_text()
+
+
+def test_without_the_option_it_goes_on(corpus, lab, tmp_path):
+    run = lab.run(lab.train_command(corpus, tmp_path, *STILL, "--no-save")).ok()
+    assert run.output.count(ALARM) == 1 and "done training" in run.output
+
+
+def test_a_training_that_learns_says_nothing(admin):
+    assert ALARM not in admin.run.output
