@@ -85,6 +85,7 @@ def test_checkpoints_beside_architectures(analyze, admin, transformer, corpus):
     assert [len(m["stacks"]["decoder"]) for m in found] == [10] * 4
 
 
+@pytest.mark.slow
 def test_random_tokens_seeds_and_depths(analyze):
     names = ["pre-ln", "admin"]
     found = analyze(
@@ -165,7 +166,12 @@ def test_parameter_init(analyze):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-ANALYSES = ["output-change", "dependency", "gradients", "norms"]
+ANALYSES = [
+    pytest.param("output-change", marks=pytest.mark.slow),
+    "dependency",
+    "gradients",
+    "norms",
+]
 
 
 @pytest.mark.parametrize("analysis", ANALYSES)

@@ -90,6 +90,7 @@ def test_nothing_is_done_twice(evaluated, admin, evaluate, corpus):
     }
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_goes_on_and_another_option_starts_anew(
     admin, evaluate, evaluated, tmp_path
 ):
@@ -107,6 +108,7 @@ def test_an_interrupted_evaluation_goes_on_and_another_option_starts_anew(
     assert len(json.loads((tmp_path / "record.json").read_text())["averaged"]) == 1
 
 
+@pytest.mark.slow
 def test_a_baseline_has_a_record_too(transformer, evaluate, tmp_path):
     evaluate(transformer.parent, "--output", tmp_path, by_script=True).ok()
     record = json.loads((tmp_path / "record.json").read_text())

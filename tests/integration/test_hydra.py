@@ -308,9 +308,9 @@ def train(corpus, lab, tmp_path):
 
 def test_a_method_without_profile_trains_by_sgd(train):
     """A line of the docs."""
-    name, overrides = next(v for v in variants() if v[0].startswith("multi") and "~" in str(v[1]))
-    assert "optimizer._name=sgd" in overrides and load_config(name).model.residual == "post-ln"
-    run = train(name, overrides)
+    name, overrides = next(v for v in variants() if "optimizer._name=sgd" in v[1])
+    assert load_config(name).model.residual == "post-ln"
+    run = train(name, [*overrides, "common.fp16=false", "common.cpu=true"])
     assert set(run.losses()) == {1, 2} and run.table() is None
 
 

@@ -240,7 +240,16 @@ def analysis_commands():
     return [shlex.split(line)[1:] for line in lines]
 
 
-@pytest.mark.parametrize("words", analysis_commands(), ids=lambda words: " ".join(words[:2]))
+LONG = [pytest.mark.slow]  # of the analysis that builds the deepest models
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(words, marks=LONG * ("output-change" in words), id=" ".join(words[:2]))
+        for words in analysis_commands()
+    ],
+)
 def test_analyses(folder, words, monkeypatch, capsys):
     """After test_after_training, in this process."""
     monkeypatch.chdir(folder)

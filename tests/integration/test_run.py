@@ -236,6 +236,7 @@ def test_the_smoke_test_ends_with_a_record(straight):
     assert text(straight.folder / "train.log").count("done training in") == 1
 
 
+@pytest.mark.slow
 def test_a_second_time_nothing_is_done(straight, lab):
     straight.result.result().ok()
 

@@ -216,6 +216,7 @@ def test_where_input_pauses_what_has_come_is_translated(served, lab, corpus, tmp
     assert "Traceback" not in (tmp_path / "err").read_text()
 
 
+@pytest.mark.slow
 def test_sentencepiece_models_come_along(corpus, lab, tmp_path, translate):
     text = corpus.parent
     sentencepiece.SentencePieceTrainer.train(

@@ -123,6 +123,7 @@ def test_counted_memory_holds_against_the_measured(committed):
         assert 1 < (found["18-18", width] - found["6-6", width]) / grown < 1.4
 
 
+@pytest.mark.slow
 def test_the_bench_is_counted_as_committed(committed):
     record = json.loads((ROOT / "results/bench/cpu.json").read_text())
     record["rows"] = [r for r in record["rows"] if (r["layers"], r["width"]) == ("18-18", 256)]
