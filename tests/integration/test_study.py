@@ -169,6 +169,8 @@ def test_mistakes_are_one_line(main, three):
 @pytest.mark.timeout(3600)
 def test_killed_at_twenty_moments_it_leaves_the_same_records(main, three, lab, data, tmp_path):
     """Sometimes with all its processes, sometimes alone, sometimes politely."""
+    longer = TINY.replace("max_update=400", "max_update=1200")
+    (tmp_path / "three.yaml").write_text(longer)
     main(three, "--jobs", "2")
     straight = records(tmp_path / "results" / "three")
     start = [
@@ -176,18 +178,20 @@ def test_killed_at_twenty_moments_it_leaves_the_same_records(main, three, lab, d
         *(three, "--jobs", "2", "--data", data, "--runs", tmp_path / "again"),
         *("--results", tmp_path / "again"),
     ]
-    draw = random.Random(1)
+    draw, running = random.Random(1), 0
     for i in range(20):
         process = subprocess.Popen(
             list(map(str, start)), cwd=ROOT / "scripts", start_new_session=True
         )
-        time.sleep(draw.uniform(0.5, 12))
+        time.sleep(draw.uniform(0.5, 10))
+        running += process.poll() is None
         with suppress(ProcessLookupError):
             if i % 3 == 0:
                 os.killpg(process.pid, signal.SIGKILL)
             else:
                 os.kill(process.pid, signal.SIGKILL if i % 3 == 1 else signal.SIGTERM)
         process.wait(90)
+    assert running >= 10, "it had come to its end too soon"
     lab.run(start, cwd=ROOT / "scripts").ok()
     assert records(tmp_path / "again" / "three") == straight
 
