@@ -1,9 +1,12 @@
 """Figures: a method's own colour everywhere, axes with units, legend outside the data."""
 
+import logging
 import os
 from typing import Any, Dict, List, Sequence, Tuple
 
-import matplotlib
+logging.getLogger("matplotlib").setLevel(logging.WARNING)  # the root is at DEBUG under fairseq
+
+import matplotlib  # noqa: E402
 
 matplotlib.use("Agg")  # no display on a training machine
 import matplotlib.pyplot as plt  # noqa: E402

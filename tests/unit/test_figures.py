@@ -3,6 +3,7 @@ method in its own colour."""
 
 import io
 import json
+import logging
 import warnings
 from itertools import combinations
 from pathlib import Path
@@ -202,3 +203,11 @@ def test_promises_stand_beside_the_numbers_of_the_figure():
         fit = fits.get(name.strip("`"))
         numbers_of = [fit["N"]["r2"], fit["log N"]["r2"], fit["exponent"]] if fit else []
         assert numbers == ([f"{x:.2f}" for x in numbers_of] or ["–"] * 3)
+
+
+def test_matplotlib_tells_no_details_whatever_the_root_logger_does(monkeypatch):
+    """Once a process has built a model the root logger is at DEBUG: a report printed thousands of
+    lines."""
+    monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
+    logging.getLogger("matplotlib.font_manager").manager._clear_cache()
+    assert not logging.getLogger("matplotlib.font_manager").isEnabledFor(logging.INFO)
