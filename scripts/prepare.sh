@@ -4,13 +4,8 @@
 # Usage:   bash scripts/prepare.sh --help
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-export PYTHONUTF8=1 # text is UTF-8, whatever the locale
-[[ ! -d $root/.venv/bin ]] || PATH=$root/.venv/bin:$PATH
-command -v fairseq-hydra-train >/dev/null || {
-    echo "$(basename "$0"): no fairseq here: run bash scripts/setup.sh first" >&2
-    exit 1
-}
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 python -c 'import sentencepiece' 2>/dev/null || {
     echo "prepare.sh: no sentencepiece here: pip install sentencepiece, or run scripts/setup.sh" >&2
     exit 1

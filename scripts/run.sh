@@ -4,11 +4,6 @@
 # Usage:   bash scripts/run.sh --help
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-export PYTHONUTF8=1 # text is UTF-8, whatever the locale
-[[ ! -d $root/.venv/bin ]] || export PATH="$root/.venv/bin:$PATH"
-command -v fairseq-hydra-train >/dev/null || {
-    echo "$(basename "$0"): no fairseq here: run bash scripts/setup.sh first" >&2
-    exit 1
-}
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 exec python -W ignore "$root/scripts" recipes.run "$@"

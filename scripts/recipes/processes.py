@@ -1,12 +1,11 @@
-"""Processes that run for long: started together, watched, their output in logs."""
+"""Processes that run for long: so many at once, watched, their output in logs."""
 
 import subprocess
 import time
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import IO, Callable, Dict, Generator, Iterable, List, NamedTuple, Optional, Sequence
 
 from fairseq_admin.errors import UserError
 
@@ -26,43 +25,25 @@ class Job(NamedTuple):
     output: Optional[IO[str]] = None  # of stdout, where that is not to be in the log
     folder: Optional[Path] = None  # where it runs
     over: Callable[[], bool] = lambda: False  # whether the rest of it is not needed
+    keep: Sequence[int] = ()  # file descriptors that it holds open too, of locks for example
 
 
-Steps = Iterator[Optional[Job]]  # of one task, one after another; None: it waits for something
+Steps = Generator[
+    Optional[Job], None, None
+]  # of one task, one after another; None: it waits for something
 
 
-def run_together(
-    jobs: Sequence[Job],
-    tell: Callable[[float], None] = lambda seconds: None,
-    env: Optional[Dict[str, str]] = None,
-    keep: Sequence[int] = (),
-) -> None:
-    """Run *jobs* at the same time.
+def run_job(job: Job, tell: Callable[[float], None] = lambda seconds: None) -> None:
+    """Run *job* to its end.
 
     Args:
         tell: called now and then with the seconds that have passed.
-        env: of all of them.
-        keep: file descriptors that they hold open too, of locks for example.
 
     Raises:
-        UserError: when one fails, with the end of its log; the others are ended.
+        UserError: when it fails, with the end of its log.
     """
-    running: List[subprocess.Popen] = []
-    popen = partial(subprocess.Popen, env=env, pass_fds=keep)
-    start = told = time.monotonic()
-    try:
-        for job in jobs:
-            stdout = job.output or job.log
-            running.append(popen(job.command, stdout=stdout, stderr=job.log, cwd=job.folder))
-        while any(process.poll() is None for process in running):
-            check(jobs, running)
-            time.sleep(0.2)
-            if time.monotonic() - told > PROGRESS_S:
-                told = time.monotonic()
-                tell(told - start)
-        check(jobs, running)
-    finally:
-        end(running)
+    for error in run_queue([(only for only in [job])], 1, tell):
+        raise error
 
 
 def run_queue(
@@ -74,7 +55,7 @@ def run_queue(
 
     A job that fails is a UserError in its task, where the job was yielded; one that the task does
     not catch ends it, and is among those returned. The others go on. *tell* is that of
-    :func:`run_together`.
+    :func:`run_job`.
     """
     waiting, errors = iter(queue), []
     running: Dict[Steps, Optional[Running]] = {}
@@ -99,7 +80,8 @@ def run_queue(
                 told = time.monotonic()
                 tell(told - start)
     finally:
-        end([now.process for now in running.values() if now])
+        for now in filter(None, running.values()):
+            end(now.process)
 
 
 class Running:
@@ -109,39 +91,28 @@ class Running:
 
     def __init__(self, job: Job) -> None:
         self.job, self.asked = job, time.monotonic()
-        output = job.output or job.log
-        self.process = subprocess.Popen(job.command, stdout=output, stderr=job.log, cwd=job.folder)
+        how = {"stderr": job.log, "cwd": job.folder, "pass_fds": job.keep}
+        self.process = subprocess.Popen(job.command, stdout=job.output or job.log, **how)
 
     def ended(self) -> bool:
         """Whether the process has ended, or has been for not being needed; sets `error`."""
+        job = self.job
         if self.process.poll() is None:
             if time.monotonic() - self.asked < OVER_S:
                 return False
             self.asked = time.monotonic()
-            if not self.job.over():
+            if not job.over():
                 return False
-            end([self.process])
-            return True
-        try:
-            check([self.job], [self.process])
-        except UserError as error:
-            self.error = error
+            end(self.process)
+        elif self.process.returncode:
+            lines = Path(job.log.name).read_text(errors="replace").splitlines()
+            told = f"{job.name} failed with {self.process.returncode}, see {job.log.name}:"
+            self.error = UserError("\n".join([told, *lines[-TAIL:]]))
         return True
 
 
-def end(processes: Sequence[subprocess.Popen]) -> None:
-    """End those of *processes* that still run."""
-    for process in processes:
-        process.terminate()  # nothing where it has ended
-    for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(END_S)
-
-
-def check(jobs: Sequence[Job], running: Sequence[subprocess.Popen]) -> None:
-    """Raise UserError where one of the processes has failed."""
-    for job, process in zip(jobs, running):
-        if process.poll():
-            lines = Path(job.log.name).read_text(errors="replace").splitlines()
-            told = f"{job.name} failed with {process.returncode}, see {job.log.name}:"
-            raise UserError("\n".join([told, *lines[-TAIL:]]))
+def end(process: subprocess.Popen) -> None:
+    """End *process* if it still runs."""
+    process.terminate()  # nothing where it has ended
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(END_S)

@@ -17,7 +17,7 @@ from fairseq_admin.methods import by_stack, method_of, title
 from fairseq_admin.outcome import Outcome
 from recipes.code import PACKAGE, ROOT, TRAINED_BY, code_of
 from recipes.ends import outcome_of, target_entropy
-from recipes.processes import Job, run_together
+from recipes.processes import Job, run_job
 
 CONFIGS = ROOT / "configs"
 # overrides of decoding, and of when a training stops, which goes on from there
@@ -231,8 +231,8 @@ class Training:
         """Run *command* into a log, telling how far it is; UserError when it fails."""
         before = self.share()
         with self.locked_log(machines) as log:
-            run_together(
-                [Job("training", command, log, folder=self.folder)],
+            run_job(
+                Job("training", command, log, folder=self.folder),
                 lambda seconds: tell(self.progress() + self.remaining(seconds, before)),
             )
 

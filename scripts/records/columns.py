@@ -58,6 +58,12 @@ def harm(record: Record) -> str:
     return ", ".join(str(record[end]) for end in ends)
 
 
+def last_fifth(record: Record) -> float:
+    """By how much valid perplexity falls over the last fifth of the updates, in percent."""
+    points = [ppl for update, ppl in record["valid_ppl"] if update >= 0.8 * record["updates"]]
+    return 100 * (1 - points[-1] / points[0])
+
+
 def labelled(axis: str) -> Callable[[Record], str]:
     """The label that a run of a study has on *axis*."""
     return lambda record: record["labels"][axis]
@@ -97,6 +103,7 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "hardware": ("hardware", lambda r: r["hardware"], ""),
     "ppl": ("train perplexity", lambda r: r["train_ppl"][-1][1], ".2f"),
     "valid": ("valid perplexity", lambda r: min(ppl for _, ppl in r["valid_ppl"]), ".2f"),
+    "last_fifth": ("its fall over the last fifth, %", last_fifth, ".1f"),
     "bleu": ("BLEU", score("bleu"), ".2f"),
     "chrf": ("chrF", score("chrf"), ".2f"),
     "ter": ("TER", score("ter"), ".2f"),

@@ -31,7 +31,7 @@ from fairseq_admin.serving.served import prepared
 from fairseq_admin.text import read_bytes, read_json
 from fairseq_admin_cli import main as cli
 from recipes.code import EVALUATED_BY, code_of
-from recipes.processes import Job, run_together
+from recipes.processes import Job, run_job
 from records.options import parsed
 from records.record import evaluated_record, summary, trained_record
 
@@ -150,7 +150,7 @@ class Evaluation:
         partial, log = (self.out / f"{name}.{end}" for end in ("partial", "log"))
         text = {"mode": "w", "encoding": "utf-8"}
         with open(partial, **text) as output, open(log, **text) as errors:
-            run_together([Job("fairseq-generate", command, errors, output)], keep=[self.lock])
+            run_job(Job("fairseq-generate", command, errors, output, keep=[self.lock]))
         partial.replace(self.out / name)
         log.unlink()
 

@@ -25,13 +25,12 @@ from typing import Any, Dict, Iterable, List
 
 from corpora.corpus import load_corpus
 from fairseq_admin.errors import UserError
-from fairseq_admin.text import read_json
 from recipes.processes import Steps, run_queue
 from recipes.training import ROOT
 from records.columns import TRAINED
 from studies.page import write_page
 from studies.study import RESULTS, Study, known_studies, load_study
-from studies.trial import Trial
+from studies.trial import Trial, read_record
 
 
 def say(message: str) -> None:
@@ -70,8 +69,8 @@ def trials_of(study: Study, options: argparse.Namespace) -> List[Trial]:
 
 def known(results: Path) -> Dict[str, Dict[str, Any]]:
     """The records of all studies, by their definition."""
-    records = map(read_json, sorted(results.glob("*/*.json")))
-    return {record.get("definition"): record for record in records}
+    records = filter(None, map(read_record, sorted(results.glob("*/*.json"))))
+    return {record["definition"]: record for record in records}
 
 
 def take_over(trials: List[Trial]) -> None:
@@ -141,6 +140,8 @@ def parsed(arguments: List[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: give 1 or more")
+    if not 0 <= options.nice <= 19:
+        raise UserError(f"--nice {options.nice}: give 0 to 19")
     return options
 
 

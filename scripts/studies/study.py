@@ -4,12 +4,12 @@ title: BLEU against depth
 asks: a paragraph, the claim and whose it is
 corpus: a name of data/, prepared once for all studies
 conditions: names of configs/
-overrides: of every training
-grids:                          # the trainings are the sum of these products
-  - optimization.lr: [0.001, 0.002]           # an option and its values
-    layers: {6-6: [model.encoder_layers=6, model.decoder_layers=6]}  # a name: overrides by label
+overrides: of every training, as hydra reads them
+grids:  # the trainings are the sum of these products
+  - optimization.lr: [0.001, 0.002]  # an option and its values; or a name, and overrides by label:
+    layers: {6-6: [model.encoder_layers=6, model.decoder_layers=6]}
 full: trainings that are known to be stuck go on to their end (default: no)
-evaluate: options of evaluate.sh; {data} is the prepared corpus
+evaluate: options of evaluate.sh, empty: no evaluation; {data} is the prepared corpus
 table: columns of records/columns.py; rows that differ in no label are one
 figure: {x: axis, y: column, row: axis, column: axis}; a line a method
 """
@@ -119,9 +119,8 @@ def choices(axis: str, values: Any) -> List[Tuple[Tuple[str, str], Dict[str, Opt
     if isinstance(values, dict):
         return [((axis, str(label)), parsed(overrides)) for label, overrides in values.items()]
     short = axis.rpartition(".")[2]
-    return [
-        ((short, str(x)), {axis: f"[{x}]" if short == "lr" else quoted(str(x))}) for x in values
-    ]
+    texts = ["null" if x is None else str(x) for x in values]
+    return [((short, x), {axis: f"[{x}]" if short == "lr" else quoted(x)}) for x in texts]
 
 
 def parsed(overrides: Iterable[str]) -> Dict[str, Optional[str]]:
@@ -156,7 +155,8 @@ def check(study: Study) -> None:
     drawn = {key: axis for key, axis in study.figure.items() if key != "y"}
     if set(drawn) - {"x", "row", "column"} or bool(drawn) != ("y" in study.figure):
         raise ValueError("a figure has x and y, and row and column")
-    for axis in {*drawn.values(), *(LABELS[name] for name in columns if name in LABELS)} - axes:
+    shown = {**LABELS, "highest_lr": "lr"}
+    for axis in {*drawn.values(), *(shown[name] for name in columns if name in shown)} - axes:
         raise ValueError(f"not every training has a label of {axis}: there are {sorted(axes)}")
     for column in {*columns, study.figure.get("y", "bleu")} - {*COLUMNS, *TOGETHER}:
         raise ValueError(f"no column {column}: there are {', '.join([*COLUMNS, *TOGETHER])}")

@@ -9,7 +9,7 @@ from typing import IO, Any, Dict, List, Optional, Tuple
 
 from corpora.steps import BIN
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import whole_file
+from fairseq_admin.files import whole_file, writing
 from fairseq_admin.outcome import Outcome
 from fairseq_admin.restoring import is_whole, last_checkpoint, mend
 from fairseq_admin.text import read_json
@@ -23,6 +23,7 @@ POINTS = 20  # of a curve in a record
 KEPT = ("method", "layers", "width", "seed", "outcome", "known", "unigram_bits", "updates")
 KEPT += ("wall_seconds", "hardware", "precision", "commit", "dirty", "versions", "config_sha256")
 KEPT += ("data_sha256", "averaged")  # of the record of a training
+NEEDED = {"definition", "outcome", "updates", "layers", "wall_seconds", "data_sha256"}
 
 
 def thinned(points: List[Tuple[int, float]], last: float) -> List[Tuple[int, float]]:
@@ -30,6 +31,12 @@ def thinned(points: List[Tuple[int, float]], last: float) -> List[Tuple[int, flo
     points = [point for point in points if point[0] <= last]
     count = min(POINTS, len(points))
     return [points[(i + 1) * len(points) // count - 1] for i in range(count)]
+
+
+def read_record(path: Path) -> Optional[Dict[str, Any]]:
+    """The record in the file *path*; None where it holds no record of a study."""
+    record = read_json(path)
+    return record if isinstance(record, dict) and record.keys() >= NEEDED else None
 
 
 class Trial:
@@ -47,10 +54,8 @@ class Trial:
 
     def record(self) -> Optional[Dict[str, Any]]:
         """What is recorded of it; None where nothing is, or of another definition."""
-        if not self.path.exists():
-            return None
-        record = read_json(self.path)
-        return record if record.get("definition") == self.setting.digest else None
+        record = read_record(self.path) if self.path.exists() else None
+        return record if record and record["definition"] == self.setting.digest else None
 
     def outcome(self) -> Outcome:
         """What became of it, or would if it ended now."""
@@ -71,6 +76,8 @@ class Trial:
         to its end; then the record is written. Raises UserError where one of these fails."""
         training = self.training
         training.claim()
+        with writing(self.path):  # told before the hours of training
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             while (log := self.free_log()) is None:
                 yield None  # the process that a killed study.sh has left goes on
@@ -149,6 +156,7 @@ class Trial:
             "overrides": self.setting.arguments(),
             "definition": self.setting.digest,
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(self.path) as f:
             f.write(json.dumps({**record, **told}, indent=1) + "\n")

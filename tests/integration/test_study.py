@@ -157,6 +157,8 @@ def test_mistakes_are_one_line(main, three):
         ("nonesuch",): "no study nonesuch: there are three",
         (three, "--only", "x*"): "--only x.: no training is called so",
         (three, "--jobs", "0"): "--jobs 0: give 1 or more",
+        (three, "--nice", "-5"): "--nice -5: give 0 to 19",
+        (three, "--results", "/proc/none"): "3 of 3 trainings could not be run, see",
         (three, "--data", "/nowhere"): "no data in /nowhere: give another --data",
         (three, "--table"): "no record of three: run bash scripts/study.sh three",
     }.items():

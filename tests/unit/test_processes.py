@@ -7,7 +7,7 @@ import pytest
 
 from fairseq_admin.errors import UserError
 from recipes import processes
-from recipes.processes import Job, run_queue, run_together
+from recipes.processes import Job, run_job, run_queue
 
 
 @pytest.fixture
@@ -23,26 +23,24 @@ def job(tmp_path):
 
 def test_output_and_log_are_apart_and_both_run_in_their_folder(job, tmp_path):
     with open(tmp_path / "out", "w") as output:
-        run_together([job("a", "pwd; echo told >&2", output=output), job("b", "echo all")])
+        run_job(job("a", "pwd; echo told >&2", output=output))
+    run_job(job("b", "echo all"))
     assert (tmp_path / "out").read_text() == f"{tmp_path}\n"
     assert (tmp_path / "a.log").read_text() == "told\n"
     assert (tmp_path / "b.log").read_text() == "all\n"
 
 
-def test_one_that_fails_ends_the_others_and_its_last_lines_are_told(job, tmp_path):
-    lines = "until [ -s pid ]; do :; done; for i in 1 2 3 4 5 6 7; do echo line $i; done; exit 3"
+def test_of_one_that_fails_the_last_lines_are_told(job, tmp_path):
     with pytest.raises(UserError) as refused:
-        run_together([job("long", "echo $$ > pid; exec sleep 100"), job("short", lines)])
+        run_job(job("short", "for i in 1 2 3 4 5 6 7; do echo line $i; done; exit 3"))
     told = f"short failed with 3, see {tmp_path}/short.log:\n"
     assert refused.value.message == told + "\n".join(f"line {i}" for i in range(3, 8))
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_lock_is_handed_on(job, tmp_path):
     with open(tmp_path / "lock", "w") as lock:
         check = f"{sys.executable} -c 'import os; os.write({lock.fileno()}, b\"held\")'"
-        run_together([job("a", check)], keep=[lock.fileno()])
+        run_job(job("a", check, keep=[lock.fileno()]))
     assert (tmp_path / "lock").read_text() == "held"
 
 
@@ -99,6 +97,6 @@ def test_a_queue_that_is_interrupted_leaves_nothing(job, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_queue([iter([job("long", "echo $$ > pid; exec sleep 100")])], 1, tell)
+        run_job(job("long", "echo $$ > pid; exec sleep 100"), tell)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)

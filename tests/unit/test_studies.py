@@ -17,12 +17,12 @@ from fairseq_admin.errors import UserError
 from fairseq_admin.outcome import is_near, stuck, unigram_entropy
 from fairseq_admin.text import read_json
 from recipes.ends import outcome_of, target_entropy
-from records.columns import TOGETHER
+from records.columns import TOGETHER, last_fifth
 from records.table import table
 from studies import study as module
 from studies.page import page, records_of, write_page
-from studies.study import RESULTS, Setting, known_studies, load_study
-from studies.trial import POINTS, Trial, thinned
+from studies.study import RESULTS, Setting, choices, known_studies, load_study
+from studies.trial import POINTS, Trial, read_record, thinned
 
 STUDIES = {name: load_study(name) for name in known_studies()}
 RECORDS = sorted(RESULTS.glob("*/*.json"))
@@ -150,6 +150,7 @@ RIGHT = "title: T, asks: A, corpus: c, conditions: [multi30k_admin_6l], table: m
         ),
         (f"{{{RIGHT}, figure: {{x: lr}}}}", "a figure has x and y"),
         (f"{{{RIGHT} lr}}", "not every training has a label of lr"),
+        (f"{{{RIGHT} highest_lr}}", "not every training has a label of lr"),
         (f"{{{RIGHT} blue}}", "no column blue: there are"),
         (f"{{{RIGHT}, overrides: [optimization.max_update=0]}}", "no optimization.max_update"),
         (
@@ -187,6 +188,19 @@ def test_every_kind_of_training_composes(name, tmp_path):
 
 
 # records and pages
+
+
+def test_what_is_no_record_is_passed_over_and_null_is_none(tmp_path):
+    for text in ("[]", '{"rows": []}'):
+        (tmp_path / "x.json").write_text(text)
+        assert read_record(tmp_path / "x.json") is None
+    ((label, overrides),) = choices("model.x", [None])
+    assert (label, overrides) == (("x", "null"), {"model.x": "null"})
+
+
+def test_the_fall_over_the_last_fifth_is_that_of_a_hand_count():
+    record = {"updates": 100, "valid_ppl": [[60, 50.0], [80, 20.0], [90, 18.0], [100, 15.0]]}
+    assert last_fifth(record) == pytest.approx(25.0)
 
 
 def test_a_curve_is_thinned_to_its_end():
