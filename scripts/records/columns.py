@@ -173,6 +173,7 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "rest": ("difference", lambda r: r["peak_mb"] - r["counted_mb"], "d"),
 }
 LABELS = {  # axes of studies, by the column that shows their label
+    "part": "part",
     "lr": "lr",
     "warmup": "warmup_updates",
     "betas": "adam_betas",
