@@ -288,7 +288,7 @@ def test_a_committed_page_is_that_of_its_records(name):
 def test_the_page_of_results_names_every_study_and_links_those_with_a_page():
     text = (RESULTS.parents[1] / "docs" / "results.md").read_text(encoding="utf-8")
     for name in STUDIES.keys() - {"demo"}:
-        assert re.search(rf"^\d\. .*`{name}`", text, re.MULTILINE), name
+        assert re.search(rf"^\d+\. .*`{name}`", text, re.MULTILINE), name
         written = (RESULTS / name / "README.md").exists()
         assert (f"../results/studies/{name}/README.md" in text) == written, name
 
