@@ -2,11 +2,14 @@
 
 import logging
 import math
-from collections import deque
+import re
+import sys
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any, Deque, Dict, List, Optional, Tuple
 
 from fairseq.dataclass import FairseqDataclass
+from torch import nn
 
 from fairseq_admin.outcome import ALARM, is_near, text_entropy
 from fairseq_admin.ranks import end_ranks
@@ -14,6 +17,9 @@ from fairseq_admin.ranks import end_ranks
 logger = logging.getLogger("fairseq_cli.train")  # what --log-file is given to
 WINDOW = 50  # updates whose mean loss is compared
 PAGE = "docs/troubleshooting.md#stuck"
+DIVERGED = "THIS TRAINING HAS DIVERGED"
+DIVERGED_PAGE = "docs/troubleshooting.md#the-loss-gets-stuck-or-explodes"
+WEIGHT = re.compile(r"((?:en|de)coder\.layers\.\d+)\.(?:(self_attn|encoder_attn)|fc\d)\.")
 
 
 @dataclass
@@ -66,17 +72,49 @@ class Watch:
         )
 
 
+def largest_gradient(model: nn.Module) -> str:
+    """The sublayer whose gradient is largest, and its norm, over the weights and biases of the
+    branch; of several that are no numbers the last, which the backward pass met first."""
+    squares: Dict[str, float] = defaultdict(float)
+    for name, parameter in model.named_parameters():
+        found = WEIGHT.search(name)
+        if found and parameter.grad is not None:
+            square = parameter.grad.float().norm().item() ** 2
+            sublayer = f"{found[1]}.{found[2] or 'ffn'}"
+            squares[sublayer] += square if math.isfinite(square) else math.inf
+    *_, (square, largest) = sorted((square, name) for name, square in squares.items())
+    if math.isfinite(square):
+        return f"{largest} (norm {math.sqrt(square):.3g})"
+    broken = [name for name, square in squares.items() if not math.isfinite(square)]
+    return f"{broken[-1]} (no number, as in {len(broken)} of {len(squares)} sublayers)"
+
+
 class WatchedTask:
     """Mixin of a task of fairseq, before its class among the bases: a training that is stuck is
-    told in one line, and ended with --stop-when-stuck."""
+    told in one line, and ended with --stop-when-stuck; one that breaks off since its loss or
+    gradients are no numbers says where they are largest."""
 
     watch: Optional[Watch] = None
     updates = 0
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        """As fairseq's, which tells only here how many updates were made."""
+        """As fairseq's, which tells only here how many updates were made. Where gradients or the
+        loss scale are no numbers any more it runs the batch again, while it handles the error."""
         self.updates = update_num + 1
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        broken = sys.exc_info()[1]
+        again = isinstance(broken, FloatingPointError)
+        if again:
+            for module in model.modules():  # a hook of its detector fails where no tensor comes out
+                module._backward_hooks.clear()
+        try:
+            return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        finally:
+            if again and any(p.grad is not None for p in model.parameters()):
+                logger.error(
+                    f"{DIVERGED} at update {self.updates}: {str(broken).splitlines()[0]}; the "
+                    f"largest gradient is that of {largest_gradient(model)}. What helps: "
+                    f"{DIVERGED_PAGE}"
+                )
 
     def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion) -> None:
         """As fairseq's, after each update with what all ranks logged."""

@@ -5,10 +5,12 @@ import math
 import re
 
 import pytest
+import torch
+from torch import nn
 
 from fairseq_admin.analysis import curves
 from fairseq_admin.outcome import ALARM
-from fairseq_admin.watch import WINDOW, Watch
+from fairseq_admin.watch import DIVERGED, WINDOW, Watch, largest_gradient
 from fairseq_admin_cli import main as cli
 
 STILL = ["--lr", "0", "--max-update", "160", "--stuck-after", "60", "--warmup-updates", "1"]
@@ -89,3 +91,51 @@ def test_without_the_option_it_goes_on(corpus, lab, tmp_path):
 
 def test_a_training_that_learns_says_nothing(admin):
     assert ALARM not in admin.run.output
+
+
+# NaN, and a loss scale at its minimum
+
+
+def test_the_largest_gradient_is_that_of_a_hand_count():
+    """Of decoder.layers.0: 3 and 4 in fc1 and fc2 are an FFN of 5; a NaN wins over any number."""
+    branches = {name: nn.Linear(1, 1, bias=False) for name in ("self_attn", "fc1", "fc2")}
+    layer = nn.ModuleDict({**branches, "self_attn_layer_norm": nn.Linear(1, 1, bias=False)})
+    model = nn.ModuleDict({"decoder": nn.ModuleDict({"layers": nn.ModuleList([layer])})})
+    for name, gradient in (("self_attn", 4.5), ("fc1", 3), ("fc2", 4)):
+        branches[name].weight.grad = torch.full((1, 1), float(gradient))
+    layer["self_attn_layer_norm"].weight.grad = torch.full((1, 1), 9.0)
+    assert largest_gradient(model) == "decoder.layers.0.ffn (norm 5)"
+    branches["self_attn"].weight.grad *= math.nan
+    told = "decoder.layers.0.self_attn (no number, as in 1 of 2 sublayers)"
+    assert largest_gradient(model) == told
+
+
+@pytest.mark.parametrize(
+    ("options", "cause", "gradient"),
+    [
+        (["--lr", "1e30"], "gradients are Nan/Inf", r"no number, as in \d+ of 15 sublayers"),
+        (
+            [
+                "--memory-efficient-fp16",
+                "--fp16-init-scale",
+                "4294967296",
+                "--min-loss-scale",
+                "4e9",
+            ],
+            "Minimum loss scale reached",
+            r"(norm [\d.e+]+|no number.*)",
+        ),
+    ],
+)
+def test_a_training_that_breaks_off_names_a_sublayer(
+    corpus, lab, tmp_path, options, cause, gradient
+):
+    options = ["--max-update", "9", "--warmup-updates", "1", "--clip-norm", "1", *options]
+    run = lab.run(lab.train_command(corpus, tmp_path, *options))
+    assert run.code and run.last_line.startswith("FloatingPointError: ") and cause in run.last_line
+    (line,) = (line for line in run.output.splitlines() if DIVERGED in line)
+    assert re.search(
+        rf"at update \d: {cause}.*; the largest gradient is that of \w+coder\.layers\.\d\.\w+ "
+        rf"\({gradient}\)\. What helps: docs/",
+        line,
+    ), line
