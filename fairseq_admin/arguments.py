@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import List, Optional
+from typing import Any, List, Optional, Sequence
 
 import fairseq_admin
 from fairseq_admin.errors import UserError
@@ -18,9 +18,35 @@ def given(arguments: List[str], option: str) -> Optional[str]:
     return None
 
 
-def training_config(arguments: List[str]):
+def hydra_config(folder: str, name: str, overrides: Sequence[str]) -> Any:
+    """The whole configuration as `fairseq-hydra-train --config-dir FOLDER --config-name NAME` with
+    *overrides* composes it.
+
+    Raises:
+        UserError: for a config that is not there, and for an override that fairseq does not know.
+    """
+    from fairseq.dataclass.initialize import add_defaults, hydra_init
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    GlobalHydra.instance().clear()
+    hydra_init(name)
+    try:
+        with initialize_config_dir(os.path.abspath(folder), version_base="1.1"):
+            config = compose(name, overrides=list(overrides))
+        add_defaults(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        which = getattr(error, "override", None) or getattr(error, "full_key", None)
+        where = name if which is None else f"{name}: {which}"
+        raise UserError(f"{where}: {str(error).splitlines()[0]}") from None
+    return config
+
+
+def training_config(arguments: List[str], any_task: bool = False):
     """The configuration of `fairseq-train` with *arguments*; --user-dir is filled in and, unless it
-    is another that profiles, --task.
+    is another that profiles, or *any_task*, --task.
 
     Raises:
         UserError: for arguments without an architecture, for another task, and for what
@@ -44,7 +70,7 @@ def training_config(arguments: List[str]):
     parser = options.get_training_parser()
     parser.error = refuse  # its own prints the usage of all of fairseq-train
     found = options.parse_args_and_arch(parser)
-    if not issubclass(TASK_REGISTRY[found.task], ProfiledTask):
+    if not (any_task or issubclass(TASK_REGISTRY[found.task], ProfiledTask)):
         raise UserError(f"--task {found.task} does not profile: leave --task out")
     return convert_namespace_to_omegaconf(found)
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log
+from fairseq_admin.arguments import hydra_config
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import take_lock, whole_file
 from fairseq_admin.methods import by_stack, method_of, title
@@ -192,24 +193,8 @@ class Training:
         Raises:
             UserError: for an override that fairseq does not know.
         """
-        from fairseq.dataclass.initialize import add_defaults, hydra_init
-        from hydra import compose, initialize_config_dir
-        from hydra.core.global_hydra import GlobalHydra
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
-        GlobalHydra.instance().clear()
-        hydra_init(self.name)
-        arguments = [*self.arguments(()), *overrides]
-        try:
-            with initialize_config_dir(arguments[1], version_base="1.1"):
-                config = compose(self.name, overrides=arguments[4:])
-            add_defaults(config)
-        except (HydraException, OmegaConfBaseException) as error:
-            which = getattr(error, "override", None) or getattr(error, "full_key", None)
-            where = self.name if which is None else f"{self.name}: {which}"
-            raise UserError(f"{where}: {str(error).splitlines()[0]}") from None
-        return config
+        arguments = self.arguments(())
+        return hydra_config(arguments[1], self.name, [*arguments[4:], *overrides])
 
     def locked_log(self, machines: int) -> IO[str]:
         """The log of what is started here: train.log, or the first that no machine writes.

