@@ -30,6 +30,7 @@ def hydra_config(folder: str, name: str, overrides: Sequence[str]) -> Any:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     GlobalHydra.instance().clear()
     hydra_init(name)
@@ -37,7 +38,7 @@ def hydra_config(folder: str, name: str, overrides: Sequence[str]) -> Any:
         with initialize_config_dir(os.path.abspath(folder), version_base="1.1"):
             config = compose(name, overrides=list(overrides))
         add_defaults(config)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         which = getattr(error, "override", None) or getattr(error, "full_key", None)
         where = name if which is None else f"{name}: {which}"
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from None
@@ -55,6 +56,7 @@ def training_config(arguments: List[str], any_task: bool = False):
     from fairseq import options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.tasks import TASK_REGISTRY
+    from hydra.errors import HydraException
 
     from fairseq_admin.profiled_task import ProfiledTask
 
@@ -66,13 +68,21 @@ def training_config(arguments: List[str], any_task: bool = False):
     if user_dir is None or os.path.basename(user_dir.rstrip("/")) == "fairseq_admin":
         # imported already: by any other spelling fairseq would not know it again
         arguments = [*arguments, "--user-dir", fairseq_admin.__path__[0]]
+    elif not os.path.isdir(user_dir):
+        raise UserError(f"no such folder: {user_dir} (--user-dir)")
     sys.argv[1:] = arguments  # fairseq looks there for --user-dir, whatever it is given
     parser = options.get_training_parser()
     parser.error = refuse  # its own prints the usage of all of fairseq-train
-    found = options.parse_args_and_arch(parser)
+    try:
+        found = options.parse_args_and_arch(parser)
+    except SyntaxError as error:  # fairseq reads lists, as of --lr, as Python
+        refuse(f"{error.text} is no list of numbers")
     if not (any_task or issubclass(TASK_REGISTRY[found.task], ProfiledTask)):
         raise UserError(f"--task {found.task} does not profile: leave --task out")
-    return convert_namespace_to_omegaconf(found)
+    try:
+        return convert_namespace_to_omegaconf(found)
+    except HydraException as error:
+        refuse(str(error).splitlines()[0])
 
 
 def refuse(message: str) -> None:

@@ -82,6 +82,8 @@ def largest_gradient(model: nn.Module) -> str:
             square = parameter.grad.float().norm().item() ** 2
             sublayer = f"{found[1]}.{found[2] or 'ffn'}"
             squares[sublayer] += square if math.isfinite(square) else math.inf
+    if not squares:
+        return "no sublayer of a Transformer"
     *_, (square, largest) = sorted((square, name) for name, square in squares.items())
     if math.isfinite(square):
         return f"{largest} (norm {math.sqrt(square):.3g})"
@@ -96,6 +98,7 @@ class WatchedTask:
 
     watch: Optional[Watch] = None
     updates = 0
+    broken = False  # whether it is told that loss or gradients are no numbers
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """As fairseq's, which tells only here how many updates were made. Where gradients or the
@@ -109,7 +112,8 @@ class WatchedTask:
         try:
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
         finally:
-            if again and any(p.grad is not None for p in model.parameters()):
+            if again and not self.broken and any(p.grad is not None for p in model.parameters()):
+                self.broken = True
                 logger.error(
                     f"{DIVERGED} at update {self.updates}: {str(broken).splitlines()[0]}; the "
                     f"largest gradient is that of {largest_gradient(model)}. What helps: "

@@ -8,6 +8,7 @@ from fairseq_admin_cli.checks import refuse
 
 COMMANDS = {  # a module beside this one, and what it does
     "profile": "measure a new model's branch variances and show its omegas",
+    "doctor": "tell before a training whether it will learn, and what would help",
     "average": "the mean of checkpoints",
     "fold": "make a plain fairseq transformer of an Admin checkpoint",
     "score": "score translations: BLEU as papers report it, chrF, TER",
@@ -16,7 +17,7 @@ COMMANDS = {  # a module beside this one, and what it does
     "analyze": "the papers' figures: why a deep Transformer trains or does not",
     "report": "write one HTML page of one or several runs",
 }
-WITH_REST = ("profile", "analyze")  # whose other arguments fairseq parses
+WITH_REST = ("profile", "doctor", "analyze")  # whose other arguments fairseq parses
 
 
 class Version(argparse.Action):

@@ -89,6 +89,9 @@ def test_own_text_to_a_served_model(folder, commands):
     out = bash(tiny(block_with("README.md", "prepare.sh --train")), folder, commands)
     assert "train 200, valid 20, test 20 pairs" in out
     assert "encoder.layers.1.ffn" in out  # the table of omegas
+    assert re.search(
+        r"^(will (not )?learn|at risk): learns with probability [01]\.\d\d", out, re.MULTILINE
+    )
     record = json.loads((folder / "runs/mine/eval/record.json").read_text())
     assert record["fold"]["same_translations"] == record["sentences"] == 20
     assert record["averaged"] and len(record["averaged"]) == 2 and "BLEU" in out
@@ -111,7 +114,7 @@ def test_examples_have_settings_that_train(place):
 
     config = load_config(EXAMPLES[place])
     command = block_with(*place).replace("\\\n", " ")
-    (words,) = (shlex.split(x) for x in command.splitlines() if x.startswith("fairseq-train"))
+    (words,) = (shlex.split(x) for x in command.splitlines() if " --optimizer " in x)
     value = {a: b for a, b in zip(words, [*words[1:], ""]) if a.startswith("--")}
     tokens = int(value["--max-tokens"]) * int(value.get("--update-freq", 1))
     gpus = config.distributed_training.get("distributed_world_size", 1)

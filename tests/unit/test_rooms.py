@@ -21,6 +21,7 @@ PACKAGE = [
     "scoring",
     "serving",
     "analysis",
+    "doctor",
     "reporting",
 ]
 COMMAND = ["checks", "reading", "", "main"]  # modules; "" stands for those of one command

@@ -1,0 +1,1 @@
+"""Whether a model will learn, told before it is trained."""

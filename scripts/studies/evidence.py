@@ -1,0 +1,215 @@
+"""What `fairseq-admin doctor` rests on: a probe of every training of the studies beside what became
+of it, the rule that is fitted on some, and how often it is right about the others."""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from fairseq_admin.doctor.case import LONG, STEPS, TOKENS, open_case
+from fairseq_admin.doctor.probe import probe
+from fairseq_admin.doctor.rule import COEFFICIENTS, SURE, features, numbers
+from fairseq_admin.files import whole_file
+from fairseq_admin.methods import METHODS
+from fairseq_admin.text import read_json
+from recipes.training import ROOT
+from studies.study import RESULTS, known_studies, load_study
+from studies.trial import Trial
+
+PROBES = ROOT / "results" / "doctor" / "probes.json"
+DEEP = 12  # layers a stack, twice those of what is left in
+FITTED = "fitted"  # the part of the trainings that the rule is fitted on
+PENALTY = (
+    0.1  # of the squared coefficients, halved: without it those of a perfect rule are infinite
+)
+
+HEADER = ("trainings", "n", "learned", "right", "said to learn, stuck", "said stuck, learned")
+HEADER += ("will learn by 90 %", "of these stuck")
+PAGE = """\
+# What the doctor rests on
+
+`fairseq-admin doctor` gives a probability that a training learns more than the unigrams of its
+target, from a probe before it starts. Here is how often it is right about trainings that were run,
+those of the studies. `python scripts/evidence.py` probes those that are not in `probes.json` yet,
+and writes this page.
+
+The logit of the probability is {rule}, fitted by logistic regression (penalty {penalty:g}) on the
+{n} trainings of [`trainable`](../studies/trainable/README.md) that are called `fitted`. The others
+were not fitted on: each part differs from the fitted by what it is called, or is another study.
+
+{parts}
+
+With a method, or all deep models, left out whole, and the rule fitted on the rest of the fitted:
+
+{left_out}
+
+Calibration, of all that are held out:
+
+{calibration}
+
+Wrong about:
+
+{wrong}
+"""
+
+PROBE = {"steps": STEPS, "tokens": TOKENS, "long": LONG}
+
+Row = Dict[str, Any]
+
+
+def probed(trial: Trial, record: Dict[str, Any]) -> Dict[str, Any]:
+    """A row of PROBES."""
+    case = open_case(trial.training.composed(trial.launch().overrides()))
+    measured = probe(case)
+    return {
+        "study": trial.study.name,
+        "name": trial.setting.name,
+        "part": trial.setting.labels.get("part", trial.study.name),
+        "method": record["method"],
+        "layers": record["layers"],
+        "width": record["width"],
+        "outcome": record["outcome"],
+        "definition": record["definition"],
+        **PROBE,
+        **numbers(measured),
+    }
+
+
+def fit(rows: Sequence[Row]) -> LogisticRegression:
+    """The rule that fits *rows*."""
+    model = LogisticRegression(C=1 / PENALTY)
+    return model.fit([features(row) for row in rows], [learned(row) for row in rows])
+
+
+def chances(model: LogisticRegression, rows: Sequence[Row]) -> np.ndarray:
+    """That each of *rows* learns."""
+    return model.predict_proba([features(row) for row in rows])[:, 1]
+
+
+def learned(row: Row) -> bool:
+    return row["outcome"] == "trained"
+
+
+def counts(name: str, rows: Sequence[Row], found: np.ndarray) -> List[str]:
+    """A line of the table: how many, and how many are wrong each way."""
+    did = np.array([learned(row) for row in rows])
+    said, sure = found > 0.5, found >= SURE
+    numbers = len(rows), did.sum(), (said == did).sum(), (said & ~did).sum(), (~said & did).sum()
+    return [name, *map(str, (*numbers, sure.sum(), (sure & ~did).sum()))]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join(lines)
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The Markdown of results/doctor/README.md."""
+    fitted = [row for row in rows if row["part"] == FITTED]
+    others = [row for row in rows if row["part"] != FITTED]
+    model = fit(fitted)
+    found = chances(model, others)
+    parts = [counts(FITTED, fitted, chances(model, fitted))]
+    for part in dict.fromkeys(row["part"] for row in others):
+        some = [i for i, row in enumerate(others) if row["part"] == part]
+        parts.append(counts(part, [others[i] for i in some], found[some]))
+    left_out = [
+        counts(name, some, chances(fit([row for row in fitted if row not in some]), some))
+        for name, some in groups(fitted)
+    ]
+    wrong = [
+        f"- `{row['study']}/{row['name']}`: probability {p:.2f}, {row['outcome']}"
+        for row, p in zip(others, found)
+        if (p > 0.5) != learned(row)
+    ]
+    terms = (f"{w:.2f} log10({name})" for w, name in zip(model.coef_[0], COEFFICIENTS))
+    return PAGE.format(
+        rule=" + ".join([f"{model.intercept_[0]:.2f}", *terms]),
+        penalty=PENALTY,
+        n=len(fitted),
+        parts=table(HEADER, [*parts, counts("all held out", others, found)]),
+        left_out=table(HEADER, left_out),
+        calibration=table(("probability", "n", "learned"), calibration(others, found)),
+        wrong="\n".join(wrong) or "None.",
+    )
+
+
+def groups(fitted: Sequence[Row]) -> Iterator[Tuple[str, List[Row]]]:
+    """What is left out whole of those that are fitted: a method, and the deep ones."""
+    for method in dict.fromkeys(row["method"] for row in fitted):
+        yield METHODS[method].title, [row for row in fitted if row["method"] == method]
+    deep = [row for row in fitted if min(map(int, row["layers"].split("-"))) >= DEEP]
+    yield f"{DEEP} layers and more", deep
+
+
+def calibration(rows: Sequence[Row], found: np.ndarray) -> List[List[str]]:
+    """By fifths of the probability: how many, and how many learned."""
+    bins = np.clip((found * 5).astype(int), 0, 4)
+    did = np.array([learned(row) for row in rows])
+    return [
+        [f"{k / 5:.1f} to {k / 5 + 0.2:.1f}", str((bins == k).sum()), str(did[bins == k].sum())]
+        for k in range(5)
+    ]
+
+
+def main() -> None:
+    """Probe what was not, and write the page."""
+    parser = argparse.ArgumentParser(prog="evidence.py", description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "runs" / "data", help="where the corpora are prepared"
+    )
+    options = parser.parse_args()
+    logging.getLogger().setLevel(logging.WARNING)
+    probe_all(options.data)
+    rows = read_json(PROBES)
+    with whole_file(PROBES.with_name("README.md")) as f:
+        f.write(page(rows))
+    for name, value in constants(rows).items():
+        print(f"rule.py: {name} = {value}")
+
+
+def constants(rows: Sequence[Row]) -> Dict[str, Any]:
+    """Those of `fairseq_admin/doctor/rule.py`."""
+    fitted = [row for row in rows if row["part"] == FITTED]
+    others = [row for row in rows if row["part"] != FITTED]
+    model = fit(fitted)
+    healthy = {
+        name: float(f"{np.percentile([row[name] for row in fitted if learned(row)], 10):.2g}")
+        for name in COEFFICIENTS
+    }
+    right = (chances(model, others) > 0.5) == [learned(row) for row in others]
+    return {
+        "INTERCEPT": round(float(model.intercept_[0]), 2),
+        "COEFFICIENTS": {n: round(float(x), 2) for n, x in zip(COEFFICIENTS, model.coef_[0])},
+        "HEALTHY": healthy,
+        "HELD_OUT": {"right": int(right.sum()), "of": len(others)},
+    }
+
+
+def probe_all(data: Path) -> None:
+    """Add to PROBES what has a record of a training and no probe, and drop what has none."""
+    old = read_json(PROBES) if PROBES.exists() else []
+    known = {row["definition"]: row for row in old if row.items() >= PROBE.items()}
+    rows: Dict[str, Row] = {}
+    for study in map(load_study, known_studies()):
+        for setting in study.settings():
+            trial = Trial(study, setting, data / study.corpus, Path("none"), RESULTS / study.name)
+            record = trial.record()
+            if record and record["definition"] not in rows:
+                if record["definition"] not in known:
+                    print(f"evidence: {trial}", file=sys.stderr, flush=True)
+                    known[record["definition"]] = probed(trial, record)
+                    with whole_file(PROBES) as f:
+                        f.write(json.dumps(list(known.values()), indent=1) + "\n")
+                rows[record["definition"]] = known[record["definition"]]
+    with whole_file(PROBES) as f:
+        f.write(json.dumps(list(rows.values()), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
