@@ -5,6 +5,7 @@ import math
 import random
 import re
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ from studies.trial import POINTS, Trial, read_record, thinned
 
 STUDIES = {name: load_study(name) for name in known_studies()}
 RECORDS = sorted(RESULTS.glob("*/*.json"))
+
+
+@lru_cache(maxsize=None)  # a study has up to two hundred
+def committed(name):
+    """The trainings of a study by the file of their record."""
+    return {trial.path: trial for trial in trials(STUDIES[name])}
 
 
 def trials(study, results=RESULTS):
@@ -264,8 +271,7 @@ def test_a_record_of_another_definition_stands_on_no_page(tmp_path):
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_committed_record_says_what_was_run(path):
     record = read_json(path)
-    known = {trial.path: trial for trial in trials(STUDIES[path.parent.name])}
-    assert known[path].record() == record
+    assert committed(path.parent.name)[path].record() == record
     assert len(record["commit"]) == 40 and record["hardware"] and record["seed"]
     assert {"torch", "fairseq", "fairseq_admin"} <= record["versions"].keys()
     study, curve = STUDIES[path.parent.name], record["train_ppl"]
