@@ -26,6 +26,7 @@ def pytest_collection_modifyitems(items) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported stays: no collection looks at it again
+    gc.set_threshold(50_000, 20, 100)  # configurations are many small objects, and no cycles
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ that forks for each command line. It never imports the plugin: each command does
 their like are this file there, run as a client: a process that hands its arguments, environment,
 working directory and standard files to the server, passes signals on, and ends as the command did.
 All others are links to the real ones. What a real start does otherwise: it reads Python's own
-variables but PYTHONPATH, and its warnings come while it imports.
+variables but PYTHONPATH, its warnings come while it imports, and it collects garbage more often.
 """
 
 import contextlib
@@ -258,6 +258,7 @@ def serve_forever(folder: str, until: int) -> None:
     warm_up()
     assert "fairseq_admin" not in sys.modules and "fairseq_cli" not in sys.modules
     gc.freeze()  # else the first collection of each command copies all of it
+    gc.set_threshold(50_000, 20, 100)
     server = Server(folder, until)
     os.write(1, b"ready\n")
     end(lambda: command(**server.run()))

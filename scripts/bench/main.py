@@ -12,12 +12,14 @@ Usage: python scripts/bench.py [--layers 6 18 60-12] [--widths 64 128] [--pairs 
        python scripts/bench.py --profile DATA_BIN [--seeds 20]
        python scripts/bench.py --decode CHECKPOINT DATA_BIN [--pairs 3] [--threads 1]
        python scripts/bench.py --prepare TEXT.de TEXT.en [--corpus wmt14_en_fr] [--subwords 40000]
+       python scripts/bench.py --before COMMIT --commands 'start: fairseq-admin --help' [...]
 
 With --count the operators of a step are counted instead, forward, backward and optimizer apart. The
 second compares an option with its absence. The third times the profile before training on real
 text, or shows over seeds whether its draw is biased. The fourth decodes the test set with
 fairseq-generate's generator and with the exported model (CTranslate2, float32 and int8), in turn,
-beam 5. The last times the steps of scripts/prepare.sh on a text: tokens, subwords, binarizing.
+beam 5. The fifth times the steps of scripts/prepare.sh on a text: tokens, subwords, binarizing. The
+last runs whole commands on the code of an earlier commit and on this, in turn.
 """
 
 import argparse
@@ -56,6 +58,8 @@ def main() -> None:
     parser.add_argument("--prepare", nargs=2, type=Path, metavar="FILE", help="two aligned files")
     parser.add_argument("--corpus", default="wmt14_en_fr", help="as which they are treated")
     parser.add_argument("--subwords", type=int, help="types (default: of --corpus)")
+    parser.add_argument("--before", metavar="COMMIT", help="of this repository")
+    parser.add_argument("--commands", nargs="+", default=[], help="NAME: COMMAND, for --before")
     parser.add_argument("--output", help="JSON file of all rows")
     parser.add_argument("--peak-of", choices=[*METHODS, PLAIN], help=argparse.SUPPRESS)
     options_ = parser.parse_args()
@@ -79,6 +83,10 @@ def main() -> None:
             record["ctranslate2"] = version("ctranslate2")
         elif options_.profile:
             from bench.profiles import bench_profiles as measure
+        elif options_.before:
+            from bench.commits import bench_commits as measure
+
+            record["before"] = options_.before
         elif options_.count:
             from bench.operators import bench_operators as measure
         else:

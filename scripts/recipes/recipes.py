@@ -74,7 +74,6 @@ def parsed(
     parser = argparse.ArgumentParser(
         prog="run.sh",
         description=description,
-        epilog=listing(recipes),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", help="a recipe of the list below, or a group of them")
@@ -96,6 +95,8 @@ def parsed(
     parser.add_argument("--mirror", help="of the downloads, see prepare.sh")
     parser.add_argument("--output", type=Path, help="folder of the runs (default: runs)")
     cut = arguments.index("--") if "--" in arguments else len(arguments)
+    if {"-h", "--help"}.intersection(arguments[:cut]):
+        parser.epilog = listing(recipes)  # takes a second
     options = parser.parse_args(arguments[:cut])
     options.overrides = list(arguments[cut + 1 :])
     return options

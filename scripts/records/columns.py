@@ -131,6 +131,10 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "draw": ("sentences in", lambda r: r["draw"], ""),
     "omega_mean": ("omega, mean of seeds", lambda r: "{:.4f} to {:.4f}".format(*r["mean"]), ""),
     "omega_std": ("its standard deviation", lambda r: r["std"], ".4f"),
+    # of scripts/bench.py --before
+    "timed": ("command", lambda r: r["name"], ""),
+    "before": ("before, s", lambda r: r["before_s"], ".1f"),
+    "after": ("after, s", lambda r: r["after_s"], ".1f"),
     # of scripts/bench.py: decoding
     "model": ("model", lambda r: r["model"], ""),
     "cores": ("cores", lambda r: r["threads"], ""),

@@ -158,7 +158,8 @@ def main() -> None:
         raise UserError(f"--only {options.only}: no training is called so")
     if options.dry_run:
         records = known(trials[0].path.parent.parent)
-        todo = [trial for trial in trials if trial.setting.digest not in records]
+        new = {t.setting.digest: t for t in reversed(trials) if t.setting.digest not in records}
+        todo = [trial for trial in trials if trial in new.values()]  # what two share is run once
         for trial in todo:
             print(trial)
         print(f"{len(todo)} of {len(trials)} trainings to run, {hours(todo, records.values())}")

@@ -28,7 +28,10 @@ def doctor(corpus, lab):
     return run
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(  # of the short trainings, and of the deep ones, one each
+    "name",
+    [pytest.param(name, marks=() if "post-ln" in name else pytest.mark.slow) for name in SETTINGS],
+)
 def test_it_tells_what_then_comes_of_a_training(name, doctor, corpus, lab, tmp_path):
     options, learns = SETTINGS[name]
     found = json.loads(doctor(*SHORT, *options, "--json").ok().output)

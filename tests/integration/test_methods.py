@@ -106,11 +106,8 @@ def whole_way(lab, corpus, tmp_path, residual, sizes, updates):
 
 
 @pytest.mark.parametrize(
-    "residual",  # one that draws parameters anew, and one that does not fold; the others are alike
-    [
-        pytest.param(name, marks=() if name in ("deepnorm", "keel") else pytest.mark.slow)
-        for name in OTHERS
-    ],
+    "residual",  # one that draws parameters anew; the others are alike
+    [pytest.param(name, marks=() if name == "deepnorm" else pytest.mark.slow) for name in OTHERS],
 )
 def test_each_method_goes_the_whole_way(lab, corpus, tmp_path, residual):
     whole_way(lab, corpus, tmp_path, residual, SMALL, 6)

@@ -28,9 +28,9 @@ conditions: [multi30k_admin_6l]
 overrides:
   - common.log_interval=5
   - dataset.max_tokens=500
-  - dataset.validate_interval_updates=160
-  - optimization.max_update=400
-  - checkpoint.save_interval_updates=160
+  - dataset.validate_interval_updates=96
+  - optimization.max_update=240
+  - checkpoint.save_interval_updates=96
   - lr_scheduler.warmup_updates=10
   - model.encoder_embed_dim=32
   - model.encoder_ffn_embed_dim=64
@@ -111,9 +111,9 @@ def test_a_training_that_fails_is_a_result(main, three, tmp_path):
     told = main(three, "--jobs", "2")
     found = records(tmp_path / "results" / "three")
     ends = {name: (r["outcome"], r["known"], r["updates"]) for name, r in found.items()}
-    assert ends["0.01_seed1"] == ("trained", 400, 400)
-    assert ends["1e-09_seed1"] == ("stuck", 135, 135)
-    assert ends["1e+30_seed1"][0] == "diverged" and ends["1e+30_seed1"][1] < 400
+    assert ends["0.01_seed1"] == ("trained", 240, 240)
+    assert ends["1e-09_seed1"] == ("stuck", 80, 80)
+    assert ends["1e+30_seed1"][0] == "diverged" and ends["1e+30_seed1"][1] < 240
     for name, (outcome, update, _) in ends.items():
         assert f"three/{name}: {outcome}, known at update {update}" in told
     learned = found["0.01_seed1"]
@@ -135,6 +135,7 @@ def test_a_training_that_fails_is_a_result(main, three, tmp_path):
 
 def test_what_another_study_recorded_is_taken_over(main, three, tmp_path):
     (tmp_path / "other.yaml").write_text(TINY.replace("common.seed: [1]", "common.seed: [1, 2]"))
+    assert "6 of 9 trainings to run" in main("other", three, "--dry-run")
     record = {"wall_seconds": 1, "method": "admin", "layers": "2-2", "updates": 5, "scores": None}
     record.update(outcome="stuck", known=5, data_sha256="")
     for setting in load_study(three).settings():
@@ -172,7 +173,7 @@ def test_mistakes_are_one_line(main, three):
 @pytest.mark.timeout(3600)
 def test_killed_at_twenty_moments_it_leaves_the_same_records(main, three, lab, data, tmp_path):
     """Sometimes with all its processes, sometimes alone, sometimes politely."""
-    longer = TINY.replace("max_update=400", "max_update=1200")
+    longer = TINY.replace("max_update=240", "max_update=1200")
     (tmp_path / "three.yaml").write_text(longer)
     main(three, "--jobs", "2")
     straight = records(tmp_path / "results" / "three")

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 import pytest
 
-from bench import training
+from bench import commits, training
 from fairseq_admin.profiling import named_junctions
 
 OPTIONS = {"layers": ["1", "2-1"], "widths": [16], "pairs": 2, "warmup": 0, "tokens": 80}
@@ -39,3 +39,22 @@ def test_omegas_have_values_that_need_the_multiplication(method):
     for junctions in named_junctions(trainer.model).values():
         omegas = [junction.omega.unique().tolist() for junction in junctions.values()]
         assert omegas == [[pytest.approx((1 + 0.4 * i) ** 0.5)] for i in range(len(omegas))]
+
+
+@pytest.mark.slow  # two installations
+def test_a_commit_against_this_checkout():
+    told = [
+        "where: fairseq-admin --version; python -c 'import fairseq_admin, os; "
+        'assert os.environ["PYTHONPATH"] in fairseq_admin.__path__[0]\'',
+        "place: test ! -e here; touch here",
+    ]
+    rows = commits.bench_commits(Namespace(before="HEAD", commands=told, warmup=1, pairs=2))
+    assert [(row["name"], row["pairs"]) for row in rows] == [("where", 2), ("place", 2)]
+    for row in rows:
+        assert row["before_s"] > 0 and row["ratio_quartiles"][0] <= row["ratio"]
+    for before, command, why in [
+        ("x", "true", "no commit x"),
+        ("HEAD", "x: false", "false failed"),
+    ]:
+        with pytest.raises(SystemExit, match=why):
+            commits.bench_commits(Namespace(before=before, commands=[command], warmup=0, pairs=1))

@@ -1,0 +1,74 @@
+"""Whole commands as an earlier commit installs them and as this checkout does, in turn, for
+scripts/bench.py."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from bench.training import timed
+from recipes.training import ROOT
+
+INSTALL = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+
+
+def call(command: Sequence[Any], why: str, **given: Any) -> None:
+    """Run *command*; SystemExit with what it printed, and *why*, where it fails."""
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    ended = subprocess.run(list(map(str, command)), **output, **given)
+    if ended.returncode:
+        raise SystemExit(f"{ended.stdout}bench: {why}, see above")
+
+
+def run(command: str, site: Path) -> None:
+    """Run *command* in an empty folder, with the package that lies in *site*."""
+    path = os.pathsep.join(
+        [str(site / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    )
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(site)}
+    with tempfile.TemporaryDirectory() as folder:
+        call(["bash", "-c", command], f"{command} failed, {site.name}", cwd=folder, env=env)
+
+
+def bench_commits(options: Namespace) -> List[Dict[str, Any]]:
+    """Run each of `options.commands`, "NAME: COMMAND", by `options.before` and by this checkout in
+    turn, `options.pairs` times, and before that `options.warmup` times.
+
+    Rows of seconds (medians) and of the ratio before / after (median and quartiles, pair by pair).
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        old = Path(folder, "old")
+        call(["git", "clone", "-q", "-n", ROOT, old], "no clone")
+        call(["git", "-C", old, "checkout", "-q", options.before], f"no commit {options.before}")
+        sites = {old: Path(folder, "before"), ROOT: Path(folder, "after")}
+        for checkout, site in sites.items():
+            call([*INSTALL, "--target", site, checkout], f"{checkout} cannot be installed")
+        for told in options.commands:
+            name, _, command = told.partition(": ")
+            seconds: Dict[Path, List[float]] = {site: [] for site in sites.values()}
+            for pair in range(options.warmup + options.pairs):
+                for site in list(seconds)[:: -1 if pair % 2 else 1]:
+                    seconds[site].append(timed(partial(run, command, site)))
+            before, after = (took[options.warmup :] for took in seconds.values())
+            ratios = [x / y for x, y in zip(before, after)]
+            low, ratio, high = statistics.quantiles(ratios, n=4) if ratios[1:] else ratios * 3
+            rows.append(
+                {
+                    "name": name,
+                    "command": command,
+                    "before_s": round(statistics.median(before), 2),
+                    "after_s": round(statistics.median(after), 2),
+                    "ratio": round(ratio, 3),
+                    "ratio_quartiles": [round(low, 3), round(high, 3)],
+                    "pairs": len(ratios),
+                }
+            )
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
