@@ -84,9 +84,17 @@ def bash(block: str, folder: Path, commands: Path = REAL) -> str:
     return done.stdout
 
 
+def at_once(block: str) -> str:
+    """The same with processes that start at once; a recipe's smoke test has the starters'."""
+    for script, module in {"prepare": "corpora.prepare", "evaluate": "records.evaluation"}.items():
+        start = f"python -W ignore {ROOT}/scripts {module}"
+        block = block.replace(f"bash {ROOT}/scripts/{script}.sh", start)
+    return block
+
+
 def test_own_text_to_a_served_model(folder, commands):
     """The README's commands from raw text on, as they stand there but for sizes."""
-    out = bash(tiny(block_with("README.md", "prepare.sh --train")), folder, commands)
+    out = bash(at_once(tiny(block_with("README.md", "prepare.sh --train"))), folder, commands)
     assert "train 200, valid 20, test 20 pairs" in out
     assert "encoder.layers.1.ffn" in out  # the table of omegas
     assert re.search(
@@ -265,14 +273,8 @@ def test_analyses(folder, words, monkeypatch, capsys):
 
 
 def test_evaluate(folder, commands):
-    """By a process that starts at once; the README's own has the starter's."""
-    block = tiny(block_with("docs/after_training.md", "scripts/evaluate.sh checkpoints"))
-    begins = (
-        f"bash {ROOT}/scripts/evaluate.sh",
-        f"python -W ignore {ROOT}/scripts records.evaluation",
-    )
-    assert begins[0] in block
-    out = bash(block.replace(*begins), folder, commands)
+    block = at_once(tiny(block_with("docs/after_training.md", "scripts/evaluate.sh checkpoints")))
+    out = bash(block, folder, commands)
     record = json.loads((folder / "checkpoints" / "eval" / "record.json").read_text())
     assert record["fold"]["same_translations"] == record["sentences"] == 20
     assert (folder / "checkpoints" / "eval" / "serve" / "model.bin").exists() and "BLEU" in out

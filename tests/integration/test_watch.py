@@ -13,7 +13,7 @@ from fairseq_admin.outcome import ALARM
 from fairseq_admin.watch import DIVERGED, WINDOW, Watch, largest_gradient
 from fairseq_admin_cli import main as cli
 
-STILL = ["--lr", "0", "--max-update", "160", "--stuck-after", "60", "--warmup-updates", "1"]
+STILL = ["--lr", "0", "--max-update", "110", "--stuck-after", "60", "--warmup-updates", "1"]
 
 
 def told(watch, bits, first=1):
