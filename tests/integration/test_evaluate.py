@@ -276,6 +276,7 @@ def test_a_manifest_says_whether_text_is_tokens(tmp_path):
         checked("--moses")
 
 
+@pytest.mark.slow  # its start
 def test_a_mistake_of_the_script_is_one_line(lab):
     run = lab.run(
         ["bash", SCRIPTS / "evaluate.sh", "/no/such/run"], env={"PATH": f"{lab.real}:/usr/bin:/bin"}

@@ -143,8 +143,8 @@ def test_examples_have_settings_that_train(place):
         assert float(value[flag]) == config.model[flag[2:].replace("-", "_")], flag
 
 
-def test_train_and_generate(folder):
-    out = bash(tiny(block_with("docs/training.md", "fairseq-generate")), folder)
+def test_train_and_generate(folder, commands):
+    out = bash(tiny(block_with("docs/training.md", "fairseq-generate")), folder, commands)
     assert "encoder.layers.1.ffn" in out  # the table of omegas
     assert len(re.findall(r"^D-\d+", out, flags=re.MULTILINE)) == 20
 

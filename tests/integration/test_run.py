@@ -14,10 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
 
 from recipes import recipes
 from recipes import run as script
+from recipes.training import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,6 +70,12 @@ def test_every_recipe_shows_its_commands_and_writes_nothing(main, tmp_path, name
         assert [c[2] for c in dry.commands["back-translate"]][0] == facts["reverse"]
     (train,), (evaluation,) = dry.commands["train"], dry.commands["fold"]
     assert train[train.index("--config-name") + 1] == name and "model.dropout=0.17" in train
+    given = [word for word in train if re.match(r"\w+\.\w+=", word) and word[:6] != "hydra."]
+    said = OmegaConf.merge(
+        OmegaConf.structured(FairseqConfig), load_config(name), OmegaConf.from_dotlist(given)
+    )
+    add_defaults(said)  # load_config, of which all else is, follows `defaults:` as hydra does
+    assert said == config
     assert (config.model.dropout, config.common.seed) == (0.17, 7)
     original = script.Training(name, ROOT, ROOT).config
     assert config.model.encoder_layers == original.model.encoder_layers
