@@ -26,19 +26,21 @@ def call(command: Sequence[Any], why: str, **given: Any) -> None:
         raise SystemExit(f"{ended.stdout}bench: {why}, see above")
 
 
-def run(command: str, site: Path) -> None:
-    """Run *command* in an empty folder, with the package that lies in *site*."""
+def run(command: str, site: Path, more: Dict[str, str]) -> None:
+    """Run *command* in an empty folder, with the package that lies in *site*, and *more* variables
+    of the environment."""
     path = os.pathsep.join(
         [str(site / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     )
-    env = {**os.environ, "PATH": path, "PYTHONPATH": str(site)}
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(site), **more}
     with tempfile.TemporaryDirectory() as folder:
         call(["bash", "-c", command], f"{command} failed, {site.name}", cwd=folder, env=env)
 
 
 def bench_commits(options: Namespace) -> List[Dict[str, Any]]:
     """Run each of `options.commands`, "NAME: COMMAND", by `options.before` and by this checkout in
-    turn, `options.pairs` times, and before that `options.warmup` times.
+    turn, `options.pairs` times, and before that `options.warmup` times. AFTER is 1 in the
+    environment of the latter, for an option that it has to be given: `adam${AFTER:+_fused}`.
 
     Rows of seconds (medians) and of the ratio before / after (median and quartiles, pair by pair).
     """
@@ -55,7 +57,8 @@ def bench_commits(options: Namespace) -> List[Dict[str, Any]]:
             seconds: Dict[Path, List[float]] = {site: [] for site in sites.values()}
             for pair in range(options.warmup + options.pairs):
                 for site in list(seconds)[:: -1 if pair % 2 else 1]:
-                    seconds[site].append(timed(partial(run, command, site)))
+                    more = {"AFTER": "1"} if site is sites[ROOT] else {}
+                    seconds[site].append(timed(partial(run, command, site, more)))
             before, after = (took[options.warmup :] for took in seconds.values())
             ratios = [x / y for x, y in zip(before, after)]
             low, ratio, high = statistics.quantiles(ratios, n=4) if ratios[1:] else ratios * 3
