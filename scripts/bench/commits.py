@@ -40,7 +40,8 @@ def run(command: str, site: Path, more: Dict[str, str]) -> None:
 def bench_commits(options: Namespace) -> List[Dict[str, Any]]:
     """Run each of `options.commands`, "NAME: COMMAND", by `options.before` and by this checkout in
     turn, `options.pairs` times, and before that `options.warmup` times. AFTER is 1 in the
-    environment of the latter, for an option that it has to be given: `adam${AFTER:+_fused}`.
+    environment of the latter, for an option that it has to be given: `adam${AFTER:+_fused}`. The
+    plugin is `--user-dir $PYTHONPATH/fairseq_admin`: fairseq looks for a bare name beside itself.
 
     Rows of seconds (medians) and of the ratio before / after (median and quartiles, pair by pair).
     """

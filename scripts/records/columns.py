@@ -118,6 +118,7 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "ratio": ("ratio (quartiles)", quartiles, ""),
     "memory": ("peak MB, both", memory, ""),
     "options": ("options", lambda r: f"`{r['options'] or 'none'}`", ""),
+    "dropped": ("dropout", lambda r: r["dropout"], ""),
     # of scripts/bench.py --count
     "forward": ("forward", lambda r: r["forward"], ",d"),
     "backward": ("backward", lambda r: r["backward"], ",d"),
