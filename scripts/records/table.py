@@ -21,7 +21,7 @@ import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, Iterable, List, Sequence, Tuple
 
 from fairseq_admin.methods import title
 from fairseq_admin.text import read_json
@@ -106,6 +106,12 @@ def unlike_start(found: List[Record]) -> str:
     )
 
 
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The lines of a table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def table(columns: List[str], found: List[Record]) -> str:
     """Markdown of the records, a row a group of runs; the signatures of their scores, and whether
     they started alike."""
@@ -115,11 +121,11 @@ def table(columns: List[str], found: List[Record]) -> str:
     headers = [(TOGETHER.get(name) or COLUMNS[name])[0] for name in columns]
     if any(len(runs) > 1 for runs in groups.values()):
         headers.append("n")
-    lines = [headers, ["---"] * len(headers)]
+    rows = []
     for runs in groups.values():
         row = [cell(name, runs) for name in columns]
-        lines.append(row + [str(len(runs))] * (len(headers) - len(row)))
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        rows.append(row + [str(len(runs))] * (len(headers) - len(row)))
+    text = markdown(headers, rows)
     scored = [record for record in found if record.get("scores")]
     signatures = [
         f"{COLUMNS[name][0]} `{signature}`"

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -18,15 +18,15 @@ from fairseq_admin.files import whole_file
 from fairseq_admin.methods import METHODS
 from fairseq_admin.text import read_json
 from recipes.training import ROOT
+from records.table import markdown
 from studies.study import RESULTS, known_studies, load_study
 from studies.trial import Trial
 
 PROBES = ROOT / "results" / "doctor" / "probes.json"
 DEEP = 12  # layers a stack, twice those of what is left in
 FITTED = "fitted"  # the part of the trainings that the rule is fitted on
-PENALTY = (
-    0.1  # of the squared coefficients, halved: without it those of a perfect rule are infinite
-)
+# of half the squared coefficients: without it those of a perfect rule are infinite
+PENALTY = 0.1
 
 HEADER = ("trainings", "n", "learned", "right", "said to learn, stuck", "said stuck, learned")
 HEADER += ("will learn by 90 %", "of these stuck")
@@ -43,15 +43,12 @@ The logit of the probability is {rule}, fitted by logistic regression (penalty {
 were not fitted on: each part differs from the fitted by what it is called, or is another study.
 
 {parts}
-
 With a method, or all deep models, left out whole, and the rule fitted on the rest of the fitted:
 
 {left_out}
-
 Calibration, of all that are held out:
 
 {calibration}
-
 Wrong about:
 
 {wrong}
@@ -103,11 +100,6 @@ def counts(name: str, rows: Sequence[Row], found: np.ndarray) -> List[str]:
     return [name, *map(str, (*numbers, sure.sum(), (sure & ~did).sum()))]
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
-    return "\n".join(lines)
-
-
 def page(rows: Sequence[Row]) -> str:
     """The Markdown of results/doctor/README.md."""
     fitted = [row for row in rows if row["part"] == FITTED]
@@ -132,9 +124,9 @@ def page(rows: Sequence[Row]) -> str:
         rule=" + ".join([f"{model.intercept_[0]:.2f}", *terms]),
         penalty=PENALTY,
         n=len(fitted),
-        parts=table(HEADER, [*parts, counts("all held out", others, found)]),
-        left_out=table(HEADER, left_out),
-        calibration=table(("probability", "n", "learned"), calibration(others, found)),
+        parts=markdown(HEADER, [*parts, counts("all held out", others, found)]),
+        left_out=markdown(HEADER, left_out),
+        calibration=markdown(("probability", "n", "learned"), calibration(others, found)),
         wrong="\n".join(wrong) or "None.",
     )
 
