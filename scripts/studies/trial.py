@@ -134,12 +134,13 @@ class Trial:
         if not found:
             raise UserError(f"{folder} has no checkpoint to tell what was trained: remove it")
         whole = trained_record(folder, found[0], self.training.data / "bin")
-        last = known if self.lost() else math.inf
+        lost = self.lost()  # and stopped, later than its last checkpoint
+        last = known if lost else math.inf
         scored = read_json(folder / "eval" / "score.json") if self.scored() else {}
         self.save(
             {
                 **{key: whole[key] for key in KEPT},
-                **{"outcome": kind, "known": known, "updates": min(last, whole["updates"])},
+                **{"outcome": kind, "known": known, "updates": known if lost else whole["updates"]},
                 **{key: thinned(whole[key], last) for key in ("train_ppl", "valid_ppl")},
                 "sentences": scored.get("sentences"),
                 "scores": scored.get("scores"),
