@@ -84,7 +84,7 @@ def torchrun(lab):
 def test_ranks_that_would_profile_otherwise_hold_bit_equal_omegas(corpus, lab, torchrun, tmp_path):
     script = tmp_path / "hook.py"
     script.write_text(HOOK)
-    command = [lab.real / "python", script, *lab.train_command(corpus, tmp_path)[1:]]
+    command = [lab.bin / "python", script, *lab.train_command(corpus, tmp_path)[1:]]
     run = torchrun(command, tmp_path).ok()
     found = re.findall(r"RANK (\d) (\w+) (\w+) (\w+)", run.output)
     (_, omegas_0, profile_0, weights_0), (_, omegas_1, profile_1, weights_1) = sorted(found)
