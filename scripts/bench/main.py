@@ -19,7 +19,8 @@ second compares an option with its absence. The third times the profile before t
 text, or shows over seeds whether its draw is biased. The fourth decodes the test set with
 fairseq-generate's generator and with the exported model (CTranslate2, float32 and int8), in turn,
 beam 5. The fifth times the steps of scripts/prepare.sh on a text: tokens, subwords, binarizing. The
-last runs whole commands on the code of an earlier commit and on this, in turn.
+last runs whole commands on the code of an earlier commit and on this, in turn; the plugin is then
+`--user-dir $PYTHONPATH/fairseq_admin`.
 """
 
 import argparse
