@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from bench.training import timed
+from bench.training import paired, timed
 from recipes.training import ROOT
 
 INSTALL = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
@@ -61,17 +61,13 @@ def bench_commits(options: Namespace) -> List[Dict[str, Any]]:
                     more = {"AFTER": "1"} if site is sites[ROOT] else {}
                     seconds[site].append(timed(partial(run, command, site, more)))
             before, after = (took[options.warmup :] for took in seconds.values())
-            ratios = [x / y for x, y in zip(before, after)]
-            low, ratio, high = statistics.quantiles(ratios, n=4) if ratios[1:] else ratios * 3
             rows.append(
                 {
                     "name": name,
                     "command": command,
                     "before_s": round(statistics.median(before), 2),
                     "after_s": round(statistics.median(after), 2),
-                    "ratio": round(ratio, 3),
-                    "ratio_quartiles": [round(low, 3), round(high, 3)],
-                    "pairs": len(ratios),
+                    **paired([x / y for x, y in zip(before, after)]),
                 }
             )
             print(json.dumps(rows[-1]), flush=True)

@@ -15,6 +15,7 @@ import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.dataclass.configs import GenerationConfig
 
+from bench.training import paired
 from fairseq_admin.checkpoints.fold import fold_checkpoint
 from fairseq_admin.serving.export import export_model
 
@@ -157,7 +158,6 @@ def bench_decoding(options: Namespace) -> List[Dict[str, Any]]:
     rows = []
     for name in engines:
         ratios = [s / f for s, f in zip(speeds[name], speeds["fairseq"])]
-        low, ratio, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         same = sum(text == texts["fairseq"][i] for i, text in texts[name].items())
         rows.append(
             {
@@ -166,9 +166,7 @@ def bench_decoding(options: Namespace) -> List[Dict[str, Any]]:
                 "threads": threads,
                 "sentences": len(sources),
                 "tokens_per_s": round(statistics.median(speeds[name])),
-                "ratio": round(ratio, 3),
-                "ratio_quartiles": [round(low, 3), round(high, 3)],
-                "pairs": len(ratios),
+                **paired(ratios),
                 "same": round(same / len(sources), 4),
             }
         )

@@ -64,6 +64,11 @@ def main() -> None:
     parser.add_argument("--output", help="JSON file of all rows")
     parser.add_argument("--peak-of", choices=[*METHODS, PLAIN], help=argparse.SUPPRESS)
     options_ = parser.parse_args()
+    if bool(options_.before) != bool(options_.commands):
+        parser.error("--before COMMIT and --commands: give both")
+    for told in options_.commands:
+        if not told.partition(": ")[2].strip():
+            parser.error(f"--commands {told}: give NAME: COMMAND")
     logging.disable(logging.WARNING)
     if options_.threads:
         torch.set_num_threads(options_.threads)

@@ -10,7 +10,7 @@ import tempfile
 import time
 from itertools import product
 from pathlib import Path
-from typing import List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import torch
@@ -91,6 +91,13 @@ def make_trainer(
     return trainer
 
 
+def paired(ratios: List[float]) -> Dict[str, Any]:
+    """Median and quartiles of what each pair came to, as a row has them."""
+    low, ratio, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    quartiles = [round(low, 4), round(high, 4)]
+    return {"ratio": round(ratio, 4), "ratio_quartiles": quartiles, "pairs": len(ratios)}
+
+
 def timed(function) -> float:
     """Wall seconds of *function*, the GPU's work included."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
@@ -117,9 +124,6 @@ def bench(method: str, layers: str, width: int, options_: argparse.Namespace) ->
         for own in (True, False) if pair % 2 else (False, True):
             seconds[own].append(timed(lambda own=own: trainers[own].train_step([batch])))
     step = {own: statistics.median(times) for own, times in seconds.items()}
-    low, ratio, high = statistics.quantiles(
-        [f / a for a, f in zip(seconds[True], seconds[False])], n=4
-    )
     peak = {own: peak_memory(*model, layers, width, options_) for own, model in models.items()}
     return {
         "method": method,
@@ -131,9 +135,7 @@ def bench(method: str, layers: str, width: int, options_: argparse.Namespace) ->
         "tokens": batch["ntokens"],
         "tokens_per_s": round(batch["ntokens"] / step[True]),
         "against_tokens_per_s": round(batch["ntokens"] / step[False]),
-        "ratio": round(ratio, 4),
-        "ratio_quartiles": [round(low, 4), round(high, 4)],
-        "pairs": options_.pairs,
+        **paired([f / a for a, f in zip(seconds[True], seconds[False])]),
         "peak_mb": peak[True],
         "against_peak_mb": peak[False],
         "step_s": round(step[True], 4),

@@ -70,7 +70,7 @@ def test_every_recipe_shows_its_commands_and_writes_nothing(main, tmp_path, name
         assert [c[2] for c in dry.commands["back-translate"]][0] == facts["reverse"]
     (train,), (evaluation,) = dry.commands["train"], dry.commands["fold"]
     assert train[train.index("--config-name") + 1] == name and "model.dropout=0.17" in train
-    given = [word for word in train if re.match(r"\w+\.\w+=", word) and word[:6] != "hydra."]
+    given = [word for word in train if re.match(r"\w+\.\w+=", word)]
     said = OmegaConf.merge(
         OmegaConf.structured(FairseqConfig), load_config(name), OmegaConf.from_dotlist(given)
     )

@@ -5,6 +5,7 @@ from argparse import Namespace
 import pytest
 
 from bench import commits, training
+from bench import main as bench
 from fairseq_admin.profiling import named_junctions
 
 OPTIONS = {"layers": ["1", "2-1"], "widths": [16], "pairs": 2, "warmup": 0, "tokens": 80}
@@ -39,6 +40,21 @@ def test_omegas_have_values_that_need_the_multiplication(method):
     for junctions in named_junctions(trainer.model).values():
         omegas = [junction.omega.unique().tolist() for junction in junctions.values()]
         assert omegas == [[pytest.approx((1 + 0.4 * i) ** 0.5)] for i in range(len(omegas))]
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--before", "HEAD"], "give both"),
+        (["--commands", "x: ls"], "give both"),
+        (["--before", "HEAD", "--commands", "ls"], "ls: give NAME: COMMAND"),
+    ],
+)
+def test_nothing_to_time_is_told(words, told, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bench.py", *words])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.slow  # two installations
