@@ -158,6 +158,9 @@ def score_files(
         if any(map(UNKNOWN.search, targets)):
             logger.warning(f"{system}: no word matches a reference's <<unk>>; give --reference")
     texts = raw(lines, target_lang)
+    distinct = len(set(texts))
+    if distinct == 1 < len(set(references)):
+        logger.warning(f"{system}: one translation for all sentences: the source is not seen")
     if not cut_by_moses(target_lang):
         tokens = targets = []
     elif not moses:
@@ -171,6 +174,7 @@ def score_files(
         "system": name or system,
         "reference": reference or f"T- lines of {system}",
         "sentences": len(texts),
+        "distinct": distinct,  # translations
         "moses": moses,
         "target_lang": target_lang,
         "sacremoses": version("sacremoses"),

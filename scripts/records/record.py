@@ -93,7 +93,7 @@ def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
         "profile": portable(state.get("task_state", {}).get("profile")),
         "train_ppl": curves.train,
         "valid_ppl": curves.valid,
-        **dict.fromkeys(("averaging", "decoding", "sentences", "scores", "fold")),
+        **dict.fromkeys(("averaging", "decoding", "sentences", "distinct", "scores", "fold")),
     }
 
 
@@ -108,8 +108,7 @@ def evaluated_record(
         **record,
         "averaging": averaging or None,
         "decoding": decoding,
-        "sentences": score["sentences"],
-        "scores": score["scores"],
+        **{key: score[key] for key in ("sentences", "distinct", "scores")},
         "fold": fold_result(folder) if (folder / "fold.txt").exists() else None,
     }
 

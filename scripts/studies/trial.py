@@ -142,8 +142,7 @@ class Trial:
                 **{key: whole[key] for key in KEPT},
                 **{"outcome": kind, "known": known, "updates": known if lost else whole["updates"]},
                 **{key: thinned(whole[key], last) for key in ("train_ppl", "valid_ppl")},
-                "sentences": scored.get("sentences"),
-                "scores": scored.get("scores"),
+                **{key: scored.get(key) for key in ("sentences", "distinct", "scores")},
             }
         )
 

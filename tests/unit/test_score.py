@@ -449,6 +449,18 @@ def test_unknown_words_in_the_reference_warn(written, caplog):
     assert "<<unk>>" in caplog.text
 
 
+def test_one_translation_for_all_sentences_warns(written, caplog):
+    references = written(REFERENCES, "reference.txt")
+    assert score_files(written(HYPOTHESES), references)["distinct"] == len(set(HYPOTHESES))
+    assert not caplog.messages
+    blind = written(HYPOTHESES[:1] * len(REFERENCES), "blind.txt")
+    assert score_files(blind, references)["distinct"] == 1
+    assert "one translation for all sentences: the source is not seen" in caplog.text
+    caplog.clear()
+    same = written(REFERENCES[:1] * 2, "same.txt")
+    assert score_files(same, same)["distinct"] == 1 and not caplog.messages
+
+
 def test_the_reference_file_wins_over_targets(written):
     references = [REFERENCES[0], REFERENCES[1], HYPOTHESES[2], REFERENCES[3]]
     system, reference = written(generated()), written(references, "reference.txt")
