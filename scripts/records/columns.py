@@ -69,9 +69,14 @@ def labelled(axis: str) -> Callable[[Record], str]:
     return lambda record: record["labels"][axis]
 
 
+def trained(run: Record) -> bool:
+    """Whether *run* learned, or nothing is known against it."""
+    return run.get("outcome") in (TRAINED, None)
+
+
 def failed(runs: List[Record]) -> str:
     """How many of *runs* did not train, and how they ended."""
-    kinds = [run["outcome"] for run in runs if run["outcome"] != TRAINED]
+    kinds = [run["outcome"] for run in runs if not trained(run)]
     ends = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     return f"{len(kinds)} of {len(runs)}" + f" ({ends})" * bool(kinds)
 
@@ -80,7 +85,7 @@ def best(value: Callable[[Record], float], of: Callable[..., float]) -> Callable
     """The best *value* of those of some runs that trained."""
 
     def cell(runs: List[Record]) -> str:
-        found = [value(run) for run in runs if run["outcome"] == TRAINED]
+        found = [value(run) for run in runs if trained(run)]
         return f"{of(found):.2f}" if found else NONE
 
     return cell
@@ -88,7 +93,7 @@ def best(value: Callable[[Record], float], of: Callable[..., float]) -> Callable
 
 def highest_lr(runs: List[Record]) -> str:
     """The highest learning rate of those of *runs* that trained."""
-    rates = [run["labels"]["lr"] for run in runs if run["outcome"] == TRAINED]
+    rates = [run["labels"]["lr"] for run in runs if trained(run)]
     return max(rates, key=float, default=NONE)
 
 
@@ -110,7 +115,7 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "ter": ("TER", score("ter"), ".2f"),
     "tokenized": ("tokenized BLEU", score("tokenized_bleu"), ".2f"),
     "compound": ("compound-split BLEU", score("compound_split_bleu"), ".2f"),
-    "omegas": ("second to last omega, encoder; decoder", omegas, ""),
+    "omegas": ("omega, from the second to the last, encoder; decoder", omegas, ""),
     "branches": ("branch variances", lambda r: span(sum(sublayers(r, "branch_var"), [])), ""),
     # of scripts/bench.py: training
     "size": ("layers, width", lambda r: f"{r['layers']}, {r['width']}", ""),

@@ -3,7 +3,8 @@ average, decode, score; fold, and verify that the plain model translates the sam
 plugin; export.
 
 Usage:   scripts/evaluate.sh RUN_DIR [options]
-Inputs:  RUN_DIR/checkpoint*.pt, RUN_DIR/train.log (for the curves) if there is one
+Inputs:  RUN_DIR/checkpoint*.pt; of RUN_DIR/train.log, another *.log or TensorBoard files how the
+         training went
 Outputs: in --output: record.json; generate.txt, score.json; of a transformer_admin that folds
          folded.pt, folded.txt; mean.pt where checkpoints were averaged; serve/ where exported
 
@@ -20,7 +21,6 @@ from shutil import rmtree
 from typing import Any, Dict, List, Optional, Sequence
 
 from corpora.steps import BIN
-from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of
 from fairseq_admin.checkpoints.fold import fold_checkpoint, unfoldable
 from fairseq_admin.errors import UserError
@@ -33,7 +33,7 @@ from fairseq_admin_cli import main as cli
 from recipes.code import EVALUATED_BY, code_of
 from recipes.processes import Job, run_job
 from records.options import parsed
-from records.record import evaluated_record, summary, trained_record
+from records.record import curves_of, evaluated_record, summary, trained_record
 
 STEPS = ("average", "decode", "score", "fold")
 EVERY_SENTENCE = "--required-batch-size-multiple 1"  # else fairseq leaves out an odd last batch
@@ -58,9 +58,12 @@ class Evaluation:
 
     def do(self) -> None:
         """All steps up to the last one wanted; of a run that crashed, the record alone."""
-        if read_log(str(self.run / "train.log")).crashed:
+        curves = curves_of(self.run)
+        if curves.crashed:
             self.tell_crash()
             return
+        if not curves:
+            say(f"no log in {self.run}: the record will not tell how the training went and ended")
         self.forget_others()
         if self.lacks("record.json"):
             self.average()

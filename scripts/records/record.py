@@ -14,9 +14,10 @@ import fairseq
 import torch
 
 from corpora.steps import BINARIZED
-from fairseq_admin.analysis.logs import read_log
+from fairseq_admin.analysis.logs import Curves, read_curves
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.checkpoints.facts import portable, training_facts
+from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.score import hypotheses
 from fairseq_admin.serving.export import languages
 from fairseq_admin.text import read_json
@@ -59,17 +60,26 @@ def fold_result(folder: Path) -> Dict[str, Any]:
     return {"difference": difference, "same_translations": same}
 
 
+def curves_of(run: Path) -> Curves:
+    """What the folder of a training tells of its course, see `read_curves`; empty for nothing."""
+    try:
+        return read_curves(str(run))
+    except UserError:
+        return Curves([], [])
+
+
 def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
-    """What the *run* was, on which data, and how it ended, where *checkpoint* is its result."""
+    """What the *run* was, on which data, and how it ended (None where nothing tells that), where
+    *checkpoint* is its result."""
     state = read_checkpoint(str(checkpoint))
-    curves = read_log(str(run / "train.log"))
+    curves = curves_of(run)
     last = run / ("crash.pt" if curves.crashed else "checkpoint_last.pt")
     ended = read_checkpoint(str(last)) if last.exists() else state
     facts, config = training_facts(state)
     facts.update({k: training_facts(ended)[0][k] for k in ("updates", "wall_seconds")})
     entropy = target_entropy(data, *languages(state, str(data)))
     updates = (config.get("optimization") or {}).get("max_update") or None
-    kind, known = outcome_of(curves, entropy, updates)
+    kind, known = outcome_of(curves, entropy, updates) if curves else (None, None)
     return {
         "name": run.name,
         **facts,

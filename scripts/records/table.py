@@ -25,7 +25,7 @@ from typing import Dict, Iterable, List, Sequence, Tuple
 
 from fairseq_admin.methods import title
 from fairseq_admin.text import read_json
-from records.columns import COLUMNS, NONE, SIGNED, TOGETHER, TRAINED, Record
+from records.columns import COLUMNS, NONE, SIGNED, TOGETHER, Record, trained
 
 TABLE = re.compile(r"(<!-- table: ([^>]*?) from ([^>]*?) -->\n)(.*?)(<!-- end of table -->)", re.S)
 
@@ -58,8 +58,7 @@ def records(patterns: str, root: Path) -> List[Record]:
 
 def counted(runs: List[Record]) -> List[Record]:
     """Those of *runs* whose numbers stand in a table: that trained; of none, those with scores."""
-    trained = [run for run in runs if run.get("outcome", TRAINED) == TRAINED]
-    return trained or [run for run in runs if run["scores"]]
+    return list(filter(trained, runs)) or [run for run in runs if run["scores"]]
 
 
 def group_of(record: Record, columns: List[str]) -> str:

@@ -103,6 +103,7 @@ def test_own_text_to_a_served_model(folder, commands):
     record = json.loads((folder / "runs/mine/eval/record.json").read_text())
     assert record["fold"]["same_translations"] == record["sentences"] == 20
     assert record["averaged"] and len(record["averaged"]) == 2 and "BLEU" in out
+    assert record["train_ppl"] and record["outcome"]
     raw = folder / "runs/data/mine/raw/test.en"
     assert raw.read_text() == (folder / "raw/test.en").read_text()
     assert len((folder / "test.en").read_text().splitlines()) == 20
