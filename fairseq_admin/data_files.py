@@ -78,6 +78,8 @@ def check_file(path: str) -> None:
         (tokens,) = SIZE.unpack(f.read(SIZE.size))
         f.seek(end - POINTER.size)
         (start,) = POINTER.unpack(f.read(POINTER.size))
+    if kind not in indexed_dataset._code_to_dtype:
+        raise UserError(f"{index} is damaged: {AGAIN}")
     promised = start + tokens * indexed_dataset._code_to_dtype[kind]().itemsize
     there = os.path.getsize(data) if os.path.exists(data) else 0
     if there < promised:

@@ -1,6 +1,6 @@
 """Whether the weights of a checkpoint are those of a model."""
 
-from typing import Any, Dict, FrozenSet, List, Optional
+from typing import Any, Dict, FrozenSet, List
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import METHODS, STACKS, by_stack, junctions_of, title
@@ -17,13 +17,6 @@ def depths(state_dict: Dict[str, Any]) -> Dict[str, int]:
         if rest and stack in layers:
             layers[stack].add(rest.split(".")[0])
     return {stack: len(found) for stack, found in layers.items()}
-
-
-def residual_of(options: Dict[str, Any], weights: Dict[str, Any]) -> Optional[str]:
-    """--residual of the `transformer_admin` with these flat *options* and *weights*; None for other
-    models. A checkpoint of the time when there was one method does not say it."""
-    admin = any(key.endswith("_residual.omega") for key in weights)
-    return options.get("residual", "admin" if admin else None)
 
 
 def own_keys(state_dict: Dict[str, Any], stack: str) -> FrozenSet[str]:

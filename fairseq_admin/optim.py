@@ -78,6 +78,14 @@ class Adam(torch.optim.AdamW):
             group["eps"] = self.defaults["eps"] / math.sqrt(correction)
         return super().step(closure)
 
+    def state_dict(self) -> Dict[str, Any]:
+        """As fairseq's Adam has it."""
+        state = super().state_dict()
+        for group in state["param_groups"]:
+            group.pop("updates", None)
+            group["eps"] = self.defaults["eps"]
+        return state
+
 
 @register_optimizer("adam_fused", dataclass=FairseqAdamConfig)
 class FairseqFusedAdam(FairseqAdam):

@@ -22,18 +22,14 @@ logger = logging.getLogger(__name__)
 Moments = Tuple[int, float, float]
 
 
-def masked_var(x: Tensor, valid: Tensor) -> float:
-    """Biased variance (ddof 0) in fp32 over all channels of the non-padding positions.
+def moments(x: Tensor, valid: Tensor) -> Moments:
+    """Number of entries, mean and biased variance (ddof 0) in fp32 of all channels of the
+    non-padding positions.
 
     Args:
         x: activations, `(seq_len, batch, embed_dim)`.
         valid: true where a token stands, false at padding, `(seq_len, batch)`.
     """
-    return pooled_var([moments(x, valid)])
-
-
-def moments(x: Tensor, valid: Tensor) -> Moments:
-    """Number of entries, mean and biased variance of what :func:`masked_var` is about."""
     var, mean = torch.var_mean(x[valid].float(), unbiased=False)
     return int(valid.sum()) * x.size(-1), mean.item(), var.item()
 

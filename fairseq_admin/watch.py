@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Deque, Dict, List, Optional, Tuple
 
 from fairseq.dataclass import FairseqDataclass
+from fairseq.distributed.utils import get_global_rank
 from torch import nn
 
-from fairseq_admin.outcome import ALARM, is_near, text_entropy
+from fairseq_admin.outcome import ALARM, STUCK, text_entropy
 from fairseq_admin.ranks import end_ranks
 
 logger = logging.getLogger("fairseq_cli.train")  # what --log-file is given to
@@ -59,7 +60,7 @@ class Watch:
         if update % WINDOW or len(self.last) < WINDOW:
             return None
         mean = math.fsum(b for b, _ in self.last) / math.fsum(n for _, n in self.last)
-        if not is_near(2**mean, self.entropy):
+        if not mean >= (1 - STUCK) * self.entropy:  # as a perplexity it might be too large
             self.learned = update
             return None
         if self.told or update < self.after:
@@ -133,7 +134,8 @@ class WatchedTask:
         nats, tokens = (sum(float(x.get(k, 0)) for x in logging_outputs) for k in (key, "ntokens"))
         told = tokens and self.watch.take(self.updates, nats / math.log(2), tokens)
         if told:
-            logger.warning(told)
+            if get_global_rank() == 0:
+                logger.warning(told)
             if self.cfg.stop_when_stuck:
                 end_ranks()
                 raise SystemExit(0)

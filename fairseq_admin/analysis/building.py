@@ -11,7 +11,13 @@ from torch import nn
 
 from fairseq_admin.analysis.sublayers import named_sublayers
 from fairseq_admin.arguments import training_config
-from fairseq_admin.checkpoints.checkpoint import finite, method, model_options, read_checkpoint
+from fairseq_admin.checkpoints.checkpoint import (
+    finite,
+    method,
+    model_options,
+    read_checkpoint,
+    task_options,
+)
 from fairseq_admin.checkpoints.equivalence import build_model, types
 from fairseq_admin.checkpoints.facts import training_facts
 from fairseq_admin.checkpoints.random_text import dictionary
@@ -82,8 +88,7 @@ def checkpoint(path: str, label: str) -> Subject:
             f"{path} ({options['_name']}) holds no encoder-decoder that fairseq can build here "
             f"({one_line(error)}); a model of your own needs --user-dir"
         ) from None
-    task = (state.get("cfg") or {}).get("task") or options
-    task = vars(task) if isinstance(task, Namespace) else task
+    task = task_options(state)
     return Subject(
         label,
         method(state),

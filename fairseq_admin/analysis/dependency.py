@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fairseq_admin.analysis.subjects import Batch, measure_models
 from fairseq_admin.analysis.sublayers import Passage, at_rest, attached
 from fairseq_admin.errors import UserError
-from fairseq_admin.profiling import masked_var
+from fairseq_admin.profiling import moments
 
 EPS = 1e-5  # of fairseq's layer norms
 UNEXPLAINED = 1e-2  # largest error of a sum, relative to its largest entry, that is rounding
@@ -33,12 +33,12 @@ class Shares:
         valid = passage.valid
         if not self.parts:
             self.parts.append(passage.shortcut[valid].float())
-            self.variances.append(masked_var(passage.shortcut, valid))
+            self.variances.append(moments(passage.shortcut, valid)[2])
         scale, norm = passage.sublayer.scale, passage.sublayer.post_norm
         self.parts = [part * scale for part in self.parts]
         self.bias = self.bias * scale
         self.parts.append(passage.added[valid].float())
-        self.variances.append(masked_var(passage.added, valid))
+        self.variances.append(moments(passage.added, valid)[2])
         total = passage.total[valid].float()
         std = (total.var(-1, unbiased=False, keepdim=True) + EPS).sqrt()  # `(tokens, 1)`
         beta = [self.normal(part, std).square().mean().sqrt().item() for part in self.parts]

@@ -6,6 +6,7 @@ from typing import Any, Dict, List
 
 from torch import nn
 
+from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.analysis.subjects import Subject, subjects
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import STACKS, Profile
@@ -57,17 +58,19 @@ def at_initialization(subject: Subject) -> Dict[str, List[Dict[str, Any]]]:
 
 def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
     """The omegas of every model; before the first checkpoint of a folder, of its profile."""
-    models, folders = [], set()
+    files = filter(os.path.isfile, options.models)
+    folders = list(dict.fromkeys(os.path.dirname(os.path.realpath(path)) for path in files))
+    names = dict(zip(folders, shortest(folders)))  # of those whose profile is still to be shown
+    models = []
     for subject, _ in subjects(options, rest):
         about = subject.about()
         found = omegas(subject.model)
-        if subject.profile and subject.folder not in folders:
-            folders.add(subject.folder)
+        if subject.profile and subject.folder in names:
             first = at_initialization(subject)
             models.append(
                 {
                     **about,
-                    "label": f"{os.path.basename(subject.folder)} at 0",
+                    "label": f"{names.pop(subject.folder)} at 0",
                     "updates": 0,
                     "stacks": first,
                 }

@@ -79,7 +79,11 @@ def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Bat
         if not os.path.isfile(name):
             check_architecture(name)
     files = [name for name in options.models if os.path.isfile(name)]
-    labels = dict(zip(files, (label.replace(".pt", "") for label in shortest(files))))
+    short = {label: label.replace(".pt", "") for label in shortest(files)}
+    labels = {
+        path: label if name in options.models else name
+        for path, (label, name) in zip(files, short.items())
+    }
     depths = options.depths
     if not depths and not any(given(rest, option) for option in LAYERS):
         depths = options.default_depths

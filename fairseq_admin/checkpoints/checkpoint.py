@@ -9,7 +9,6 @@ from typing import Any, Dict, Optional
 import torch
 from torch import Tensor
 
-from fairseq_admin import fit
 from fairseq_admin.checkpoints import tensor_file
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
@@ -141,9 +140,16 @@ def model_options(state: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     return {"_name": options.get("arch"), **options}
 
 
+def task_options(state: Dict[str, Any]) -> Dict[str, Any]:
+    """The options of a checkpoint's task; of the time before hydra those of all."""
+    task = (state.get("cfg") or {}).get("task") or state.get("args") or {}
+    return vars(task) if isinstance(task, argparse.Namespace) else task
+
+
 def residual_of(state: Dict[str, Any]) -> Optional[str]:
     """--residual of the `transformer_admin` in the checkpoint *state*; None for other models."""
-    return fit.residual_of(model_options(state), state["model"])
+    admin = any(key.endswith("_residual.omega") for key in state["model"])  # of the first versions
+    return model_options(state).get("residual", "admin" if admin else None)
 
 
 def method(state: Dict[str, Any]) -> str:

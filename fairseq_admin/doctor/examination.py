@@ -20,11 +20,11 @@ MEANING = {  # of each number: what it is called, its unit
     "dependence": ("dependence of the output on the text, after the steps", "bits"),
     "reach": ("gradient that reaches the decoder's first layer, before them", "of its last one's"),
 }
-OVERRIDES = {  # of hydra, by the option of fairseq-train
+OVERRIDES = {  # of hydra, by the option of fairseq-train; ++ of what a config may not have
     "task": "task._name={}",
     "arch": "model._name={}",
-    "residual": "model.residual={}",
-    "warmup-updates": "lr_scheduler.warmup_updates={}",
+    "residual": "++model.residual={}",
+    "warmup-updates": "++lr_scheduler.warmup_updates={}",
     "lr": "optimization.lr=[{}]",
 }
 

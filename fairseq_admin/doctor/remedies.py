@@ -19,13 +19,12 @@ from fairseq_admin.profiled_task import ProfiledTask
 WARMUP = 4000  # updates, at most a tenth of the training
 SLOWER = (3, 10)  # by what the rate is divided
 BUILD = 1.5  # what a probe of another method takes, in one of the same
-OWN = {name: value for name, value in DEFAULTS.items() if name != "residual"}
 SCHEDULES = ("inverse_sqrt", "polynomial_decay", "fixed", "cosine")  # of which these are options
 
 
 def with_method(case: Case, method: str) -> Case:
     """*case* with `transformer_admin --residual METHOD` of the same sizes, profiled where it is."""
-    options = {**flat(case.config.model), **OWN, "residual": method}
+    options = {**flat(case.config.model), **DEFAULTS, "residual": method}
     options.update(_name="transformer_admin", arch="transformer_admin")
     options.update(encoder_normalize_before=False, decoder_normalize_before=False)
     options["parameter_init"] = flat(case.config.model).get("parameter_init", "paper")
@@ -64,7 +63,8 @@ def candidates(case: Case) -> Iterator[Tuple[Dict[str, str], Callable[[], Case]]
     if updates > max(case.warmup, LONG):
         yield {"warmup-updates": str(updates)}, partial(with_warmup, case, updates)
     for factor in SLOWER:
-        yield {"lr": f"{case.peak / factor:.3g}"}, partial(with_rate, case, 1 / factor)
+        rate = case.config.optimization.lr[0] / factor
+        yield {"lr": f"{rate:.3g}"}, partial(with_rate, case, 1 / factor)
 
 
 def remedies(case: Case, chance: float, took: float, until: float) -> List[Dict[str, Any]]:

@@ -17,6 +17,7 @@ from fairseq_admin.checkpoints.checkpoint import (
     model_options,
     read_checkpoint,
     residual_of,
+    task_options,
     write_checkpoint,
 )
 from fairseq_admin.checkpoints.equivalence import Difference
@@ -111,8 +112,7 @@ def export_model(
 
 def multilingual(state: Dict[str, Any]) -> bool:
     """Whether the checkpoint *state* was trained on several pairs of languages."""
-    task = (state.get("cfg") or {}).get("task") or {}
-    return bool((vars(task) if isinstance(task, Namespace) else task).get("lang_pairs"))
+    return bool(task_options(state).get("lang_pairs"))
 
 
 def language_of(side: str, given: Optional[str], option: str) -> str:
@@ -141,10 +141,8 @@ def languages(state: Dict[str, Any], data: str) -> Sequence[str]:
     """Source and target language: what the training said, else what *data* is named after."""
     if not os.path.isdir(data):
         raise UserError(f"no such folder: {data}")
-    task = (state.get("cfg") or {}).get("task") or {}
-    task = vars(task) if isinstance(task, Namespace) else task
-    options = model_options(state)
-    said = [task.get(side) or options.get(side) for side in ("source_lang", "target_lang")]
+    task = task_options(state)
+    said = [task.get(side) for side in ("source_lang", "target_lang")]
     if not all(said):
         said = infer_language_pair(data) or (None, None)
     if not all(said):

@@ -73,6 +73,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=cores, help="for all but translating")
     parser.add_argument("--sample", action="store_true", help="tiny generated text")
     options = parser.parse_args()
+    for number in ("shard_lines", "decoders", "processes"):
+        if getattr(options, number) < 1:
+            parser.error(f"--{number.replace('_', '-')}: give 1 or more")
     options.output, data = options.output.resolve(), options.data.resolve()
     made = [data / name for name in ("manifest.json", "bin/made.json")]
     for path in (options.model, *made, *(options.monolingual or [])):

@@ -21,7 +21,7 @@ from shutil import rmtree
 from typing import Any, Dict, List, Optional, Sequence
 
 from corpora.steps import BIN
-from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of
+from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of, task_options
 from fairseq_admin.checkpoints.fold import fold_checkpoint, unfoldable
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
@@ -115,8 +115,8 @@ class Evaluation:
     def translate(self) -> None:
         """Decode and, as far as wanted, what comes after."""
         state = read_checkpoint(str(self.model))
-        told = (state.get("cfg") or {}).get("task") or {}  # none of the time before hydra
-        data = self.options.data or Path(told.get("data") or "no data named").resolve()
+        told = task_options(state).get("data") or "no data named"
+        data = self.options.data or Path(told).resolve()
         if not data.is_dir():
             raise UserError(f"no such data folder: {data}: give --data")
         sides, residual, to = languages(state, str(data)), residual_of(state), self.options.to

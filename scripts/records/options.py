@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import List, Sequence
 
 from fairseq_admin.errors import UserError
+from fairseq_admin_cli.export import QUANTIZATIONS
 
 DECODING = "--beam 5 --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece --batch-size 100"
 
@@ -59,5 +60,9 @@ def parsed(arguments: List[str], description: str, steps: Sequence[str]) -> argp
         raise UserError("which run? give the folder of its checkpoints, see --help")
     if options.data and not any(options.data.glob("dict.*.txt")):
         raise UserError(f"no binarized data in {options.data}")
+    if options.quantization and not options.sentencepiece:
+        raise UserError("--quantization is of what is exported: give --sentencepiece too")
+    if options.quantization not in (None, *QUANTIZATIONS):
+        raise UserError(f"--quantization {options.quantization}: one of {', '.join(QUANTIZATIONS)}")
     options.output = (options.output or options.run / "eval").resolve()
     return options

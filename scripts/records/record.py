@@ -13,7 +13,7 @@ from typing import Any, Dict
 import fairseq
 import torch
 
-from corpora.steps import BINARIZED
+from corpora.steps import BINARIZED, sha256
 from fairseq_admin.analysis.logs import Curves, read_curves
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.checkpoints.facts import portable, training_facts
@@ -40,13 +40,13 @@ def data_sha256(folder: Path) -> str:
     """Hash of all binarized files, by name and content."""
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.iterdir() if p.suffix in BINARIZED):
-        digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        digest.update(f"{file.name} {sha256(file)}\n".encode())
     return digest.hexdigest()
 
 
-def hardware(config: Dict[str, Any]) -> str:
-    """The GPU that fairseq decodes on, or the processor."""
-    if torch.cuda.is_available() and not config["common"].get("cpu"):
+def hardware(common: Dict[str, Any]) -> str:
+    """The GPU that fairseq decodes on by its options *common*, or the processor."""
+    if torch.cuda.is_available() and not common.get("cpu"):
         return torch.cuda.get_device_name()
     cpu = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     return f"{len(os.sched_getaffinity(0))} cores of {cpu[0] if cpu else platform.processor()}"
@@ -76,6 +76,7 @@ def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
     last = run / ("crash.pt" if curves.crashed else "checkpoint_last.pt")
     ended = read_checkpoint(str(last)) if last.exists() else state
     facts, config = training_facts(state)
+    common = config.get("common") or {}  # none of the time before hydra
     facts.update({k: training_facts(ended)[0][k] for k in ("updates", "wall_seconds")})
     entropy = target_entropy(data, *languages(state, str(data)))
     updates = (config.get("optimization") or {}).get("max_update") or None
@@ -88,8 +89,8 @@ def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
         "unigram_bits": entropy and round(entropy, 4),
         "commit": git("rev-parse", "HEAD"),
         "dirty": bool(git("status", "--porcelain", "--", *CODE)),
-        "hardware": hardware(config),
-        "precision": next((x for x in ("bf16", "fp16") if config["common"].get(x)), "fp32"),
+        "hardware": hardware(common),
+        "precision": next((x for x in ("bf16", "fp16") if common.get(x)), "fp32"),
         "versions": {
             "python": platform.python_version(),
             "fairseq": fairseq.__version__,

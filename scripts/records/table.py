@@ -70,8 +70,8 @@ def group_of(record: Record, columns: List[str]) -> str:
     if "config" not in record:
         return json.dumps(record, sort_keys=True)
     config = {k: v for k, v in record["config"].items() if k != "checkpoint"}
-    config["common"] = {**config["common"], "seed": None}
-    config["task"] = {**config["task"], "seed": None}
+    config["common"] = {**(config.get("common") or {}), "seed": None}
+    config["task"] = {**(config.get("task") or {}), "seed": None}
     return json.dumps([config, record["updates"], record["data_sha256"], record.get("decoding")])
 
 

@@ -117,6 +117,12 @@ def test_models_of_one_folder_name_have_labels_of_their_own(analyze, transformer
         ("a/checkpoints/checkpoint_last", "post-ln"),
         ("b/checkpoints/checkpoint_last", "admin"),
     ]
+    shutil.copy(paths[1], paths[0])
+    labels = [m["label"] for m in analyze("omega", *paths)["models"] if m["updates"] == 0]
+    assert labels == ["a/checkpoints at 0", "b/checkpoints at 0"]
+    file = shutil.copy(paths[0], tmp_path / "admin.pt")
+    found = analyze("norms", "admin", file, "--seeds", 1, "--tokens", 60, *TINY)["models"]
+    assert [m["label"] for m in found] == ["admin", "admin.pt"]
 
 
 def test_sizes_instead_of_the_default_depths(analyze):

@@ -64,7 +64,7 @@ def test_hydra(corpus, lab, tmp_path):
     command = [lab.bin / "fairseq-admin", "doctor", "--config-dir", lab.plugin.parent / "configs"]
     command += ["--config-name", "demo_post_ln", f"task.data={corpus}", *sizes]
     out = lab.run([*command, "optimization.lr=[1.0]"]).ok().output
-    assert "Post-LN 2-2, lr 1, 200 warmup updates" in out and "\n  model.residual=admin: " in out
+    assert "Post-LN 2-2, lr 1, 200 warmup updates" in out and "\n  ++model.residual=admin: " in out
     for wrong, told in ((["model.x=1"], "model.x"), (["task.data=nowhere"], "no such data folder")):
         run = lab.run([*command, *wrong])
         assert run.code == 2 and run.last_line.startswith("fairseq_admin: "), run.output

@@ -18,6 +18,7 @@ from fairseq_admin.serving.served import Settings
 from fairseq_admin_cli import main as cli
 from records import evaluation
 from records.options import parsed
+from records.record import trained_record
 from records.table import table
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -185,6 +186,10 @@ MISTAKES = {
     "no such file or folder: /no/such/file": ["RUN", "--reference", "/no/such/file"],
     "no binarized data in": ["RUN", "--data", "EMPTY"],
     "of updates (checkpoint_E_U.pt), not 9": ["RUN", "--num-update-checkpoints", "9"],
+    "--quantization is of what is exported": ["RUN", "--quantization", "int8"],
+    "--quantization int7: one of int8, ": [
+        *("RUN", "--quantization", "int7", "--sentencepiece", "EMPTY")
+    ],
 }
 
 
@@ -204,7 +209,7 @@ def test_a_mistake_is_said_and_no_record_written(admin, tmp_path, message, monke
 
 
 def test_a_checkpoint_of_the_time_before_hydra_names_no_data(
-    transformer, lab, tmp_path, monkeypatch
+    transformer, corpus, lab, tmp_path, monkeypatch
 ):
     state = lab.load(transformer)
     state["args"], state["cfg"] = Namespace(arch="transformer"), None
@@ -212,6 +217,9 @@ def test_a_checkpoint_of_the_time_before_hydra_names_no_data(
     monkeypatch.setattr(sys, "argv", ["evaluate.sh", str(tmp_path)])
     with pytest.raises(UserError, match="no such data folder: .*: give --data"):
         evaluation.main()
+    record = trained_record(tmp_path, tmp_path / "checkpoint_best.pt", corpus)
+    assert (record["method"], record["precision"]) == ("post-ln", "fp32") and record["hardware"]
+    assert "| Post-LN | 0 of 1 |" in table(["method", "failed"], [record])
 
 
 @pytest.fixture

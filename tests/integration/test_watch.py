@@ -43,6 +43,11 @@ def test_what_forgets_is_told_since_when():
     assert (update, "since update 200" in line) == (250, True)
 
 
+def test_a_loss_beyond_all_perplexities_is_told():
+    ((update, line),) = told(Watch(8.0, after=0), [2000.0] * WINDOW)
+    assert update == WINDOW and "its loss is 2000.00 bits" in line
+
+
 def test_tokens_weigh():
     """The mean is of tokens: one update of many wins over many of few."""
     watch = Watch(8.0, after=0)

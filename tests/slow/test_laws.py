@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fairseq_admin import profiling
 from fairseq_admin.analysis import dependency, gradients, norms, output_change, updates
@@ -15,6 +16,7 @@ from fairseq_admin.analysis.figures import last_ffn
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import METHODS
 from fairseq_admin.omega_file import STACKS
+from fairseq_admin.profiling import moments
 from fairseq_admin.residuals.admin import AdminResidual
 from fairseq_admin.residuals.omegas import next_omega
 from fairseq_admin_cli.main import parser
@@ -72,14 +74,14 @@ def without_root(input_var, branch_vars):
 
 
 def with_padding(x, valid):
-    return x.float().var(unbiased=False).item()
+    return moments(x, torch.ones_like(valid))
 
 
 MUTANTS = {
     "omega on the branch": (AdminResidual, "add", branch_scaled),
     "no square root": (profiling, "next_omega", without_root),
-    "padding in the profile": (profiling, "masked_var", with_padding),
-    "padding in the probe": (dependency, "masked_var", with_padding),
+    "padding in the profile": (profiling, "moments", with_padding),
+    "padding in the probe": (dependency, "moments", with_padding),
     "omega of all branches": (profiling, "next_omega", lambda x, f: next_omega(x, [*f, 0.4])),
 }
 

@@ -196,6 +196,15 @@ def test_text_of_the_source_language_is_not_translated(translate, tmp_path, line
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["back-translation.lock"]
 
 
+@pytest.mark.parametrize("option", ["--shard-lines", "--decoders", "--processes"])
+def test_none_of_it_is_refused(option, monkeypatch, capsys):
+    command = ["back_translation.sh", "model.pt", "--data", ".", "--output", "o", option, "0"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert f"{option}: give 1 or more" in capsys.readouterr().err
+
+
 def test_no_package_to_generate_a_sample_by_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(corpora.prepare, "find_spec", lambda name: None)
     options = Namespace(monolingual=None, mirror=None, sample=True, output=tmp_path)

@@ -196,8 +196,9 @@ def test_what_is_tried(case):
         {"lr": "0.00333"},
         {"lr": "0.001"},
     ]
-    warm = replace(case, warmup=4000)
-    assert not any("warmup-updates" in options for options, _ in candidates(warm))
+    warm = replace(case, warmup=4000, peak=case.peak / 4)  # which ends after the training
+    (*_, pre_ln, higher, _) = (options for options, _ in candidates(warm))
+    assert (pre_ln, higher) == ({"residual": "pre-ln"}, {"lr": "0.00333"})
 
 
 def test_only_what_helps_is_told_and_what_took_too_long_is_said(case):

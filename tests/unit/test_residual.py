@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fairseq_admin.profiling import masked_var
+from fairseq_admin.profiling import moments
 from fairseq_admin.residuals.admin import AdminResidual
 from fairseq_admin.residuals.omegas import next_omega
 from fairseq_admin.residuals.residual import Place
@@ -30,21 +30,21 @@ def test_omega_is_the_root_of_input_variance_plus_branch_variances(input_var, br
     assert next_omega(input_var, branch_vars) == pytest.approx(omega, rel=1e-15)
 
 
-def test_masked_var_is_biased_and_over_positions_and_channels():
+def test_variance_is_biased_and_over_positions_and_channels():
     x = torch.tensor([[[0.0, 2.0]], [[4.0, 6.0]]])  # mean 3, squares 9 + 1 + 1 + 9
-    assert masked_var(x, torch.ones(2, 1, dtype=torch.bool)) == 5.0
+    assert moments(x, torch.ones(2, 1, dtype=torch.bool))[2] == 5.0
 
 
-def test_masked_var_leaves_padding_out():
+def test_variance_leaves_padding_out():
     x = torch.tensor([[[0.0, 2.0], [1e6, -1e6]], [[4.0, 6.0], [math.nan, math.inf]]])
     valid = torch.tensor([[True, False], [True, False]])
-    assert masked_var(x, valid) == 5.0
+    assert moments(x, valid)[2] == 5.0
 
 
-def test_masked_var_of_half_precision_is_computed_in_fp32():
+def test_variance_of_half_precision_is_computed_in_fp32():
     """4096 and 4096 + 512: deviations of 256, whose square is beyond fp16."""
     x = torch.tensor([[[4096.0, 4608.0]]], dtype=torch.float16)
-    assert masked_var(x, torch.ones(1, 1, dtype=torch.bool)) == 65536.0
+    assert moments(x, torch.ones(1, 1, dtype=torch.bool))[2] == 65536.0
 
 
 def test_junction_scales_the_shortcut_and_not_the_branch():

@@ -365,6 +365,15 @@ def test_a_file_that_is_cut_off_is_named(copied, name):
         task_of(copied).load_dataset(name.partition(".")[0])  # to decode
 
 
+def test_an_index_of_no_known_type_is_damaged(copied):
+    index = copied / "train.de-en.en.idx"
+    data = bytearray(index.read_bytes())
+    data[17] = 99  # the type of a token
+    index.write_bytes(data)
+    with pytest.raises(UserError, match=f"{index} is damaged: .*fairseq-preprocess"):
+        built(copied)
+
+
 @pytest.mark.parametrize("kind", ["raw", "lazy"])
 def test_files_of_another_kind_are_left_to_fairseq(copied, kind):
     """Text, and fairseq's older index."""
