@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from fairseq_admin.outcome import ALARM
+
 # Ranks that start with other weights and another profile seed: only a broadcast makes them agree.
 HOOK = """
 import hashlib, os, sys
@@ -117,6 +119,14 @@ def test_two_ranks_train_and_resume(corpus, lab, torchrun, tmp_path):
     finished = torchrun([*lab.train_command(corpus, again), "--max-update", "6"], tmp_path).ok()
     assert finished.output.count("training is finished already") == 1
     assert finished.losses() == {} and (again / "checkpoint_last.pt").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_two_ranks_that_are_stuck_say_it_once(corpus, lab, torchrun, tmp_path):
+    still = ["--lr", "0", "--warmup-updates", "1", "--max-update", "60", "--stuck-after", "50"]
+    command = lab.train_command(corpus, tmp_path, *still, "--stop-when-stuck", "--no-save")
+    run = torchrun(command, tmp_path).ok()
+    assert run.output.count(ALARM) == 1 and "done training" not in run.output
 
 
 @pytest.mark.slow  # each start compiles for minutes
