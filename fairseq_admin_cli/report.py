@@ -21,11 +21,11 @@ def run(options: argparse.Namespace) -> None:
 
     from fairseq_admin.files import check_no_input, whole_file
     from fairseq_admin.reporting.page import page
-    from fairseq_admin.reporting.report import collect, inputs
+    from fairseq_admin.reporting.report import collect
 
     try:
         data = collect(options.runs)
-        check_no_input(options.output, inputs(data["runs"]))
+        check_no_input(options.output, [path for run in data["runs"] for path in run.inputs])
         names = [run.label for run in data["runs"]]
         text = page(data, options.title or f"Report of {', '.join(names)}")
     except RecursionError:

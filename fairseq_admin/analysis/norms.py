@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any, Dict, List
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fairseq_admin.analysis.subjects import Batch, measure_models
-from fairseq_admin.analysis.sublayers import Passage, at_rest, attached, mean_square
+from fairseq_admin.analysis.sublayers import Passage, at_rest, attached
 
 
 @torch.no_grad()
@@ -20,12 +20,13 @@ def hidden_norms(model: nn.Module, batch: Batch, pad: int) -> Dict[str, List[Dic
     stacks: Dict[str, List[Dict[str, Any]]] = {"encoder": [], "decoder": []}
 
     def observe(stack: str, passage: Passage) -> None:
+        def add(name: str, kind: str, x: Tensor) -> None:
+            norm2 = x[passage.valid].float().square().mean().item()
+            stacks[stack].append({"name": name, "kind": kind, "norm2": norm2})
+
         if not stacks[stack]:
-            norm2 = mean_square(passage.shortcut, passage.valid)
-            stacks[stack].append({"name": f"{stack} input", "kind": "input", "norm2": norm2})
-        sublayer = passage.sublayer
-        norm2 = mean_square(passage.total, passage.valid)
-        stacks[stack].append({"name": sublayer.name, "kind": sublayer.kind, "norm2": norm2})
+            add(f"{stack} input", "input", passage.shortcut)
+        add(passage.sublayer.name, passage.sublayer.kind, passage.total)
 
     with at_rest(model), attached(model, batch["net_input"], pad, observe):
         model(**batch["net_input"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fairseq_admin.analysis.gradients import weight_gradients
 from fairseq_admin.analysis.subjects import Batch, subjects
-from fairseq_admin.analysis.sublayers import Passage, at_rest, attached, named_sublayers, normalized
+from fairseq_admin.analysis.sublayers import Passage, at_rest, attached, named_sublayers
 
 NOISE = 0.01  # standard deviation of the perturbation, in that of the matrix
 STEP = 1e-4  # length of the gradient step, in the mean norm of the matrices
@@ -65,7 +65,8 @@ def output_changes(
 
         def observe(stack: str, passage: Passage) -> None:
             if stack in found:
-                found[stack].append(normalized(passage.total[passage.valid]))
+                x = passage.total[passage.valid].float()
+                found[stack].append(nn.functional.layer_norm(x, x.shape[-1:]))
 
         with attached(model, net_input, pad, observe):
             model(**net_input)

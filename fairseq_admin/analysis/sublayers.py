@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Callable, Dict, Iterator, List, Optional, Union
 
-import torch
 from torch import Tensor, nn
 
 from fairseq_admin.errors import UserError
@@ -180,28 +179,13 @@ class _Stream:
 
 
 @contextmanager
-def at_rest(model: nn.Module, seed: int = 1) -> Iterator[None]:
+def at_rest(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and seeded random numbers; modes and random states are as before after it."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with seeded(seed):
+        with seeded(1):
             yield
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def mean_square(x: Tensor, valid: Tensor) -> float:
-    """Mean over tokens and channels of the squares of *x*, in fp32.
-
-    Args:
-        x: `(seq_len, batch, embed_dim)`.
-        valid: true where a token stands, `(seq_len, batch)`.
-    """
-    return x[valid].float().square().mean().item()
-
-
-def normalized(x: Tensor) -> Tensor:
-    """*x* of mean 0 and variance 1 over its channels: a layer norm without gain and bias, fp32."""
-    return torch.nn.functional.layer_norm(x.float(), x.shape[-1:])

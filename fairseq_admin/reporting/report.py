@@ -8,7 +8,7 @@ from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import title as method_title
 from fairseq_admin.reporting.run import Run
-from fairseq_admin.reporting.run_folder import known, read_run
+from fairseq_admin.reporting.run_folder import read_run
 from fairseq_admin.scoring.outputs import letters
 from fairseq_admin.scoring.score import METRICS
 from fairseq_admin.text import printable
@@ -149,8 +149,8 @@ def signatures(runs: List[Run]) -> List[Tuple[str, str, List[str]]]:
 
 def curves(runs: List[Run]) -> Dict[str, Any]:
     """The curves of all runs that have some, as `analysis.curves.measure` gives them."""
-    told = [run for run in runs if known(run.curves)]
-    return {"analysis": "curves", "runs": [{"label": r.label, **r.curves} for r in told]}
+    told = [{"label": run.label, **run.curves} for run in runs if run.curves]
+    return {"analysis": "curves", "runs": told}
 
 
 def same_sets(runs: List[Run]) -> List[List[Run]]:
@@ -213,8 +213,3 @@ def collect(folders: List[str]) -> Dict[str, Any]:
         "curves": curves(runs),
         "test_sets": [translations(group) for group in same_sets(runs)],
     }
-
-
-def inputs(runs: Iterable[Run]) -> List[str]:
-    """Every file that was read."""
-    return [str(path) for run in runs for path in run.inputs]

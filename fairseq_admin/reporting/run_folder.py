@@ -34,7 +34,7 @@ def read_run(folder: str) -> Run:
     if not recorded:
         read_scores(run)
     read_curve(run)
-    if not (run.facts or known(run.curves)):
+    if not (run.facts or run.curves):
         raise UserError(f"{folder} holds no run: no checkpoint*.pt, no eval/record.json, no log")
     read_translations(run)
     find_figures(run)
@@ -174,15 +174,12 @@ def read_curve(run: Run) -> None:
         curves = read_curves(run.folder)
     except UserError:
         curves = assemble(run.curves)
-        if not curves:
-            log = command("fairseq-train", "--log-file", Path(run.folder, "train.log"))
-            run.missing.append(("curves: no log in its folder tells perplexities", f"{log} ..."))
-    run.curves = {"method": run.facts.get("method") or run.folder, **vars(curves)}
-
-
-def known(curves: Dict[str, Any]) -> bool:
-    """Whether *curves* tell anything of a training."""
-    return bool(curves["train"] or curves["valid"] or curves["reason"])
+    run.curves = {}
+    if curves:
+        run.curves = {"method": run.facts.get("method") or run.folder, **vars(curves)}
+    else:
+        log = command("fairseq-train", "--log-file", Path(run.folder, "train.log"))
+        run.missing.append(("curves: no log in its folder tells perplexities", f"{log} ..."))
 
 
 def read_translations(run: Run) -> None:

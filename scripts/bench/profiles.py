@@ -44,7 +44,7 @@ def bench_time(layers: str, width: int, options_: Namespace) -> Dict[str, Any]:
         read.append(timed(lambda s=seed: batches.append(task.profile_batches(model, s))))
         inputs = [batch["net_input"] for batch in batches[-1]]
         passed.append(timed(lambda x=inputs, s=seed: profile_model(model, x, pad(task), s)))
-    sides = [x[side] for drawn in batches for x in map(net_input, drawn) for side in SIDES]
+    sides = [batch["net_input"][side] for drawn in batches for batch in drawn for side in SIDES]
     tokens = sum(int(side.ne(pad(task)).sum()) for side in sides)
     return {
         "layers": "{}-{}".format(*stacks(layers)),
@@ -57,17 +57,13 @@ def bench_time(layers: str, width: int, options_: Namespace) -> Dict[str, Any]:
     }
 
 
-def net_input(batch: Dict[str, Any]) -> Dict[str, torch.Tensor]:
-    return batch["net_input"]
-
-
 def pad(task) -> int:
     return task.source_dictionary.pad()
 
 
 def omegas(model, task, batches: Sequence[Dict[str, Any]], seed: int) -> np.ndarray:
     """Every omega that follows from *batches*, but the first of each stack, which is 1."""
-    profile = profile_model(model, [net_input(batch) for batch in batches], pad(task), seed)
+    profile = profile_model(model, [batch["net_input"] for batch in batches], pad(task), seed)
     return np.array([s.omega for x in profile.stacks.values() for s in x.sublayers[1:]])
 
 

@@ -104,8 +104,6 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "layers": ("layers", lambda r: r["layers"], ""),
     "width": ("width", lambda r: r["width"], "d"),
     "updates": ("updates", lambda r: r["updates"], ",d"),
-    "hours": ("hours", lambda r: r["wall_seconds"] / 3600, ".2f"),
-    "hardware": ("hardware", lambda r: r["hardware"], ""),
     "ppl": ("train perplexity", lambda r: r["train_ppl"][-1][1], ".2f"),
     "valid": ("valid perplexity", lambda r: min(ppl for _, ppl in r["valid_ppl"]), ".2f"),
     "last_fifth": ("its fall over the last fifth, %", last_fifth, ".1f"),
@@ -187,12 +185,11 @@ LABELS = {  # axes of studies, by the column that shows their label
     "part": "part",
     "lr": "lr",
     "warmup": "warmup_updates",
-    "betas": "adam_betas",
     "by": "optimizer",
     "dropout": "dropout",
     "init": "init",
 }
-HEADERS = {"warmup": "warmup", "betas": "Adam's betas", "init": "parameter initialization"}
+HEADERS = {"warmup": "warmup", "init": "parameter initialization"}
 COLUMNS.update(
     {name: (HEADERS.get(name, axis), labelled(axis), "") for name, axis in LABELS.items()}
 )

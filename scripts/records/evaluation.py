@@ -30,6 +30,7 @@ from fairseq_admin.serving.export import export_model, language_of, languages
 from fairseq_admin.serving.served import prepared
 from fairseq_admin.text import read_bytes, read_json
 from fairseq_admin_cli import main as cli
+from fairseq_admin_cli.export import QUANTIZATIONS
 from recipes.code import EVALUATED_BY, code_of
 from recipes.processes import Job, run_job
 from records.options import parsed
@@ -203,7 +204,7 @@ class Evaluation:
 
 def main() -> None:
     logging.getLogger().setLevel(logging.WARNING)
-    options = parsed(sys.argv[1:], __doc__, STEPS)
+    options = parsed(sys.argv[1:], __doc__, STEPS, QUANTIZATIONS)
     with locked(options.output / "evaluation", "evaluation") as lock:
         Evaluation(options, lock.fileno()).do()
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import List, Sequence
 
 from fairseq_admin.errors import UserError
-from fairseq_admin_cli.export import QUANTIZATIONS
 
 DECODING = "--beam 5 --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece --batch-size 100"
 
@@ -35,8 +34,11 @@ OPTIONS = {  # kind of the value, default, what it is
 }
 
 
-def parsed(arguments: List[str], description: str, steps: Sequence[str]) -> argparse.Namespace:
-    """The options; UserError for what is not there."""
+def parsed(
+    arguments: List[str], description: str, steps: Sequence[str], kinds: Sequence[str]
+) -> argparse.Namespace:
+    """The options, of *steps* the last one to take, of *kinds* the number that is exported.
+    UserError for what is not there."""
     parser = argparse.ArgumentParser(
         prog="evaluate.sh",
         description=description,
@@ -62,7 +64,7 @@ def parsed(arguments: List[str], description: str, steps: Sequence[str]) -> argp
         raise UserError(f"no binarized data in {options.data}")
     if options.quantization and not options.sentencepiece:
         raise UserError("--quantization is of what is exported: give --sentencepiece too")
-    if options.quantization not in (None, *QUANTIZATIONS):
-        raise UserError(f"--quantization {options.quantization}: one of {', '.join(QUANTIZATIONS)}")
+    if options.quantization not in (None, *kinds):
+        raise UserError(f"--quantization {options.quantization}: one of {', '.join(kinds)}")
     options.output = (options.output or options.run / "eval").resolve()
     return options

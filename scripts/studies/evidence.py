@@ -201,7 +201,3 @@ def probe_all(data: Path) -> None:
                 rows[record["definition"]] = known[record["definition"]]
     with whole_file(PROBES) as f:
         f.write(json.dumps(list(rows.values()), indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()

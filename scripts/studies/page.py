@@ -78,13 +78,13 @@ def draw(study: Study, found: Sequence[Record], path: Path) -> None:
             here = [
                 record
                 for record in found
-                if all(not n or label(record, n) == x for n, x in zip(split, (row, column)))
+                if all(not n or record["labels"][n] == x for n, x in zip(split, (row, column)))
             ]
             places = {x: i for i, x in enumerate(ordered(here, axis))}
             for method, style in zip(methods, styles):
                 points = []
                 for x, place in places.items():
-                    runs = [r for r in here if r["method"] == method and label(r, axis) == x]
+                    runs = [r for r in here if r["method"] == method and r["labels"][axis] == x]
                     values = [value(r) for r in runs if r["outcome"] == TRAINED]
                     if values:
                         spread = statistics.stdev(values) if len(values) > 1 else 0
@@ -100,11 +100,6 @@ def draw(study: Study, found: Sequence[Record], path: Path) -> None:
     plotting.save(figure, str(path))
 
 
-def label(record: Record, axis: str) -> str:
-    """Where *record* lies on *axis*."""
-    return record["labels"][axis]
-
-
 def ordered(found: Sequence[Record], axis: str) -> List[str]:
     """The labels of *axis*, in the order of the records."""
-    return list(dict.fromkeys(label(record, axis) for record in found))
+    return list(dict.fromkeys(record["labels"][axis] for record in found))

@@ -280,7 +280,7 @@ def test_languages_tokenizer_and_moses_are_handed_on(nameless, evaluate, tmp_pat
 
 def test_a_manifest_says_whether_text_is_tokens(tmp_path):
     def checked(*arguments):
-        options = parsed([str(tmp_path), *arguments], "", evaluation.STEPS)
+        options = parsed([str(tmp_path), *arguments], "", evaluation.STEPS, ["int8"])
         return evaluation.Evaluation(options, 0).check_scoring(tmp_path / "bin", ["de", "en"])
 
     (tmp_path / "bin").mkdir()
