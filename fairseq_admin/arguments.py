@@ -26,6 +26,7 @@ def hydra_config(folder: str, name: str, overrides: Sequence[str]) -> Any:
         UserError: for a config that is not there, and for an override that fairseq does not know.
     """
     from fairseq.dataclass.initialize import add_defaults, hydra_init
+    from fairseq.utils import import_user_module
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -37,6 +38,9 @@ def hydra_config(folder: str, name: str, overrides: Sequence[str]) -> Any:
     try:
         with initialize_config_dir(os.path.abspath(folder), version_base="1.1"):
             config = compose(name, overrides=list(overrides))
+        plugin = config.common.user_dir
+        if plugin and os.path.basename(plugin.rstrip("/")) != "fairseq_admin":
+            import_user_module(config.common)
         add_defaults(config)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         which = getattr(error, "override", None) or getattr(error, "full_key", None)

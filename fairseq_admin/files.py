@@ -97,12 +97,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def partial_of(path: str, kind: str = ".partial") -> str:
     """A name beside *path* for what this process, and no other of any machine, writes there. What
-    processes of this machine left under such names goes when they are dead; but what one moved
+    processes of this machine left under such names goes when they are dead (one of the same number
+    as this is: of a container, say); but what one moved
     away from *path* (*kind* `.old`) comes back where nothing has taken its place."""
     begin = f"{path}.{platform.node()}."
     for left in glob.glob(f"{glob.escape(begin)}*{kind}"):
         pid = left[len(begin) : -len(kind)]
-        if pid.isdecimal() and int(pid) != os.getpid() and not running(int(pid)):
+        if pid.isdecimal() and (int(pid) == os.getpid() or not running(int(pid))):
             if kind == ".old" and not os.path.lexists(path):
                 os.rename(left, path)
             elif os.path.isdir(left):

@@ -48,14 +48,15 @@ def check_fit(own: Dict[str, Any], given: Dict[str, Any], residual: str) -> None
                 **depths(given)
             )
             + ", the model has {encoder}-{decoder}; build the model with the depth of the "
-            "checkpoint, or give another --save-dir".format(**depths(own))
+            "checkpoint, or give another --save-dir or checkpoint".format(**depths(own))
         )
     for stack, method in by_stack(residual).items():
         if own_keys(own, stack) != own_keys(given, stack):
             found = " or ".join(map(title, methods_like(given, stack))) or "none that is known"
             raise UserError(
                 f"the checkpoint is of another residual method: its {stack} is of {found}, the "
-                f"model's of {title(method)}; give its own --residual, or another --save-dir"
+                f"model's of {title(method)}; give its own --residual, or another --save-dir "
+                "or checkpoint"
             )
     for key in own:
         if key in given and own[key].shape != given[key].shape:

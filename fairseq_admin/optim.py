@@ -68,6 +68,8 @@ class Adam(torch.optim.AdamW):
     """The update of fairseq's Adam, which adds eps before the correction of the second moment where
     torch adds it after."""
 
+    supports_flat_params = True  # as there: it works element by element
+
     def step(self, closure=None):
         for group in self.param_groups:
             if "updates" not in group:  # at the start, or from a checkpoint of fairseq's
@@ -99,3 +101,6 @@ class FairseqFusedAdam(FairseqAdam):
         """As fairseq's, also of a checkpoint of `adam`."""
         groups = [{**group, "fused": True} for group in state_dict["param_groups"]]
         super().load_state_dict({**state_dict, "param_groups": groups}, optimizer_overrides)
+
+
+FairseqFusedAdam.__name__ = FairseqAdam.__name__  # which a trainer compares when it resumes

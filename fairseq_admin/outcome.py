@@ -2,6 +2,7 @@
 knows only how frequent each word is."""
 
 import math
+import re
 from typing import Any, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 Points = Sequence[Tuple[int, float]]  # (update, perplexity)
 
 ALARM = "THIS MODEL DOES NOT LEARN"  # begins the line of a log that tells it
+NAN = "gradients are Nan/Inf"  # stands in fairseq's error on one GPU
+RANK = re.compile(r"rank +\d+ = -?(?:nan|inf)")  # on several, whose gradients are compared
 STUCK = 0.03  # share of the unigrams' entropy within which a loss is no better
 SAMPLE = 100_000  # sentences of a longer text that are counted
 KNOWN = 1 / 3  # share of the updates after which that tells

@@ -178,6 +178,11 @@ class ProfiledTask:
             warn_of_differences(profile, options)
             keep_first_at_1(profile, model)
             return profile
+        if values.get("quant_noise_scalar"):
+            raise UserError(
+                "--quant-noise-scalar keeps what it learns of the profile's pass on the CPU: leave "
+                "it out, or take a --residual without a profile"
+            )
         seed = self.options.profile_seed
         seed = self.options.seed if seed is None else seed
         batches = self.profile_batches(model, seed)

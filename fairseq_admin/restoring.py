@@ -89,5 +89,6 @@ def is_finished(state: Dict[str, Any], checkpoint: Any, optimization: Any) -> bo
     if not checkpoint.reset_optimizer and state.get("last_optimizer_state") is not None:
         updates = state["optimizer_history"][-1]["num_updates"]
     if not checkpoint.reset_dataloader:
-        epoch = state["extra_state"]["train_iterator"]["epoch"]  # the next, where one has ended
+        iterator = (state.get("extra_state") or {}).get("train_iterator") or {}  # none in crash.pt
+        epoch = iterator.get("epoch", 1)  # the next, where one has ended
     return 0 < optimization.max_update <= updates or 0 < optimization.max_epoch < epoch

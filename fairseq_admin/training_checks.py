@@ -57,6 +57,11 @@ def check_training(options: Any, model: Any) -> None:
     common = group(options, "common")
     if any(getattr(model, f"{stack}_layers_to_keep", None) for stack in STACKS):
         raise UserError(PRUNED)
+    if getattr(options, "stop_when_stuck", False) and group(options, "optimization").use_bmuf:
+        raise UserError(
+            "--stop-when-stuck is told by the loss of all ranks, which --use-bmuf keeps apart: "
+            "leave one of them out"
+        )
     efficient = common.memory_efficient_fp16 or common.memory_efficient_bf16
     if efficient and utils.multi_tensor_l2norm_available and not common.cpu:
         raise UserError(
@@ -95,7 +100,8 @@ def find_checkpoint(options: Any, model: Any) -> Tuple[Optional[str], bool]:
         if checkpoint.finetune_from_model and checkpoint.restore_file == "checkpoint_last.pt":
             raise UserError(f"--finetune-from-model {checkpoint.finetune_from_model}: no such file")
         return None, False
-    if path == str(last_checkpoint(checkpoint.save_dir, checkpoint.checkpoint_suffix)):
+    last = path == str(last_checkpoint(checkpoint.save_dir, checkpoint.checkpoint_suffix))
+    if last:
         try:
             mend(checkpoint.save_dir, checkpoint.checkpoint_suffix)
         except ValueError as error:
@@ -107,15 +113,17 @@ def find_checkpoint(options: Any, model: Any) -> Tuple[Optional[str], bool]:
     except Exception as error:  # torch raises whatever a damaged file makes it stumble over
         first = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"cannot read {path}: {first}") from error
-    check_method(state, model, path)
+    if not isinstance(state, dict):
+        raise UserError(f"{path} is no checkpoint of fairseq: give another")
+    check_method(state, model, path, last)
     if path == checkpoint.finetune_from_model:
         return path, False
     return path, is_finished(state, checkpoint, optimization)
 
 
-def check_method(state: Any, model: Any, path: str) -> None:
-    """Raise UserError where the checkpoint *state* is of another residual method than the options
-    *model*."""
+def check_method(state: Any, model: Any, path: str, last: bool) -> None:
+    """Raise UserError where the checkpoint *state*, the *last* of --save-dir or another, is of
+    another residual method than the options *model*."""
     own = getattr(model, "residual", None)
     try:
         saved = (state.get("cfg") or {}).get("model") or state.get("args") or {}
@@ -125,7 +133,7 @@ def check_method(state: Any, model: Any, path: str) -> None:
     if own and saved != method_of({"residual": own}):
         raise UserError(
             f"{path} is of the residual method {title(saved)}, the model of {title(own)}: give "
-            f"--residual {saved}, or another --save-dir"
+            f"--residual {saved}, or another {'--save-dir' if last else 'checkpoint'}"
         )
 
 

@@ -12,7 +12,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.distributed.utils import get_global_rank
 from torch import nn
 
-from fairseq_admin.outcome import ALARM, STUCK, text_entropy
+from fairseq_admin.outcome import ALARM, NAN, RANK, STUCK, text_entropy
 from fairseq_admin.ranks import end_ranks
 
 logger = logging.getLogger("fairseq_cli.train")  # what --log-file is given to
@@ -50,12 +50,14 @@ class Watch:
     def __init__(self, entropy: float, after: int) -> None:
         self.entropy, self.after = entropy, after
         self.last: Deque[Tuple[float, float]] = deque(maxlen=WINDOW)
+        self.first = 0  # update that was seen
         self.learned = 0  # the last update at which it was better
         self.told = False
 
     def take(self, update: int, bits: float, tokens: float) -> Optional[str]:
         """What to say after the *update* whose loss is *bits*, summed over *tokens*: a line, once,
         where the mean of the last WINDOW updates is no better than the unigrams'; else None."""
+        self.first = self.first or update
         self.last.append((bits, tokens))
         if update % WINDOW or len(self.last) < WINDOW:
             return None
@@ -66,7 +68,9 @@ class Watch:
         if self.told or update < self.after:
             return None
         self.told = True
-        since = f"since update {self.learned}" if self.learned else "it never was better"
+        since = f"since update {self.learned or self.first}"
+        if not self.learned and self.first == 1:
+            since = "it never was better"
         return (
             f"{ALARM} at update {update}: its loss is {mean:.2f} bits a token, one that knows only "
             f"how frequent each word is has {self.entropy:.2f}; {since}. What helps: {PAGE}"
@@ -115,8 +119,10 @@ class WatchedTask:
         finally:
             if again and not self.broken and any(p.grad is not None for p in model.parameters()):
                 self.broken = True
+                told = str(broken)  # of several ranks it says more than the first line
+                told = NAN if RANK.search(told) else told.splitlines()[0]
                 logger.error(
-                    f"{DIVERGED} at update {self.updates}: {str(broken).splitlines()[0]}; the "
+                    f"{DIVERGED} at update {self.updates}: {told}; the "
                     f"largest gradient is that of {largest_gradient(model)}. What helps: "
                     f"{DIVERGED_PAGE}"
                 )
@@ -131,8 +137,12 @@ class WatchedTask:
             entropy = text_entropy(self.datasets[self.cfg.train_subset].tgt)
             self.watch = Watch(entropy, max(self.cfg.stuck_after, warmup))
         key = "nll_loss" if "nll_loss" in logging_outputs[0] else "loss"
-        nats, tokens = (sum(float(x.get(k, 0)) for x in logging_outputs) for k in (key, "ntokens"))
-        told = tokens and self.watch.take(self.updates, nats / math.log(2), tokens)
+        bits, tokens, sentences = (
+            sum(float(x.get(k, 0)) for x in logging_outputs) for k in (key, "ntokens", "nsentences")
+        )
+        bits /= math.log(2) * (2 if "rdrop_kl_loss" in logging_outputs[0] else 1)  # of two passes
+        tokens -= getattr(criterion, "ignore_prefix_size", 0) * sentences  # they have no loss
+        told = tokens > 0 and self.watch.take(self.updates, bits, tokens)
         if told:
             if get_global_rank() == 0:
                 logger.warning(told)

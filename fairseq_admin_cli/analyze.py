@@ -61,6 +61,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> None:
     elif rest:
         refuse(f"unknown option: {' '.join(rest)}")
     base = options.output or options.analysis
+    if base.endswith("/"):
+        refuse(f"{base} is a folder: give the beginning of a name in it")
     check_output(base)
     check_installed("analysis", "matplotlib")
 

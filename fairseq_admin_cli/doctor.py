@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 
-from fairseq_admin_cli.checks import check_installed, check_output
+from fairseq_admin_cli.checks import check_installed, check_output, refuse
 
 HELP = """\
 Tell whether a training will learn, before it starts, and what would help: the model is built, and a
@@ -31,6 +31,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> None:
 def examined(options: argparse.Namespace, rest: list[str]) -> dict:
     """What is found."""
     until = time.monotonic() + SECONDS
+    if options.config_dir and not options.config_name:
+        refuse("--config-dir is of --config-name: give that too")
     if options.plot:
         check_output(options.plot)
         check_installed("plot", "matplotlib")
@@ -41,7 +43,7 @@ def examined(options: argparse.Namespace, rest: list[str]) -> dict:
         warnings.simplefilter("ignore")  # of hydra and torch about fairseq, nothing a user can mend
         logging.getLogger("hydra").setLevel(logging.WARNING)
         if options.config_name:
-            config = hydra_config(options.config_dir, options.config_name, rest)
+            config = hydra_config(options.config_dir or "configs", options.config_name, rest)
         else:
             config = training_config(rest, any_task=True)
         logging.getLogger().setLevel(logging.WARNING)  # hydra has it tell all
@@ -74,6 +76,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print all that was found as JSON")
     parser.add_argument("--plot", metavar="PNG", help="also draw what the first steps do")
     parser.add_argument("--config-name", metavar="NAME", help="of hydra, instead of arguments")
-    parser.add_argument(
-        "--config-dir", metavar="DIR", default="configs", help="of it (default: %(default)s)"
-    )
+    parser.add_argument("--config-dir", metavar="DIR", help="of it (default: configs)")

@@ -9,7 +9,7 @@ from glob import escape, glob
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.outcome import ALARM
+from fairseq_admin.outcome import ALARM, NAN, RANK
 
 Points = List[Tuple[int, float]]  # (update, perplexity)
 
@@ -22,11 +22,10 @@ INNER = re.compile(r"epoch \d+: +\d+ / \d+ (.*)")
 SUMMARY = re.compile(r"epoch \d+ \| (?:valid on '(.+?)' subset \| )?(.*)")
 JSON = re.compile(r'\{"epoch": \d+, .*\}')
 CRASHES = {
-    "gradients are Nan/Inf": "gradients are nan or inf",
+    NAN: "gradients are nan or inf",
     "Minimum loss scale reached": "loss scale at its minimum",
 }
 TOLD = re.compile(rf"{ALARM} at update (\d{{1,15}}):")
-RANK = re.compile(r"rank +\d+ = -?(?:nan|inf)")  # of several GPUs, whose gradients are compared
 EVENTS = "events.out.tfevents."  # begins the name of a TensorBoard file
 LARGEST = 10**15  # update that a training may come to
 
@@ -89,10 +88,13 @@ def line_stats(line: str) -> Tuple[str, Dict[str, str]]:
     return "", {}
 
 
-def add(points: Points, update: int, ppl: float) -> None:
-    """Append a point. What a resumed run does again takes the place of what was there."""
-    while points and points[-1][0] >= update:
-        points.pop()
+def add(curves: Dict[str, Points], name: str, update: int, ppl: float) -> None:
+    """Append a point to the curve *name*. What a resumed run does again takes the place of what was
+    there, and so does a new one of all that came after."""
+    points = curves.setdefault(name, [])
+    for some in curves.values():
+        while some and (some[-1][0] > update or (some is points and some[-1][0] == update)):
+            some.pop()
     points.append((update, ppl))
 
 
@@ -105,21 +107,24 @@ def parse(text: str) -> Curves:
         told = TOLD.search(line)
         stuck = int(told[1]) if told else stuck
         try:
-            update, ppl = int(stats["num_updates"]), float(stats["ppl"])
-            if abs(update) > LARGEST:
+            update, ppl = float(stats["num_updates"]), float(stats["ppl"])  # 1e+06
+            if not abs(update) <= LARGEST:
                 raise ValueError(update)
         except (KeyError, ValueError):
             reasons = (reason for told, reason in CRASHES.items() if told in line)
-            crash = next(reasons, CRASHES["gradients are Nan/Inf"] if RANK.search(line) else crash)
+            crash = next(reasons, CRASHES[NAN] if RANK.search(line) else crash)
         else:
-            add(curves.setdefault(name, []), update, ppl)
+            add(curves, name, int(update), ppl)
             crash = None  # a later start went on
+            stuck = stuck if stuck and stuck <= update else None
     return replace(assemble(curves, crash), stuck=stuck)
 
 
 def assemble(curves: Dict[str, Points], crash: Optional[str] = None) -> Curves:
     """Curves of what was logged by name: train_inner else train, valid else the first subset."""
-    train = curves.get("train_inner") or curves.get("train", [])
+    train = curves.get("train_inner", [])
+    begin = train[0][0] if train else math.inf  # before it a start may have logged by epochs alone
+    train = [point for point in curves.get("train", []) if point[0] < begin] + train
     subsets = [name for name in curves if name not in ("train_inner", "train")]
     valid = curves["valid" if "valid" in subsets else subsets[0]] if subsets else []
     diverged, reason = divergence(train, valid, crash)
@@ -187,7 +192,7 @@ def read_events(folder: str) -> Curves:
         raise UserError(
             "TensorBoard files need tensorboard: pip install 'fairseq_admin[analysis]'"
         ) from None
-    curves: Dict[str, Points] = {}
+    found: List[tuple] = []
     for file in files:
         events = EventAccumulator(file, size_guidance={"scalars": 0})  # 0: all of them
         try:
@@ -195,9 +200,11 @@ def read_events(folder: str) -> Curves:
         except Exception as error:  # whatever a damaged file makes it stumble over
             raise UserError(f"{file} is damaged: {' '.join(str(error).split())[:200]}") from None
         if "ppl" in events.Tags()["scalars"]:
-            points = curves.setdefault(os.path.basename(os.path.dirname(file)), [])
-            for event in events.Scalars("ppl"):
-                add(points, event.step, float(f"{event.value:g}"))  # fp32, as exact as a log
+            name = os.path.basename(os.path.dirname(file))
+            found += ((event.wall_time, name, event) for event in events.Scalars("ppl"))
+    curves: Dict[str, Points] = {}
+    for _, name, event in sorted(found, key=lambda point: point[0]):
+        add(curves, name, event.step, float(f"{event.value:g}"))  # fp32, as exact as a log
     return assemble(curves)
 
 

@@ -27,8 +27,9 @@ FEW = 20  # points of a line below which each is marked
 
 
 def plain(text: str) -> str:
-    """*text* to be drawn as it is, no formula."""
-    return text.replace("$", r"\$")
+    """*text* to be drawn as it is, no formula, and not left out of a legend."""
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def panels(
@@ -45,13 +46,12 @@ def styles(lines: Sequence[Tuple[str, str]]) -> List[Dict[str, object]]:
     where it has several (checkpoints of a training)."""
     methods = [method.lower() for method, _ in lines]
     others = [m for m in dict.fromkeys(methods) if m not in METHODS]
+    colours = [
+        METHODS[m].colour if m in METHODS else OTHER[others.index(m) % len(OTHER)] for m in methods
+    ]
     found = []
-    for i, (method, (_, label)) in enumerate(zip(methods, lines)):
-        if method in METHODS:
-            colour = METHODS[method].colour
-        else:
-            colour = OTHER[others.index(method) % len(OTHER)]
-        share = methods[: i + 1].count(method) / methods.count(method)
+    for i, (colour, (_, label)) in enumerate(zip(colours, lines)):
+        share = colours[: i + 1].count(colour) / colours.count(colour)
         found.append({"color": colour, "alpha": 0.3 + 0.7 * share, "label": plain(label)})
     return found
 

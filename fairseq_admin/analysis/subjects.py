@@ -73,7 +73,8 @@ def subjects(options: Namespace, rest: List[str]) -> Iterator[Tuple[Subject, Bat
     check_options(options, rest)
     if options.user_dir:
         import_user_module(options)
-    if len(set(options.models)) < len(options.models):
+    real = {os.path.realpath(x) if os.path.isfile(x) else x for x in options.models}
+    if len(real) < len(options.models):
         raise UserError("a model is given twice")
     for name in options.models:
         if not os.path.isfile(name):

@@ -141,9 +141,12 @@ def model_options(state: Dict[str, Any]) -> Optional[Dict[str, Any]]:
 
 
 def task_options(state: Dict[str, Any]) -> Dict[str, Any]:
-    """The options of a checkpoint's task; of the time before hydra those of all."""
-    task = (state.get("cfg") or {}).get("task") or state.get("args") or {}
-    return vars(task) if isinstance(task, argparse.Namespace) else task
+    """The options of a checkpoint's task that have a value; where all were in one, among the
+    model's."""
+    task = (state.get("cfg") or {}).get("task") or {}
+    task = vars(task) if isinstance(task, argparse.Namespace) else task
+    own = {name: value for name, value in task.items() if value is not None}
+    return {**(model_options(state) or {}), **own}
 
 
 def residual_of(state: Dict[str, Any]) -> Optional[str]:

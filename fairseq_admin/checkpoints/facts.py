@@ -20,7 +20,7 @@ def portable(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
         return [portable(value) for value in config]
     if isinstance(config, str) and os.path.isabs(config):
-        return os.path.basename(config)
+        return os.pathsep.join(map(os.path.basename, config.split(os.pathsep)))
     return config if isinstance(config, (str, int, float, bool, type(None))) else str(config)
 
 

@@ -124,6 +124,8 @@ def check(config: Any) -> None:
         given = config.get(group)
         if not isinstance(given, Namespace) and getattr(given, "_name", None) is None:
             raise UserError(f"which {group.replace('_', '-')}? give it as for the training")
+    if len(config.optimization.lr) > 1:
+        raise UserError(f"--lr {config.optimization.lr}: one rate can be followed, not several")
     if not OmegaConf.is_missing(config.checkpoint, "save_dir"):
         path = restored(config.checkpoint)
         if path:
@@ -159,11 +161,13 @@ def schedule(config: Any, steps: int = STEPS) -> Tuple[List[float], float, int]:
 def stepper(options: Any) -> Any:
     """*options* of an optimizer that a probe can step with, on a CPU: for `radam`, whose first few
     steps hardly move, `adam`, which it is soon."""
+    if isinstance(options, Namespace):  # of an optimizer without a dataclass
+        return options
     options = OmegaConf.create(OmegaConf.to_container(options, resolve=True))
     if options._name == "radam":
         shared = {"adam_betas": options.radam_betas, "adam_eps": options.radam_eps}
         kept = {"lr": options.lr, "weight_decay": options.weight_decay, "tpu": False}
         options = OmegaConf.create({"_name": "adam", **shared, **kept})
     if options._name == "adam":
-        options.use_old_adam = True  # the others are of GPUs
+        options.use_old_adam, options.fp16_adam_stats = True, False  # the others are of GPUs
     return options

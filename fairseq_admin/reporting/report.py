@@ -22,6 +22,7 @@ FACTS = {
     "width": "Width",
     "seed": "Seed",
     "updates": "Updates",
+    "outcome": "How it ended",
     "wall_seconds": "Time of training",
     "hardware": "Hardware of the evaluation",
     "versions": "Versions",
@@ -173,7 +174,8 @@ def same_sets(runs: List[Run]) -> List[List[Run]]:
 def same_sentences(ours: Dict[int, tuple], theirs: Dict[int, tuple]) -> bool:
     """Whether two dicts of translations are of one test set."""
     common = spread(sorted(ours.keys() & theirs.keys()), 100)
-    same = sum(letters(ours[i][1]) == letters(theirs[i][1]) for i in common)
+    pairs = ((ours[i], theirs[i]) for i in common)  # of source, reference if there is one, ...
+    same = sum(letters(a[1] or a[0]) == letters(b[1] or b[0]) for a, b in pairs)
     return ours.keys() == theirs.keys() and 2 * same > len(common)
 
 

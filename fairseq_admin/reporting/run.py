@@ -62,7 +62,7 @@ def by_hand(run: Run) -> List[str]:
     if not any(EVALUATE in words for _, words in run.missing):
         return []
     generated = Path(run.folder, "eval", "generate.txt")
-    flags = "--beam 5 --remove-bpe sentencepiece --required-batch-size-multiple 1"
+    flags = "--beam 5 --required-batch-size-multiple 1"
     decode = command("fairseq-generate", "DATA", "--user-dir", "fairseq_admin", "--path")
     folder, output = command("mkdir", "-p", generated.parent), command(generated)
     return [

@@ -98,13 +98,14 @@ def read_scores(run: Run) -> None:
 
 def take_record(run: Run, record: Dict[str, Any]) -> None:
     """Fill *run* from *record*; one of BROKEN where that is none."""
-    seconds = record["wall_seconds"]
+    seconds, ended = record["wall_seconds"], record.get("outcome")
     run.facts = {
         "method": str(record["method"]),
         "layers": str(record["layers"]),
         "width": whole(record["width"]),
         "seed": whole(record["seed"]),
         "updates": whole(record["updates"]),
+        "outcome": ended and f"{ended}, known at update {whole(record['known']):,}",
         "wall_seconds": None if seconds is None else number(seconds),
         "hardware": str(record["hardware"]),
         "versions": ", ".join(f"{name} {text}" for name, text in record["versions"].items()),
@@ -172,14 +173,14 @@ def read_curve(run: Run) -> None:
     run.inputs += sorted(Path(run.folder).glob("*.log"))
     try:
         curves = read_curves(run.folder)
-    except UserError:
-        curves = assemble(run.curves)
+    except UserError as error:
+        curves, why = assemble(run.curves), error.message
     run.curves = {}
     if curves:
         run.curves = {"method": run.facts.get("method") or run.folder, **vars(curves)}
     else:
         log = command("fairseq-train", "--log-file", Path(run.folder, "train.log"))
-        run.missing.append(("curves: no log in its folder tells perplexities", f"{log} ..."))
+        run.missing.append((f"curves: {why}", f"{log} ..."))
 
 
 def read_translations(run: Run) -> None:

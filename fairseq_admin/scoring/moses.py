@@ -20,7 +20,26 @@ from fairseq_admin.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-LANGUAGE = re.compile(r"([a-z]{2,3})([-_][A-Za-z]+)*")  # ISO 639, by which Moses names its files
+LANGUAGE = re.compile(r"([a-z]{2,3})([-_][A-Za-z]+)*")  # ISO 639
+TWO = {  # letters by which Moses names its files, of languages that have three too
+    three: two
+    for two, codes in (
+        *(("as", "asm"), ("bn", "ben"), ("ca", "cat"), ("cs", "ces cze"), ("da", "dan")),
+        *(("de", "deu ger"), ("el", "ell gre"), ("en", "eng"), ("es", "spa"), ("et", "est")),
+        *(("fi", "fin"), ("fr", "fra fre"), ("ga", "gle"), ("gu", "guj"), ("hi", "hin")),
+        *(("hu", "hun"), ("is", "isl ice"), ("it", "ita"), ("kn", "kan"), ("lt", "lit")),
+        *(("lv", "lav lvs"), ("ml", "mal"), ("mr", "mar"), ("nl", "nld dut"), ("or", "ori ory")),
+        *(("pa", "pan"), ("pl", "pol"), ("pt", "por"), ("ro", "ron rum"), ("ru", "rus")),
+        *(("sk", "slk slo"), ("sl", "slv"), ("so", "som"), ("sv", "swe"), ("ta", "tam")),
+        ("te", "tel"),
+    )
+    for three in codes.split()
+}
+# What detokenizer.perl joins in Czech: 3,5 and je-li; sacremoses looks at the end of the line
+CZECH = (
+    re.compile(r"(?<!\S)([0-9]+) ([.,]) (?=[0-9]+(?!\S))"),
+    re.compile(r"([^\W\d_]) ([-–]) (?=li(?!\S)|mail)", re.IGNORECASE),
+)
 ALPHA = regex.compile(r"\p{Alpha}")
 NON_PRINTING = regex.compile(r"\p{C}")
 LINE_ENDS = re.compile("[\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")  # to Python or to fairseq
@@ -42,11 +61,12 @@ GLOTTALS = ("so", "tdt")  # of French's rules not the last: an apostrophe within
 
 
 def language(lang: str) -> str:
-    """The language of a code such as pt or pt_BR. Raises `UserError` where *lang* is none."""
+    """The language of a code such as pt, por or pt_BR, by two letters where Moses has such rules.
+    Raises `UserError` where *lang* is none."""
     match = LANGUAGE.fullmatch(lang)
     if not match:
         raise UserError(f"{lang!r} is no language code: two or three lower-case letters, as de")
-    return match.group(1)
+    return TWO.get(match[1], match[1])
 
 
 def _by_property(rule: Tuple[re.Pattern, str], within_words: str = "") -> Tuple:
@@ -133,14 +153,18 @@ class Tokenizer:
 
 
 class Detokenizer:
-    """Moses' ``detokenizer.perl -l LANG``, as sacremoses has it: tokens, which may be escaped, to a
-    line."""
+    """Moses' ``detokenizer.perl -l LANG``, by sacremoses but for Czech: tokens, which may be
+    escaped, to a line."""
 
     def __init__(self, lang: str) -> None:
-        self._moses = MosesDetokenizer(language(lang))
+        self.joined = CZECH if language(lang) == "cs" else ()
+        self._moses = MosesDetokenizer("" if self.joined else language(lang))
 
     def __call__(self, line: str) -> str:
         """The text of the tokens in *line*, which are separated by whitespace."""
+        line = " ".join(line.split())
+        for pattern in self.joined:
+            line = pattern.sub(r"\1\2", line)
         return self._moses.detokenize(line.split())
 
     def unescape(self, line: str) -> str:

@@ -117,7 +117,7 @@ def significance(
     signatures, results = test()
     theirs, ours = results["BLEU"]
     # sacreBLEU counts samples strictly above the difference: equal texts would be "significant"
-    p_value = 1.0 if texts == baseline else round(float(ours.p_value), 4)
+    p_value = 1.0 if ours.score == theirs.score else round(float(ours.p_value), 4)
     told = {"metric": "bleu", "p_value": p_value, "signature": str(signatures["BLEU"])}
     for name, result in (("system", ours), ("baseline", theirs)):
         told[name] = {k: round(float(getattr(result, k)), 2) for k in ("score", "mean", "ci")}
@@ -165,7 +165,7 @@ def score_files(
         tokens = targets = []
     elif not moses:
         tokens, targets = cut(texts, target_lang), cut(references, target_lang)
-    elif targets:
+    elif targets and not (reference and any(map(UNKNOWN.search, targets))):
         tokens = lines
     else:
         tokens = unescape(lines, target_lang)

@@ -192,6 +192,12 @@ def convert(
     except ImportError:
         raise UserError(f"CTranslate2 is not installed: {SERVE}") from None
     options = model_options(state)
+    left_out = {
+        "--cross-self-attention": options.get("cross_self_attention"),
+        "--quant-noise-pq": any(key.endswith(".quant_noise.weight") for key in state["model"]),
+    }
+    for option in filter(left_out.get, left_out):
+        raise UserError(f"CTranslate2 leaves out what {option} adds: decode with fairseq-generate")
     # as the converter wants them: attributes, whether fairseq-train or hydra wrote the checkpoint
     args = Namespace(**{"arch": options["_name"], **options})
     args.task, args.source_lang, args.target_lang = "translation", *pair

@@ -87,8 +87,10 @@ def as_tokenized(corpus: Corpus) -> Corpus:
     return replace(
         corpus,
         tokenized=True,
+        moses=True,
         aggressive=corpus.aggressive or any(" @-@ " in head for head in heads),
-        lowercase=corpus.lowercase or all(head.islower() for head in heads),
+        lowercase=corpus.lowercase
+        or (any(map(str.islower, heads)) and all(head == head.lower() for head in heads)),
     )
 
 
@@ -147,6 +149,8 @@ def main() -> None:
         parser.error("give a corpus, or your own text by --train and --valid")
     if (options.valid or options.test or options.tokenized) and not options.train:
         parser.error("--valid, --test and --tokenized go with --train")
+    if options.corpus and options.train and not options.output:
+        parser.error(f"your own text is not {options.corpus}: give --output")
     if options.sample and options.train:
         parser.error("--sample and --train are two texts: give one")
     for number in ("processes", "subwords"):

@@ -35,6 +35,8 @@ def outcome_of(
     """
     last = curves.train[-1][0] if curves.train else 0
     points, third = curves.train, KNOWN * (updates or last)
+    if not stopped and last < third:  # it ended before, by epochs say
+        third = KNOWN * last
     if stopped:
         points = next(([point] for point in points if point[0] >= third), [])
     known = entropy and stuck(points, entropy, third)

@@ -203,7 +203,7 @@ class Launch:
             "tasks_per_node": self.processes,
             "gpus_per_node": self.processes,
             "max_num_timeout": 100,
-            "name": folder.name,
+            "name": f"{folder.name}-{zlib.crc32(str(folder).encode()):08x}",
             "setup": f'["{mend}"]',  # at each start of the job, before its processes
             # a second job of this name waits for the first, and then finds the training finished
             "additional_parameters.dependency": "singleton",

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Sequence
 
 from omegaconf import OmegaConf
 
+from fairseq_admin.errors import UserError
 from recipes.training import ROOT, Training, load_config
 
 HERE = Path(__file__).parent
@@ -32,11 +33,18 @@ def smoke_overrides(name: str) -> List[str]:
     return [*SMOKE, *(f"model.{stack}={max(2, count)}" for stack, count in layers.items())]
 
 
-def averaged(checkpoint: Any) -> List[str]:
-    """Options of evaluate.sh: the mean of the checkpoints that the config keeps."""
-    if checkpoint.get("keep_last_epochs", -1) > 0:
-        return ["--num-epoch-checkpoints", str(checkpoint.keep_last_epochs)]
-    return ["--num-update-checkpoints", str(checkpoint.keep_interval_updates)]
+def averaged(config: Any) -> List[str]:
+    """Options of evaluate.sh: the mean of the checkpoints that the *config* keeps. UserError where
+    it keeps no number of them."""
+    epochs, updates = (
+        config.checkpoint.get(name, -1) for name in ("keep_last_epochs", "keep_interval_updates")
+    )
+    if epochs > 0:
+        epochs = min(epochs, config.optimization.get("max_epoch") or epochs)
+        return ["--num-epoch-checkpoints", str(epochs)]
+    if updates <= 0:
+        raise UserError("of how many checkpoints is the mean? give checkpoint.keep_last_epochs")
+    return ["--num-update-checkpoints", str(updates)]
 
 
 def load_costs() -> Dict[str, Dict[str, Any]]:

@@ -21,10 +21,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
+import torch
 from omegaconf import OmegaConf
 
 from corpora.steps import BIN
 from fairseq_admin.errors import UserError
+from fairseq_admin.serving.served import prepared
 from recipes.launch import Hardware, Launch
 from recipes.recipes import averaged, load_recipes, parsed, smoke_overrides
 from recipes.training import ROOT, Training
@@ -87,6 +89,7 @@ class Run:
         seed, runs = str(self.facts["seeds"][0]), self.folder.parent
         train = ["bash", str(ROOT / "scripts/run.sh"), reverse, "--data", str(self.bitext), *smoke]
         train += ["--output", str(runs), "--seed", seed, "--to", "average", *hardware.flags()]
+        train += ["--max-tokens", str(self.launch.max_tokens)]
         given = [o for o in self.options.overrides if o.startswith("common.")]  # fp16, bf16
         train += ["--", *given] if given else []
         model = runs / f"{reverse}_seed{seed}" / "eval" / "mean.pt"
@@ -107,10 +110,11 @@ class Run:
         decoding = f"--beam {config.generation.beam} --lenpen {config.generation.lenpen}"
         decoding += " --remove-bpe sentencepiece --batch-size 100"
         return [
-            *("bash", str(ROOT / "scripts/evaluate.sh"), str(self.folder), "--moses"),
+            *("bash", str(ROOT / "scripts/evaluate.sh"), str(self.folder)),
+            *["--moses"] * (prepared(self.data / "bin") is None),  # else its manifest tells
             *("--data", str(self.data / "bin"), "--subset", self.options.subset, "--to", step),
             *("--reference", str(self.reference())),
-            *averaged(config.checkpoint),
+            *averaged(config),
             *("--decoding", decoding + " --cpu" * self.options.hardware.cpu),
         ]
 
@@ -152,6 +156,9 @@ class Run:
     def start(self) -> None:
         """Train until it ends by itself."""
         training, hardware = self.training, self.options.hardware
+        gpus, wanted = torch.cuda.device_count(), self.launch.processes
+        if not hardware.cpu and hardware.slurm is None and gpus < wanted:
+            raise UserError(f"{wanted} GPUs: there are {gpus} here; give fewer --gpus, or --cpu")
         say(f"train: {self.launch.batch()}")
         machines = hardware.nodes if hardware.slurm is None else 1
         try:

@@ -20,7 +20,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Dict, List, Optional, Sequence
 
-from corpora.steps import BIN
+from corpora.steps import BIN, BINARIZED
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of, task_options
 from fairseq_admin.checkpoints.fold import fold_checkpoint, unfoldable
 from fairseq_admin.errors import UserError
@@ -87,8 +87,9 @@ class Evaluation:
         checkpoints = sorted(self.run.glob("checkpoint*.pt"))
         if not checkpoints:
             raise UserError(f"no checkpoint*.pt in {self.run}")
-        data = sorted(self.options.data.glob("*.bin")) if self.options.data else []
-        files = [*checkpoints, self.options.reference, self.options.sentencepiece, *data]
+        data = sorted(self.options.data.iterdir()) if self.options.data else []
+        binarized = [path for path in data if path.suffix in BINARIZED]
+        files = [*checkpoints, self.options.reference, self.options.sentencepiece, *binarized]
         states = {str(path): path.stat() for path in files if path}
         told = [[path, state.st_size, state.st_mtime_ns] for path, state in states.items()]
         return json.dumps([options, told, code_of(EVALUATED_BY)], indent=1)

@@ -7,7 +7,7 @@ from typing import List, Sequence
 
 from fairseq_admin.errors import UserError
 
-DECODING = "--beam 5 --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece --batch-size 100"
+DECODING = "--beam 5 --max-len-a 1.2 --max-len-b 10 --batch-size 100"
 
 
 def existing(path: str) -> Path:

@@ -29,11 +29,15 @@ PACKAGES = ("fairseq_admin", "torch", "sacrebleu", "sacremoses", "numpy")
 
 
 def git(*arguments: str) -> str:
-    """What git says of this checkout, nothing where there is none."""
-    done = subprocess.run(
-        ["git", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    return done.stdout.strip()
+    """What git says of this checkout, nothing where it is none, or there is no git."""
+    given = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    try:
+        top = subprocess.run(["git", "rev-parse", "--show-toplevel"], **given).stdout.strip()
+        if not top or Path(top).resolve() != ROOT:
+            return ""
+        return subprocess.run(["git", *arguments], **given).stdout.strip()
+    except OSError:
+        return ""
 
 
 def data_sha256(folder: Path) -> str:
@@ -87,8 +91,8 @@ def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
         "outcome": kind,
         "known": known,
         "unigram_bits": entropy and round(entropy, 4),
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--", *CODE)),
+        "commit": (commit := git("rev-parse", "HEAD")),
+        "dirty": bool(git("status", "--porcelain", "--", *CODE)) if commit else None,
         "hardware": hardware(common),
         "precision": next((x for x in ("bf16", "fp16") if common.get(x)), "fp32"),
         "versions": {

@@ -72,7 +72,11 @@ def group_of(record: Record, columns: List[str]) -> str:
     config = {k: v for k, v in record["config"].items() if k != "checkpoint"}
     config["common"] = {**(config.get("common") or {}), "seed": None}
     config["task"] = {**(config.get("task") or {}), "seed": None}
-    return json.dumps([config, record["updates"], record["data_sha256"], record.get("decoding")])
+    ports = {"distributed_port": None, "distributed_init_method": None}
+    config["distributed_training"] = {**(config.get("distributed_training") or {}), **ports}
+    # in fp16 updates that overflow are not counted: as many as the seed has
+    updates = None if trained(record) else record["updates"]
+    return json.dumps([config, updates, record["data_sha256"], record.get("decoding")])
 
 
 def cell(name: str, runs: List[Record]) -> str:

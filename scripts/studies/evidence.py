@@ -198,6 +198,7 @@ def probe_all(data: Path) -> None:
                     known[record["definition"]] = probed(trial, record)
                     with whole_file(PROBES) as f:
                         f.write(json.dumps(list(known.values()), indent=1) + "\n")
-                rows[record["definition"]] = known[record["definition"]]
+                outcome = {"outcome": record["outcome"]}  # it may have been run again
+                rows[record["definition"]] = {**known[record["definition"]], **outcome}
     with whole_file(PROBES) as f:
         f.write(json.dumps(list(rows.values()), indent=1) + "\n")

@@ -138,6 +138,8 @@ def parsed(arguments: List[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, help="folder of the trainings (runs/studies)")
     parser.add_argument("--results", type=Path, help="folder of the records (results/studies)")
     options = parser.parse_args(arguments)
+    if options.data and not (options.results or options.smoke):
+        raise UserError("--data: give --results too, the records there are of another text")
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: give 1 or more")
     if not 0 <= options.nice <= 19:

@@ -28,7 +28,6 @@ from fairseq.trainer import Trainer
 
 import fairseq_admin
 from fairseq_admin.omega_file import Profile
-from fairseq_admin.profiling import named_junctions
 
 BIN = Path(sys.executable).parent
 PLUGIN = Path(fairseq_admin.__file__).parent
@@ -179,7 +178,6 @@ def lab(commands):
         same_tensors=same_tensors,
         load=load,
         build_trainer=build_trainer,
-        named_junctions=named_junctions,
     )
 
 
@@ -204,8 +202,7 @@ def admin(corpus, lab, shared):
     checkpoints = {n: next(folder.glob(f"checkpoint_*_{n}.pt")) for n in (20, 60)}  # mid-epoch
     checkpoints[120] = folder / "checkpoint_last.pt"
     run = Run(0, (folder / "printed").read_text())
-    command = lab.train_command(corpus, folder, *every_20[:4], "--max-update", "120")
-    return SimpleNamespace(run=run, folder=folder, command=command, checkpoints=checkpoints)
+    return SimpleNamespace(run=run, folder=folder, checkpoints=checkpoints)
 
 
 @pytest.fixture(scope="session")

@@ -211,13 +211,6 @@ def test_methods_of_one_initialization(analyze, monkeypatch):
     assert small.std().item() / first.std().item() == pytest.approx(expected, rel=0.1)
 
 
-@pytest.mark.parametrize("analysis", ["dependency", "gradients"])
-def test_the_other_probes(analyze, admin, corpus, analysis):
-    last = admin.folder / "checkpoint_last.pt"
-    found = analyze(analysis, "post-ln", "admin", last, "--data", corpus, *TINY)["models"]
-    assert [m["layers"] for m in found] == ["2-3", "2-3", "3-3"]
-
-
 @pytest.fixture(scope="module")
 def broken(admin, corpus, lab, tmp_path_factory):
     """Checkpoints and data that cannot be looked at."""
@@ -259,6 +252,11 @@ MISTAKES = {
     "no plugin": (["norms", "admin", "--user-dir", "nosuch"], "no such folder: nosuch"),
     "split of nothing": (["norms", "admin", "--split", "test"], "--split test is of --data"),
     "twice": (["norms", "{last}", "{last}"], "a model is given twice"),
+    "twice, by two names": (
+        ["norms", "{last}", "{admin}/./checkpoint_last.pt"],
+        "a model is given twice",
+    ),
+    "a folder for output": (["norms", "{last}", "--output", "./"], "./ is a folder: give"),
     "other inputs": (["norms", "levenshtein_transformer", *TINY], "reads no source and target"),
     "no encoder-decoder": (
         ["norms", "transformer_lm"],

@@ -1,10 +1,8 @@
 """Decoding in fresh processes, from another folder, with nothing but data and a checkpoint."""
 
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
-import fairseq
 import pytest
 from fairseq import utils
 
@@ -19,12 +17,10 @@ CASES = {
     "ensemble": ["fairseq-generate", "CORPUS", "--path", "FIRST:LAST", *OWN],
     "validate": ["fairseq-validate", "CORPUS", "--path", "LAST", "--max-tokens", "500", *OWN],
     "interactive": ["fairseq-interactive", "CORPUS", "--path", "LAST", "-s", "de", "-t", "en"],
-    "bare name": ["fairseq-generate", "CORPUS", "--path", "LAST", "--user-dir", "fairseq_admin"],
     "transformer": ["fairseq-generate", "CORPUS", "--path", "TRANSFORMER"],
     "trained here, 1": ["fairseq-generate", "CORPUS", "--path", "HERE", "--batch-size", "1"],
     "trained here, 4": ["fairseq-generate", "CORPUS", "--path", "HERE", "--batch-size", "4"],
 }
-SITE = fairseq.__path__[0] + "/../fairseq_admin"  # where fairseq looks for a bare name
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +54,7 @@ def decoded(admin, transformer, trained_here, corpus, lab, in_background, tmp_pa
 
     def start(case):
         program, *rest = [words.get(word, word) for word in CASES[case]]
-        bin = lab.real if case == "bare name" else lab.bin
-        command = [bin / program, rest[0], "--user-dir", lab.plugin, *rest[1:], "--cpu"]
+        command = [lab.bin / program, rest[0], "--user-dir", lab.plugin, *rest[1:], "--cpu"]
         command += EVERY_SENTENCE
         folder = tmp_path_factory.mktemp("elsewhere")
         run = lab.run(command, cwd=folder, stdin=text if program == "fairseq-interactive" else "")
@@ -75,14 +70,7 @@ def hypotheses(output):
     return {int(number): (float(score), text) for number, score, text in rows}
 
 
-@pytest.fixture
-def needed(case):
-    """Skip what the machine does not have."""
-    if case == "bare name" and not Path(SITE).is_dir():
-        pytest.skip("fairseq_admin is not installed beside fairseq")
-
-
-def test_every_command_does_its_work(needed, decoded, admin, case):
+def test_every_command_does_its_work(decoded, admin, case):
     run = decoded[case].result()
     assert "branch variance" not in run.output, "a decoding process has nothing to profile"
     if case == "validate":
@@ -96,7 +84,7 @@ def test_every_command_does_its_work(needed, decoded, admin, case):
 
 
 @pytest.mark.parametrize("case", ["trained here, 1", "trained here, 4"])
-def test_a_fresh_process_decodes_like_the_one_that_trained(decoded, trained_here, corpus, case):
+def test_a_fresh_process_decodes_like_the_one_that_trained(decoded, trained_here, case):
     """Left padding at batch size 4, none at 1."""
     task, model = trained_here.task, trained_here.model
     task.load_dataset("test")

@@ -18,7 +18,7 @@ from fairseq_admin.serving.served import Settings
 from fairseq_admin_cli import main as cli
 from records import evaluation
 from records.options import parsed
-from records.record import trained_record
+from records.record import git, trained_record
 from records.table import table
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -175,6 +175,14 @@ def test_a_run_that_crashed_has_a_record_and_no_scores(
     cli.main(["report", str(run), "--output", str(tmp_path / "report.html")])
     assert "diverged" in (tmp_path / "report.html").read_text()
     assert "| 1 of 1 (1 diverged) | – |" in table(["method", "failed", "bleu"], [record])
+
+
+def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
+    assert len(git("rev-parse", "HEAD")) == 40
+    monkeypatch.setattr("records.record.ROOT", tmp_path)  # within no repository, or in another's
+    assert git("rev-parse", "HEAD") == ""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git("rev-parse", "HEAD") == ""
 
 
 MISTAKES = {

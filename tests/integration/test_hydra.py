@@ -321,17 +321,15 @@ def test_a_method_without_profile_trains_by_sgd(train):
     assert set(run.losses()) == {1, 2} and run.table() is None
 
 
-@pytest.mark.parametrize("extra", [[], ["common.bf16=true"]], ids=["fp32", "bf16"])
-def test_hydra_train_trains(train, lab, tmp_path, extra):
-    run = train("demo_admin", extra)
+def test_hydra_train_trains(train, lab, tmp_path):
+    run = train("demo_admin", [])
     assert set(run.losses()) == {1, 2}
     assert all(loss < 9 for loss in run.losses().values())  # bits; uniform is 6
     state = lab.load(tmp_path / "run" / "checkpoint_last.pt")
     profile = lab.profiled(lab.profile_of(state))
     assert run.table() == lab.profile_of(state).table()
-    # two warm-up updates of at most 1e-5, and bfloat16's 8 bits
     for name, omega in lab.omegas(state["model"]).items():
-        assert (omega / profile[name] - 1).abs().max() < 2**-8, name
+        assert (omega - profile[name]).abs().max() < 3e-5, name  # two updates of at most 1e-5
 
 
 def test_bf16_goes_on_from_rounded_weights_and_decodes(train, lab, corpus, tmp_path):
@@ -347,6 +345,9 @@ def test_bf16_goes_on_from_rounded_weights_and_decodes(train, lab, corpus, tmp_p
     states.append(lab.load(folder / "checkpoint_last.pt"))
     assert states[0]["last_optimizer_state"]["state"][0]["exp_avg"].dtype == torch.float32
     _, straight, resumed = (state["model"] for state in states)
+    weight = straight["encoder.layers.1.fc1.weight"]  # saved as fp32
+    assert torch.equal(weight.bfloat16().float(), weight) and whole.table()
+    assert not lab.same_tensors(resumed, straight)
     for name, weight in straight.items():
         torch.testing.assert_close(resumed[name], weight, rtol=2**-7, atol=1e-4)
 

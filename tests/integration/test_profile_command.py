@@ -97,13 +97,6 @@ def test_a_full_disk_keeps_the_picture_of_before(corpus, lab, tmp_path, monkeypa
     assert picture.read_bytes() == b"before"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["profile", "--help"]])
-def test_help_is_complete(command, tmp_path, arguments):
-    run = command(arguments, tmp_path).ok()
-    words = ["--output", "--plot", "--arch"] if "profile" in arguments else ["profile"]
-    assert all(word in run.output for word in words)
-
-
 @pytest.fixture(scope="module")
 def outcomes(corpus, lab, command, in_background, tmp_path_factory):
     def start(case):

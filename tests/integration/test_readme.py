@@ -290,10 +290,10 @@ def recipe_commands():
 
 @pytest.mark.parametrize("words", recipe_commands(), ids=" ".join)
 def test_recipes_are_understood(words, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     from recipes.run import main as run
 
-    monkeypatch.setattr(sys, "argv", ["run.sh", words[0], "--dry-run", *words[1:]])
+    seed = [] if {"--help", "--seed", "--seeds"} & set(words) else ["--seed", "1"]
+    monkeypatch.setattr(sys, "argv", ["run.sh", words[0], "--dry-run", *seed, *words[1:]])
     if "--help" in words:
         with pytest.raises(SystemExit) as end:
             run()

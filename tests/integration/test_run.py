@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
@@ -337,6 +338,34 @@ def test_no_reference_is_told_before_the_training(main, prepared, tmp_path):
     with pytest.raises(script.UserError, match="nothing to score against later"):
         main(*prepared, "--output", tmp_path / "out", "--from", "train", "--subset", "test2")
     assert not (tmp_path / "out" / FOLDER / "train.log").exists()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() >= 8, reason="there are that many GPUs")
+def test_gpus_that_are_not_there_are_told_before_the_training(main, straight, tmp_path):
+    data = ["--data", straight.out / "data" / "iwslt14_de_en", "--output", tmp_path]
+    with pytest.raises(script.UserError, match=r"^8 GPUs: there are \d here; give fewer --gpus"):
+        main(RECIPE, *data, "--seed", "1", "--from", "train", "--gpus", "8")
+
+
+def test_the_mean_is_of_checkpoints_that_there_are():
+    def asked(epochs, **checkpoint):
+        return recipes.averaged(
+            OmegaConf.create({"optimization": epochs, "checkpoint": checkpoint})
+        )
+
+    assert asked({"max_epoch": 5}, keep_last_epochs=10) == ["--num-epoch-checkpoints", "5"]
+    assert asked({}, keep_last_epochs=10) == ["--num-epoch-checkpoints", "10"]
+    assert asked({}, keep_interval_updates=3) == ["--num-update-checkpoints", "3"]
+    with pytest.raises(script.UserError, match="give checkpoint.keep_last_epochs"):
+        asked({}, keep_last_epochs=-1)
+
+
+def test_a_manifest_tells_whether_text_is_tokens(main, tmp_path):
+    (tmp_path / "bin").mkdir()
+    manifest = {"corpus": {"moses": False, "normalize": False, "lowercase": False}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    told = [main(RECIPE, "--seed", "1", "--dry-run", *x) for x in ([], ["--data", tmp_path])]
+    assert ["--moses" in shown(x).commands["fold"][0] for x in told] == [True, False]
 
 
 @pytest.mark.slow

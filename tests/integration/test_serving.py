@@ -353,6 +353,18 @@ def unequal_heads(parts):
     return "CTranslate2 cannot run this model: .*heads"
 
 
+def cross_self_attention(parts):
+    spoil_options(parts, cross_self_attention=True)
+    return "CTranslate2 leaves out what --cross-self-attention adds"
+
+
+def quantization_noise(parts):
+    state = torch.load(parts.checkpoint, map_location="cpu", weights_only=True)
+    state["model"]["encoder.quant_noise.weight"] = torch.eye(32)
+    torch.save(state, parts.checkpoint)
+    return "CTranslate2 leaves out what --quant-noise-pq adds"
+
+
 def other_sizes(parts):
     spoil_options(parts, encoder_ffn_embed_dim=32)
     return "contradicts itself: encoder_ffn_embed_dim is 32"
@@ -410,6 +422,8 @@ CASES = [
     no_checkpoint,
     truncated_checkpoint,
     unequal_heads,
+    cross_self_attention,
+    quantization_noise,
     other_sizes,
     not_to_be_folded,
     sides_without_languages,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fairseq_admin.errors import UserError
 from recipes import processes
 from studies import main as script
 from studies import study as definitions
@@ -73,6 +74,12 @@ def main(monkeypatch, capsys, lab, data, tmp_path):
         return capsys.readouterr().out
 
     return run
+
+
+def test_other_data_is_recorded_elsewhere(monkeypatch, data):
+    monkeypatch.setattr(sys, "argv", ["study.sh", "settings", "--data", str(data)])
+    with pytest.raises(UserError, match="--data: give --results too"):
+        script.main()
 
 
 def records(folder):

@@ -1,9 +1,7 @@
 """Each way to train that touches parameters, before or after the omegas are written to them."""
 
 import math
-import random
 
-import numpy as np
 import pytest
 import torch
 
@@ -85,51 +83,6 @@ def test_variant_is_the_one_that_was_asked_for(variants, admin, lab, case):
         assert model["encoder.layers.1.fc1.bias"].abs().max() > bound / 2
         paper = lab.load(admin.checkpoints[20])["model"]["encoder.layers.1.fc1.bias"]
         assert paper.abs().max() < 20 * 5e-3 * 1.5  # zero at first, then 20 updates
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [["--fp16", "--fp16-no-flatten-grads"], ["--memory-efficient-fp16"]],
-    ids=["fp16", "memory-efficient fp16"],
-)
-def test_optimizer_is_built_over_the_profiled_omegas(corpus, lab, extra):
-    """What the optimizer steps on, master copies with --fp16, holds them before any step."""
-    built = lab.build_trainer(corpus, *extra)
-    optimizer = built.trainer.optimizer
-    profile = lab.profiled(built.profile)
-    names = [name for name, p in built.model.named_parameters() if p.requires_grad]
-    copies = dict(zip(names, (p for group in optimizer.param_groups for p in group["params"])))
-    trained = lab.omegas(copies)
-    assert len(copies) == len(names) and len(trained) == 13  # of 15, two stay 1
-    for name, omega in trained.items():
-        assert omega.dtype == torch.float32, name
-        assert torch.equal(omega, torch.full((32,), profile[name])), name
-    if "--fp16" in extra:
-        assert all(p.dtype == torch.float32 for p in copies.values())
-
-
-def test_ema_starts_at_the_profiled_omegas(corpus, lab):
-    built = lab.build_trainer(corpus, "--store-ema")
-    profile = lab.profiled(built.profile)
-    found = lab.omegas(built.trainer.ema.get_model().state_dict())
-    assert {name: omega.tolist() for name, omega in found.items()} == {
-        name: torch.full((32,), omega).tolist() for name, omega in profile.items()
-    }
-
-
-def test_random_state_after_building_is_that_of_a_run_that_does_not_profile(corpus, lab, tmp_path):
-    """Building with an omega file instead leaves Python, NumPy and torch in the same state."""
-    path = tmp_path / "ones"
-    path.write_text("1.0\n" * 15)
-
-    def state_after(*extra):
-        lab.build_trainer(corpus, *extra)
-        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-
-    random.seed(1)
-    profiled = state_after()
-    random.seed(1)
-    assert profiled == state_after("--omega-file", path)
 
 
 def test_a_whole_model_is_pruned_where_it_decodes(admin, corpus, lab, tmp_path):

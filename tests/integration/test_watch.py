@@ -3,14 +3,17 @@
 import argparse
 import math
 import re
+from contextlib import suppress
 
 import pytest
 import torch
+from fairseq.tasks import LegacyFairseqTask
 from torch import nn
 
 from fairseq_admin.analysis import curves
+from fairseq_admin.analysis.logs import parse
 from fairseq_admin.outcome import ALARM
-from fairseq_admin.watch import DIVERGED, WINDOW, Watch, largest_gradient
+from fairseq_admin.watch import DIVERGED, WINDOW, Watch, WatchedTask, largest_gradient
 from fairseq_admin_cli import main as cli
 
 STILL = ["--lr", "0", "--max-update", "110", "--stuck-after", "60", "--warmup-updates", "1"]
@@ -58,7 +61,31 @@ def test_tokens_weigh():
 
 def test_after_a_resume_a_whole_window_is_waited_for():
     watch = Watch(8.0, after=0)
-    assert [update for update, _ in told(watch, [8.0] * 100, first=180)] == [250]
+    ((update, line),) = told(watch, [8.0] * 100, first=180)
+    assert update == 250 and "bits; since update 180" in line.replace(f"{8:.2f};", "bits;")
+
+
+@pytest.mark.parametrize("criterion", ["R-Drop", "ignored prefix"])
+def test_the_loss_is_of_the_tokens_that_have_one(criterion, monkeypatch):
+    """R-Drop sums it over two passes; ignored positions are among the tokens."""
+    seen = []
+
+    class Task(WatchedTask, LegacyFairseqTask):
+        watch = argparse.Namespace(take=lambda *given: seen.append(given))
+
+    logs = {"nll_loss": 8 * 120 * math.log(2), "ntokens": 120, "nsentences": 20}
+    prefix = 0
+    if criterion == "R-Drop":
+        logs.update(nll_loss=2 * logs["nll_loss"], rdrop_kl_loss=1)
+    else:
+        logs["ntokens"], prefix = 140, 1
+    of = argparse.Namespace(training=True, ignore_prefix_size=prefix)
+    monkeypatch.setattr(LegacyFairseqTask, "reduce_metrics", lambda *_: None)
+    task = Task(argparse.Namespace())
+    task.cfg, task.datasets = argparse.Namespace(train_subset="train"), {"train": None}
+    task.reduce_metrics([logs, logs], of)
+    ((_, bits, tokens),) = seen
+    assert (bits, tokens) == (pytest.approx(8 * 240), 240)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +140,23 @@ def test_the_largest_gradient_is_that_of_a_hand_count():
     branches["self_attn"].weight.grad *= math.nan
     told = "decoder.layers.0.self_attn (no number, as in 1 of 2 sublayers)"
     assert largest_gradient(model) == told
+
+
+def test_ranks_that_disagree_about_gradients_have_diverged(caplog):
+    """fairseq names the numbers of all ranks in lines of their own."""
+
+    class Task(WatchedTask):
+        train_subset = "train"
+
+    model = nn.Linear(1, 1)
+    model.weight.grad = torch.ones(1, 1)
+    told = "Fatal error: gradients are inconsistent\ngrad_norm across the workers:\nrank   0 = nan"
+    with suppress(AttributeError):  # of the base, which is none of fairseq's
+        try:
+            raise FloatingPointError(told)
+        except FloatingPointError:
+            Task().train_step(None, model, None, None, 6)
+    assert parse(caplog.text).crashed and "at update 7: gradients are Nan/Inf;" in caplog.text
 
 
 @pytest.mark.parametrize(

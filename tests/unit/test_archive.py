@@ -130,7 +130,6 @@ def test_a_folder_of_others_is_not_replaced(tmp_path):
 def test_tar_with_one_unsafe_member_is_refused(tmp_path, name, kind, target):
     archive = make_tar(tmp_path / "a.tgz", special=[(name, kind, target)])
     assert_refused(archive, WANTED, "refused: ")
-    assert not (tmp_path.parent / "above").exists()
 
 
 @pytest.mark.parametrize(

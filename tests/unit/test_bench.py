@@ -19,10 +19,7 @@ def test_a_row_a_size_and_method(monkeypatch):
     rows = training.bench_training(OPTIONS)
     assert [(r["method"], r["layers"]) for r in rows] == [("admin", "1-1"), ("admin", "2-1")]
     for row in rows:
-        assert row["tokens_per_s"] > 0 and row["against_tokens_per_s"] > 0
         assert (row["peak_mb"], row["against_peak_mb"]) == (len("admin"), len("fairseq"))
-        assert row["ratio_quartiles"][0] <= row["ratio"] <= row["ratio_quartiles"][1]
-        assert row["linearity"] == 1 or row["layers"] == "2-1"
 
 
 def test_an_option_against_its_absence(monkeypatch):

@@ -466,6 +466,7 @@ TOKENIZED = {  # aggressive, lowercase
     "lowercased": ("der e-mail satz .", "an e-mail .", False, True),
     "hyphens": ("Ein e @-@ mail Satz .", "A line .", True, False),
     "both": ("der satz .", "an e @-@ mail .", True, True),
+    "beside letters that have no case": ("der satz .", "漢字 。", False, True),
     "without letters that have a case": ("漢字 。", "漢字 。", False, False),
 }
 
@@ -480,6 +481,12 @@ def test_how_tokens_were_made_shows_in_them(tmp_path, case):
     assert (corpus.aggressive, corpus.lowercase) == (aggressive, lowercase)
     batch = Treatment(corpus, training=True, raw=False)([tuple((1, x.encode()) for x in sides)])
     assert batch.tokens == [tuple(sides)]
+
+
+def test_tokens_of_a_corpus_of_raw_text_are_tokens(tmp_path):
+    text = Text(tuple(map(str, write_pair(tmp_path, *(gzip.compress(b"a .\n"),) * 2))))
+    corpus = load_corpus("multi30k_de_en").with_texts({"train": (text,)}, ("de", "en"))
+    assert as_tokenized(corpus).moses and not corpus.moses
 
 
 def test_steps_start_from_nothing(tmp_path):

@@ -13,9 +13,10 @@ from fairseq.optim import build_optimizer
 
 from fairseq_admin.arguments import training_config
 from fairseq_admin.doctor import rule
-from fairseq_admin.doctor.case import STEPS, TOKENS, Case, draw_text, schedule, stepper
+from fairseq_admin.doctor.case import STEPS, TOKENS, Case, check, draw_text, schedule, stepper
 from fairseq_admin.doctor.probe import dependence, look, probe, spread, step
 from fairseq_admin.doctor.remedies import candidates, remedies, with_method
+from fairseq_admin.errors import UserError
 from fairseq_admin.profiling import named_junctions
 from fairseq_admin.text import read_json
 from studies.evidence import FITTED, PROBES, constants, page
@@ -187,6 +188,18 @@ def test_another_method_has_the_same_sizes_and_its_profile(case):
     assert omegas[0] == 1 and omegas[-1] > 1.2
     count = [sum(p.numel() for p in model.parameters()) for model in (changed, case.model)]
     assert count[0] == count[1]
+
+
+@pytest.mark.parametrize("options", [["--optimizer", "sgd"], ["--fp16-adam-stats"]])
+def test_optimizers_that_can_be_followed(config, options):
+    found = schedule(config("--lr", "0.1", "--lr-scheduler", "fixed", *options))
+    assert found[1] == pytest.approx(0.1)
+
+
+def test_of_several_rates_none_is_followed(config):
+    several = config("--lr", "0.1,0.2", "--lr-scheduler", "fixed")
+    with pytest.raises(UserError, match="one rate can be followed, not several"):
+        check(several)
 
 
 def test_what_is_tried(case):

@@ -211,3 +211,9 @@ def test_matplotlib_tells_no_details_whatever_the_root_logger_does(monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
     logging.getLogger("matplotlib.font_manager").manager._clear_cache()
     assert not logging.getLogger("matplotlib.font_manager").isEnabledFor(logging.INFO)
+
+
+def test_lines_without_a_method_can_be_told_apart_and_all_stand_in_the_legend():
+    found = plotting.styles([("", f"_{i}") for i in range(9)])
+    assert len({(style["color"], style["alpha"]) for style in found}) == 9
+    assert not any(style["label"].startswith("_") for style in found)

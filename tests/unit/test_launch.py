@@ -167,10 +167,11 @@ def test_one_slurm_job_a_run():
     )
     assert launcher["nodes"] == "2" and launcher["tasks_per_node"] == "2"
     assert launcher["gpus_per_node"] == "0" and launcher["timeout_min"] == "600"  # as given
-    assert launcher["name"] == f"'{FOLDER.name}'"
+    assert launcher["name"].startswith(f"'{FOLDER.name}-")  # of this folder and no other
     (port,) = (w for w in words if w.startswith("distributed_training.distributed_port="))
     other = Launch(Training(launch.training.name, Path("/data"), Path("/b")), launch.hardware)
     assert port not in other.command()  # two jobs may share a machine
+    assert f"hydra.launcher.name={launcher['name']}" not in other.command()
 
 
 def test_hardware_is_handed_to_another_recipe():

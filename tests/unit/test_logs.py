@@ -1,11 +1,13 @@
 """analysis/logs.py: the points of a log, whoever wrote it, and which runs diverged."""
 
 import math
+import re
 
 import pytest
 
 from fairseq_admin.analysis.logs import DIVERGED, PATIENCE, parse, read_curves
 from fairseq_admin.errors import UserError
+from fairseq_admin.outcome import ALARM
 
 STAMP = "2024-05-01 10:00:00"
 HEADS = {
@@ -195,3 +197,29 @@ def test_no_curve_is_one_line(tmp_path, text):
             read_curves(str(path))
     with pytest.raises(UserError, match="no such log or folder"):
         read_curves(str(tmp_path / "other"))
+
+
+def test_a_new_start_in_the_same_log_takes_the_place_of_all_that_came_after():
+    old = [inner(400, 30), inner(500, 20), summary(500, 25, "valid")]
+    curves = log(*old, inner(100, 800), inner(200, 300))
+    assert (curves.train, curves.valid) == ([(100, 800), (200, 300)], [])
+    infinite = [inner(900, 30), summary(900, "inf", "valid")]
+    assert log(*infinite, inner(700, 20), inner(800, 10)).diverged is None
+    alarm = f"{ALARM} at update 300: its loss is"
+    assert log(inner(300, 800), alarm, inner(350, 800)).stuck == 300
+    assert log(inner(300, 800), alarm, inner(50, 800), inner(900, 5)).stuck is None
+
+
+def test_updates_beyond_a_million_are_logged_in_six_digits():
+    lines = [inner(n, ppl) for n, ppl in ((999900, 5), (1000000, 5), (1234570, "nan"))]
+    lines[1:] = [
+        re.sub(r"num_updates=\d+", lambda n: f"num_updates={float(n[0][12:]):g}", x)
+        for x in lines[1:]
+    ]
+    found = log(*lines)
+    assert found.train == [(999900, 5), (1000000, 5)] and found.diverged == 1234570
+
+
+def test_epochs_logged_before_another_format_stay():
+    found = log(summary(50, 90), summary(100, 60), inner(110, 50), summary(150, 40))
+    assert found.train == [(50, 90), (100, 60), (110, 50)]

@@ -6,7 +6,12 @@ import pickle
 import pytest
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.scoring.moses import Tokenizer, normalize_punctuation, remove_non_printing
+from fairseq_admin.scoring.moses import (
+    Detokenizer,
+    Tokenizer,
+    normalize_punctuation,
+    remove_non_printing,
+)
 
 TOKENS = {
     "en": [
@@ -137,6 +142,26 @@ def test_a_known_language_is_no_warning(caplog):
 
 def test_a_region_does_not_matter():
     assert Tokenizer("de_AT")("am 3. Mai") == Tokenizer("de")("am 3. Mai") == "am 3. Mai"
+
+
+@pytest.mark.parametrize("three", ["eng", "eng_Latn"])
+def test_three_letters_are_the_same_language(three):
+    tokens = "it &apos;s John &apos;s big dog ."
+    assert Detokenizer(three)(tokens) == Detokenizer("en")(tokens) == "it's John's big dog."
+    assert Tokenizer(three)("John's") == "John &apos;s"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        ("V letech 1990 a 2008 .", "V letech 1990 a 2008."),
+        ("asi 3 , 5 a 7 . 5 .", "asi 3,5 a 7.5."),
+        ("má - li e - mail zde", "má-li e-mail zde"),
+        ("je e &apos; - mail zde", "je e '- mail zde"),
+    ],
+)
+def test_czech_is_joined_as_by_detokenizer_perl(tokens, text):
+    assert Detokenizer("cs")(tokens) == text
 
 
 @pytest.mark.parametrize("lang", ["", "DE", "german", "de_", "d", "de\n", "../en"])

@@ -92,6 +92,19 @@ def test_adam_fused_is_fairseqs_adam_and_each_goes_on_from_the_others_checkpoint
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adam_fused", "radam"])
+def test_one_flat_copy_of_all_parameters_will_do(name):
+    """--fp16 makes it, and asks."""
+    stepper = adam(weights(), name) if "adam_" in name else optimizer(weights())
+    assert stepper.supports_flat_params
+
+
+def test_a_trainer_takes_checkpoints_of_either_adam():
+    """It compares the names of classes."""
+    names = {type(adam(weights(), name)).__name__ for name in ("adam", "adam_fused")}
+    assert names == {"FairseqAdam"}
+
+
 def test_decoupled_weight_decay_is_another_update():
     results = []
     for decoupled in (False, True):

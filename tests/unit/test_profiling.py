@@ -235,9 +235,10 @@ def test_batches_side_by_side_are_one_batch(residual):
     assert rows[:2] == [pytest.approx(row, rel=1e-5) for row in rows[2:]]
 
 
-def test_quant_noise_is_drawn_anew_for_each_batch():
+@pytest.mark.parametrize("more", [{}, {"adaptive_input": True}], ids=["", "adaptive input"])
+def test_quant_noise_is_drawn_anew_for_each_batch(more):
     """On the same weights: a branch of several batches keeps the variance of one."""
-    given = {"quant_noise_pq": 0.5, "quant_noise_pq_block_size": 4, "encoder_embed_dim": 64}
+    given = {"quant_noise_pq": 0.5, "quant_noise_pq_block_size": 4, "encoder_embed_dim": 64, **more}
     variances = []
     for count in (1, 12):
         model = build(**given)

@@ -13,6 +13,7 @@ import torch
 from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.omega_file import Profile, StackProfile, SublayerProfile
 from fairseq_admin.reporting import report
+from fairseq_admin.reporting.report import same_sentences
 from fairseq_admin.reporting.run import Run, by_hand
 from fairseq_admin.reporting.run_folder import read_run
 from fairseq_admin_cli.main import main
@@ -382,3 +383,19 @@ def test_facts_are_for_people(tmp_path):
     assert same["Time of training"][0] == "1 h 2 min" and same["Method"][0] == "Admin"
     assert same["Updates"][0] == "1,000" and "Averaged by" not in same
     assert report.duration(59.6) == "1 min 0 s" and report.duration(3) == "3 s"
+
+
+def test_how_it_ended_stands_in_the_record(tmp_path):
+    run = read_run(write_record(tmp_path, outcome="diverged", known=40))
+    assert run.facts["outcome"] == "diverged, known at update 40"
+
+
+def test_without_references_sources_tell_test_sets_apart():
+    ours, theirs = ({0: (f"{x} eins", "", "h")} for x in "ab")
+    assert same_sentences(ours, ours) and not same_sentences(ours, theirs)
+
+
+def test_the_command_for_translations_takes_any_subwords(tmp_path):
+    write_checkpoint(tmp_path)
+    (decode, _) = by_hand(read_run(str(tmp_path)))
+    assert "--remove-bpe" not in decode

@@ -112,7 +112,7 @@ def test_tokenized_bleu_is_that_of_multi_bleu(written):
 def test_tokenized_bleu_is_multi_bleus_on_any_text():
     """Shorter and longer texts, repeated words, lines without four words."""
     draw = random.Random(1)
-    for _ in range(50):
+    for _ in range(10):
         references = [" ".join(draw.choices("abc", k=draw.randint(1, 20))) for _ in range(20)]
         texts = [" ".join(draw.choices("abc", k=draw.randint(1, 20))) for _ in range(20)]
         got = measure(texts, references, texts, references)["tokenized_bleu"]["score"]
@@ -459,6 +459,22 @@ def test_one_translation_for_all_sentences_warns(written, caplog):
     caplog.clear()
     same = written(REFERENCES[:1] * 2, "same.txt")
     assert score_files(same, same)["distinct"] == 1 and not caplog.messages
+
+
+def test_unknown_words_of_the_targets_do_not_count_where_there_is_a_reference(written):
+    reference = written(REFERENCES, "reference.txt")
+    targets = [f"<<unk>> {line.partition(' ')[2]}" for line in MOSES_REFERENCES]
+    generate = written(generated(MOSES_HYPOTHESES, targets), "generate.txt")
+    plain = written(MOSES_HYPOTHESES, "plain.txt")
+    found, expected = (score_files(x, reference, moses=True)["scores"] for x in (generate, plain))
+    assert found == expected
+
+
+def test_texts_of_equal_scores_do_not_differ(written):
+    spaced = [line.replace(" ", "  ") for line in HYPOTHESES]
+    files = written(HYPOTHESES), written(REFERENCES, "reference.txt")
+    test = score_files(*files, baseline=written(spaced, "spaced.txt"))["significance"]
+    assert test["p_value"] == 1
 
 
 def test_the_reference_file_wins_over_targets(written):

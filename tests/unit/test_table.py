@@ -80,6 +80,17 @@ def test_seeds_are_one_row_with_mean_and_spread(page, table):
     assert "| [s1](runs/0.json) | 6-6 | 22.00 ± 2.00 | 3 |" in path.read_text()
 
 
+def test_ports_and_updates_that_overflowed_are_no_other_training(page, table):
+    """Of SLURM, a port a folder; in fp16, as many updates as the seed lets be."""
+    runs = [{**record("a", 20, 1), "updates": 9}, record("b", 22, 2)]
+    for run, port in zip(runs, (20001, 20002)):
+        run["config"]["distributed_training"] = {"distributed_port": port}
+        run["outcome"] = "trained"
+    path = page(*runs)
+    table(path)
+    assert "| 21.00 ± 1.41 | 2 |" in path.read_text()
+
+
 def test_runs_that_did_not_start_alike_are_told(page, table):
     def of(method, **model):
         made = {**record(method, 20), "method": method}

@@ -309,6 +309,10 @@ REFUSED = {
     ),
     "no such valid set": ({"dataset.valid_subset": "valid,valid2"}, "no split valid2 of de and en"),
     "no such training set": ({"train_subset": "train2"}, "no split train2 in"),
+    "ranks that end alone": (
+        {"stop_when_stuck": True, "optimization.use_bmuf": True},
+        "which --use-bmuf keeps apart",
+    ),
     "no pretrained model": ({"checkpoint.finetune_from_model": "none.pt"}, "none.pt: no such file"),
 }
 
@@ -533,6 +537,35 @@ def test_a_file_that_is_no_checkpoint_is_named(corpus, tmp_path):
     with pytest.raises(UserError, match=f"cannot read {path}: ") as error:
         built(corpus, **{"checkpoint.save_dir": str(tmp_path)})
     assert "\n" not in str(error.value)
+
+
+def test_a_file_of_something_else_is_named(corpus, tmp_path):
+    path = tmp_path / "checkpoint_last.pt"
+    torch.save([1], path)
+    with pytest.raises(UserError, match=f"{path} is no checkpoint of fairseq"):
+        built(corpus, **{"checkpoint.save_dir": str(tmp_path)})
+
+
+def test_a_crash_knows_no_epoch_and_may_be_restored(corpus, tmp_path):
+    path = saved_in(tmp_path / "folder", "crash.pt")
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "extra_state": {"metrics": {}}}, path)
+    given = {"checkpoint.save_dir": str(tmp_path), "checkpoint.restore_file": str(path)}
+    built(corpus, **given)
+
+
+@pytest.mark.parametrize("case", ["resume", "restore-file", "finetune"])
+def test_a_checkpoint_of_another_method_names_what_helps(corpus, tmp_path, case):
+    saved_in(tmp_path / "folder")
+    remedy = "another --save-dir" if case == "resume" else "another checkpoint"
+    with pytest.raises(UserError, match=f"give --residual admin, or {remedy}$"):
+        built(corpus, model={"residual": "keel"}, **options_of(case, tmp_path))
+
+
+def test_scalar_quant_noise_is_not_profiled(corpus):
+    with pytest.raises(UserError, match="--quant-noise-scalar keeps what it learns"):
+        built(corpus, model={"quant_noise_scalar": 0.5})
+    built(corpus, model={"quant_noise_scalar": 0.5, "residual": "analytic"})
 
 
 @pytest.mark.parametrize("flag", ["--bf16", "--memory-efficient-bf16"])
