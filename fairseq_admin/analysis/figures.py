@@ -6,17 +6,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 import numpy as np
 
 from fairseq_admin.analysis.output_change import KINDS, against_depth
-from fairseq_admin.analysis.plotting import (
-    THEORY,
-    WIDTH,
-    Axes,
-    log_axes,
-    panels,
-    plain,
-    plt,
-    save,
-    styles,
-)
+from fairseq_admin.analysis.plotting import THEORY, WIDTH, Axes, log_axes, panels, plt, save, styles
 from fairseq_admin.analysis.sublayers import BRANCHES
 from fairseq_admin.omega_file import STACKS
 
@@ -67,7 +57,7 @@ def plot_output_change(result: Dict[str, Any], path: str) -> None:
         if told:
             head = FITS.format("R² of fits", "N", "log N", "p") + "\n"
             told = "\n".join([head, *told, "\np: exponent of N"])
-            text.text(0, 1, plain(told), va="top", family="monospace", fontsize=7)
+            text.text(0, 1, told, va="top", family="monospace", fontsize=7, parse_math=False)
     save(figure, path)
 
 
@@ -106,7 +96,8 @@ def plot_dependency(result: Dict[str, Any], path: str) -> None:
                 square[i, : i + 2] = np.mean([row["beta"] for row in of_seeds], axis=0)
             extent = (-0.5, len(square) + 0.5, len(square) + 0.5, 0.5)
             image = panel.imshow(square, vmin=0, vmax=1, aspect="auto", extent=extent)
-        axes[0, column].set_title(plain(broken(label, TITLES // len(groups))), fontsize=8)
+        told = broken(label, TITLES // len(groups))
+        axes[0, column].set_title(told, fontsize=8, parse_math=False)
     for panel, stack in zip(axes[:, 0], STACKS):
         panel.set_ylabel(f"{stack}, sublayer i")
     maps.supxlabel("branch j (0: the stack's input)", fontsize=10)

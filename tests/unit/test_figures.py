@@ -85,7 +85,9 @@ def test_heat_maps_are_means_over_seeds(drawn):
     assert image.get_array().data.tolist() == [pytest.approx([0.3, 0.6])]
 
 
-@pytest.mark.parametrize("label", ["runs/demo_post_ln/checkpoint_{}", "x" * 25 + "_{}"])
+@pytest.mark.parametrize(
+    "label", ["runs/demo_post_ln/checkpoint_{}", "x" * 25 + "_{}", r"a{}$\frac$"]
+)
 def test_long_labels_fit(monkeypatch, label):
     """The titles of five columns beside each other; a legend that leaves the page to the data."""
     kept = []
