@@ -108,8 +108,10 @@ class Training:
         """Make the folder, or make sure that it is of the same inputs; by several machines at once.
 
         Raises:
-            UserError: where it is of other inputs, or cannot be made.
+            UserError: where it is of other inputs, cannot be made, or not be decoded from later.
         """
+        if ":" in str(self.folder):
+            raise UserError(f"{self.folder}: give a folder without ':', where fairseq ends a path")
         stamp, inputs = self.folder / "inputs.sha256", self.inputs()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -174,6 +174,13 @@ def test_one_slurm_job_a_run():
     assert f"hydra.launcher.name={launcher['name']}" not in other.command()
 
 
+def test_a_folder_that_could_not_be_decoded_from_is_refused_before_training(tmp_path):
+    folder = tmp_path / "10:00"
+    with pytest.raises(UserError, match="10:00: give a folder without ':'"):
+        Training("demo_admin", tmp_path, folder).claim()
+    assert not folder.exists()
+
+
 def test_hardware_is_handed_to_another_recipe():
     hardware = Hardware(2, 3, False, None, "a:1", ["timeout_min=60"])
     words = "--gpus 2 --rendezvous a:1 --nodes 3 --slurm timeout_min=60"
