@@ -341,10 +341,10 @@ def test_no_reference_is_told_before_the_training(main, prepared, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.device_count() >= 8, reason="there are that many GPUs")
-def test_gpus_that_are_not_there_are_told_before_the_training(main, straight, tmp_path):
-    data = ["--data", straight.out / "data" / "iwslt14_de_en", "--output", tmp_path]
-    with pytest.raises(script.UserError, match=r"^8 GPUs: there are \d here; give fewer --gpus"):
-        main(RECIPE, *data, "--seed", "1", "--from", "train", "--gpus", "8")
+def test_gpus_that_are_not_there_are_told_before_the_training(main, prepared, tmp_path):
+    data = ["--data", prepared[-1], "--output", tmp_path]
+    with pytest.raises(script.UserError, match=r": 8 GPUs: there are \d here; give fewer --gpus"):
+        main(RECIPE, *data, "--seed", "1", "--from", "train", "--gpus", "8", "--max-tokens", "512")
 
 
 def test_the_mean_is_of_checkpoints_that_there_are():
@@ -362,8 +362,8 @@ def test_the_mean_is_of_checkpoints_that_there_are():
 
 def test_a_manifest_tells_whether_text_is_tokens(main, tmp_path):
     (tmp_path / "bin").mkdir()
-    manifest = {"corpus": {"moses": False, "normalize": False, "lowercase": False}}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    steps = dict.fromkeys(("normalize", "moses", "aggressive", "lowercase"), False)
+    (tmp_path / "manifest.json").write_text(json.dumps({"corpus": steps}))
     told = [main(RECIPE, "--seed", "1", "--dry-run", *x) for x in ([], ["--data", tmp_path])]
     assert ["--moses" in shown(x).commands["fold"][0] for x in told] == [True, False]
 
