@@ -17,6 +17,13 @@ from fairseq_admin.omega_file import Profile, StackProfile, SublayerProfile
 FIGURES = Path(__file__).resolve().parents[2] / "results" / "figures"
 
 
+@pytest.fixture(autouse=True)
+def closed():
+    """Figures that a test kept from being closed."""
+    yield
+    plotting.plt.close("all")
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """The figure that a plot function made, not written."""
