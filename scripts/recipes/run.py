@@ -59,10 +59,10 @@ class Run:
         runs = (options.output or home).resolve()
         self.data = runs / "data" / name if facts.get("reverse") else self.bitext
         self.folder = runs / f"{name}_seed{seed}"
-        overrides = [f"common.seed={seed}", *options.overrides]
-        if options.smoke:
-            overrides[1:1] = smoke_overrides(name)
+        smoke = smoke_overrides(name) if options.smoke else []
+        overrides = [f"common.seed={seed}", *smoke, *options.overrides]
         self.training = Training(name, self.data, self.folder, overrides)
+        self.averaged = averaged(self.training.config)
         self.launch = Launch(self.training, options.hardware)
 
     def commands(self, step: str) -> List[Command]:
@@ -114,7 +114,7 @@ class Run:
             *["--moses"] * (prepared(self.data / "bin") is None),  # else its manifest tells
             *("--data", str(self.data / "bin"), "--subset", self.options.subset, "--to", step),
             *("--reference", str(self.reference())),
-            *averaged(config),
+            *self.averaged,
             *("--decoding", decoding + " --cpu" * self.options.hardware.cpu),
         ]
 

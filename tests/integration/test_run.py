@@ -124,6 +124,7 @@ MISTAKES = {
     "checkpoint.save_dir=/x: give --output": [RECIPE, "--", "+checkpoint.save_dir=/x"],
     "3 x 4096 tokens do not add up": [RECIPE, "--gpus", "3"],
     "--gpus 0: give 1 or more": [RECIPE, "--gpus", "0"],
+    "the mean? give checkpoint.keep_last": [RECIPE, "--", "checkpoint.keep_last_epochs=-1"],
     "--from train comes after --to prepare": [RECIPE, "--from", "train", "--to", "prepare"],
     "is not trained: run the step train first": [RECIPE, "--from", "decode"],
     "no data in EMPTY: give another --data": [RECIPE, "--from", "train", "--data", "EMPTY"],

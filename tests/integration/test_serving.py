@@ -176,7 +176,7 @@ def test_reading_ahead_is_bounded(served, corpus):
 def test_a_closed_pipe_ends_it_quietly(served, lab, corpus, tmp_path):
     (tmp_path / "in").write_text((corpus.parent / "test.de").read_text() * 50)
     script = 'set -o pipefail; "$@" < in 2> err | head -n 1 > out'
-    command = [lab.real / "fairseq-admin", "translate", served, "--batch-tokens", "16"]
+    command = [lab.bin / "fairseq-admin", "translate", served, "--batch-tokens", "16"]
     run = lab.run(["bash", "-c", script, "-", *command, "--beam", "1"], cwd=tmp_path)
     assert run.code == 141, run.output  # of translate, as a program that SIGPIPE ended
     assert (tmp_path / "out").read_text().count("\n") == 1
@@ -186,7 +186,7 @@ def test_a_closed_pipe_ends_it_quietly(served, lab, corpus, tmp_path):
 
 def test_a_full_disk_is_told(served, lab):
     script = 'echo a | "$@" > /dev/full'
-    command = [lab.real / "fairseq-admin", "translate", served]
+    command = [lab.bin / "fairseq-admin", "translate", served]
     run = lab.run(["bash", "-c", script, "-", *command])
     assert run.code == 1 and "No space left" in run.last_line and "Traceback" not in run.output
 
@@ -194,7 +194,7 @@ def test_a_full_disk_is_told(served, lab):
 def test_where_input_pauses_what_has_come_is_translated(served, lab, corpus, tmp_path):
     with (tmp_path / "err").open("w") as err:
         process = subprocess.Popen(
-            [str(lab.real / "fairseq-admin"), "translate", served],
+            [str(lab.bin / "fairseq-admin"), "translate", served],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=err,
