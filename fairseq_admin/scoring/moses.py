@@ -21,20 +21,13 @@ from fairseq_admin.errors import UserError
 logger = logging.getLogger(__name__)
 
 LANGUAGE = re.compile(r"([a-z]{2,3})([-_][A-Za-z]+)*")  # ISO 639
-TWO = {  # letters by which Moses names its files, of languages that have three too
-    three: two
-    for two, codes in (
-        *(("as", "asm"), ("bn", "ben"), ("ca", "cat"), ("cs", "ces cze"), ("da", "dan")),
-        *(("de", "deu ger"), ("el", "ell gre"), ("en", "eng"), ("es", "spa"), ("et", "est")),
-        *(("fi", "fin"), ("fr", "fra fre"), ("ga", "gle"), ("gu", "guj"), ("hi", "hin")),
-        *(("hu", "hun"), ("is", "isl ice"), ("it", "ita"), ("kn", "kan"), ("lt", "lit")),
-        *(("lv", "lav lvs"), ("ml", "mal"), ("mr", "mar"), ("nl", "nld dut"), ("or", "ori ory")),
-        *(("pa", "pan"), ("pl", "pol"), ("pt", "por"), ("ro", "ron rum"), ("ru", "rus")),
-        *(("sk", "slk slo"), ("sl", "slv"), ("so", "som"), ("sv", "swe"), ("ta", "tam")),
-        ("te", "tel"),
-    )
-    for three in codes.split()
-}
+CODES = """
+asm:as ben:bn cat:ca ces:cs cze:cs dan:da deu:de ger:de ell:el gre:el eng:en spa:es est:et
+fin:fi fra:fr fre:fr gle:ga guj:gu hin:hi hun:hu isl:is ice:is ita:it kan:kn lit:lt lav:lv
+lvs:lv mal:ml mar:mr nld:nl dut:nl ori:or ory:or pan:pa pol:pl por:pt ron:ro rum:ro rus:ru
+slk:sk slo:sk slv:sl som:so swe:sv tam:ta tel:te
+"""  # of three letters, and the two by which Moses names its files
+TWO = dict(code.split(":") for code in CODES.split())
 # What detokenizer.perl joins in Czech: 3,5 and je-li; sacremoses looks at the end of the line
 CZECH = (
     re.compile(r"(?<!\S)([0-9]+) ([.,]) (?=[0-9]+(?!\S))"),

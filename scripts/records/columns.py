@@ -107,7 +107,7 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "ppl": ("train perplexity", lambda r: r["train_ppl"][-1][1], ".2f"),
     "valid": ("valid perplexity", lambda r: min(ppl for _, ppl in r["valid_ppl"]), ".2f"),
     "last_fifth": ("its fall over the last fifth, %", last_fifth, ".1f"),
-    "distinct": ("distinct translations", lambda r: r["distinct"], "d"),
+    "distinct": ("distinct translations", lambda r: r.get("distinct"), "d"),
     "bleu": ("BLEU", score("bleu"), ".2f"),
     "chrf": ("chrF", score("chrf"), ".2f"),
     "ter": ("TER", score("ter"), ".2f"),

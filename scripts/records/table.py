@@ -86,7 +86,7 @@ def cell(name: str, runs: List[Record]) -> str:
     _, value, form = COLUMNS[name]
     if not form:
         return str(value(runs[0]))
-    values = [value(run) for run in counted(runs)]
+    values = [x for x in map(value, counted(runs)) if x is not None]
     if not values:
         return NONE
     if len(values) == 1:

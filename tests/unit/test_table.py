@@ -80,6 +80,14 @@ def test_seeds_are_one_row_with_mean_and_spread(page, table):
     assert "| [s1](runs/0.json) | 6-6 | 22.00 ± 2.00 | 3 |" in path.read_text()
 
 
+def test_what_a_record_does_not_tell_is_a_dash(page, table):
+    markers = MARKERS.replace(" bleu ", " bleu distinct ")
+    path = page(record("a", 20), {**record("b", 21, width=128), "distinct": 9}, markers=markers)
+    table(path)
+    rows = [line for line in path.read_text().splitlines() if "runs/" in line and "|" in line]
+    assert [row.split(" | ")[-1] for row in rows[-2:]] == ["– |", "9 |"]
+
+
 def test_ports_and_updates_that_overflowed_are_no_other_training(page, table):
     """Of SLURM, a port a folder; in fp16, as many updates as the seed lets be."""
     runs = [{**record("a", 20, 1), "updates": 9}, record("b", 22, 2)]
