@@ -1,69 +1,24 @@
 """Perplexity curves of a training, from fairseq's logs or its TensorBoard files."""
 
 import json
-import math
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from glob import escape, glob
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Tuple
 
+from fairseq_admin.analysis.course import CRASHES, Curves, Points, add, assemble
 from fairseq_admin.errors import UserError
 from fairseq_admin.outcome import ALARM, NAN, RANK
-
-Points = List[Tuple[int, float]]  # (update, perplexity)
-
-DIVERGED = 2.0  # times the best train perplexity before; noise of a stuck run is below 1.5
-PATIENCE = 3  # last points above that: fewer may be noise
-RISE = f"train perplexity rose above {DIVERGED:g} times its best"
 
 # Lines of fairseq/logging/progress_bar.py (0.12.3), whatever a logger writes before them
 INNER = re.compile(r"epoch \d+: +\d+ / \d+ (.*)")
 SUMMARY = re.compile(r"epoch \d+ \| (?:valid on '(.+?)' subset \| )?(.*)")
 JSON = re.compile(r'\{"epoch": \d+, .*\}')
-CRASHES = {
-    NAN: "gradients are nan or inf",
-    "Minimum loss scale reached": "loss scale at its minimum",
-}
 TOLD = re.compile(rf"{ALARM} at update (\d{{1,15}}):")
+TWO_PASSES = "rdrop_kl_loss"  # logged by the criterion that adds up the loss of two
 EVENTS = "events.out.tfevents."  # begins the name of a TensorBoard file
 LARGEST = 10**15  # update that a training may come to
-
-
-@dataclass
-class Curves:
-    """Train and valid perplexity over updates, finite points only.
-
-    A run diverged where its train perplexity rose above DIVERGED times its best before and stayed
-    there to the end: for PATIENCE points, or becoming nan or inf, or until fairseq gave up. It also
-    diverged where fairseq gave up for nan or inf gradients or for the loss scale, or where the last
-    valid perplexity is nan or inf. A run that never learned, or recovered, did not diverge.
-
-    Attributes:
-        diverged: the first update of the rise, else the last one logged; None if it did not.
-        reason: why it counts as diverged, in a few words.
-        stuck: the update at which `translation_admin` told that the model does not learn.
-    """
-
-    train: Points
-    valid: Points
-    diverged: Optional[int] = None
-    reason: Optional[str] = None
-    stuck: Optional[int] = None
-
-    def __bool__(self) -> bool:
-        """Whether anything is known of the training."""
-        return bool(self.train or self.valid or self.reason)
-
-    @property
-    def crashed(self) -> bool:
-        """Whether fairseq gave up."""
-        return self.reason in CRASHES.values()
-
-    @property
-    def rose(self) -> bool:
-        """Whether it diverged by the rise of its perplexity alone, and went on."""
-        return self.reason == RISE
 
 
 def line_stats(line: str) -> Tuple[str, Dict[str, str]]:
@@ -88,20 +43,11 @@ def line_stats(line: str) -> Tuple[str, Dict[str, str]]:
     return "", {}
 
 
-def add(curves: Dict[str, Points], name: str, update: int, ppl: float) -> None:
-    """Append a point to the curve *name*. What a resumed run does again takes the place of what was
-    there, and so does a new one of all that came after."""
-    points = curves.setdefault(name, [])
-    for some in curves.values():
-        while some and (some[-1][0] > update or (some is points and some[-1][0] == update)):
-            some.pop()
-    points.append((update, ppl))
-
-
 def parse(text: str) -> Curves:
     """Curves of the text of a log, empty where it has none."""
     curves: Dict[str, Points] = {}
     crash = stuck = None
+    twice = False
     for line in text.splitlines():
         name, stats = line_stats(line)
         told = TOLD.search(line)
@@ -115,41 +61,10 @@ def parse(text: str) -> Curves:
             crash = next(reasons, CRASHES[NAN] if RANK.search(line) else crash)
         else:
             add(curves, name, int(update), ppl)
+            twice = twice or TWO_PASSES in stats
             crash = None  # a later start went on
             stuck = stuck if stuck and stuck <= update else None
-    return replace(assemble(curves, crash), stuck=stuck)
-
-
-def assemble(curves: Dict[str, Points], crash: Optional[str] = None) -> Curves:
-    """Curves of what was logged by name: train_inner else train, valid else the first subset."""
-    train = curves.get("train_inner", [])
-    begin = train[0][0] if train else math.inf  # before it a start may have logged by epochs alone
-    train = [point for point in curves.get("train", []) if point[0] < begin] + train
-    subsets = [name for name in curves if name not in ("train_inner", "train")]
-    valid = curves["valid" if "valid" in subsets else subsets[0]] if subsets else []
-    diverged, reason = divergence(train, valid, crash)
-    finite = ([point for point in points if math.isfinite(point[1])] for points in (train, valid))
-    return Curves(*finite, diverged, reason)
-
-
-def divergence(
-    train: Points, valid: Points, crash: Optional[str]
-) -> Tuple[Optional[int], Optional[str]]:
-    """When and why a run diverged, as Curves says; *crash* is why fairseq gave up, if it did."""
-    best, high = math.inf, []
-    for update, ppl in train:
-        if math.isfinite(ppl) and ppl <= DIVERGED * best:
-            best, high = min(best, ppl), []
-        else:
-            high.append((update, ppl))
-    infinite = any(not math.isfinite(ppl) for _, ppl in high)
-    if high and (crash or infinite or len(high) >= PATIENCE):
-        return high[0][0], crash or ("train perplexity is nan or inf" if infinite else RISE)
-    if crash:
-        return max((points[-1][0] for points in (train, valid) if points), default=0), crash
-    if valid and not math.isfinite(valid[-1][1]):
-        return valid[-1][0], "valid perplexity is nan or inf"
-    return None, None
+    return replace(assemble(curves, crash, twice), stuck=stuck)
 
 
 def read_log(path: str) -> Curves:
@@ -193,19 +108,39 @@ def read_events(folder: str) -> Curves:
             "TensorBoard files need tensorboard: pip install 'fairseq_admin[analysis]'"
         ) from None
     found: List[tuple] = []
+    twice = False
     for file in files:
         events = EventAccumulator(file, size_guidance={"scalars": 0})  # 0: all of them
         try:
+            check_records(file)
             events.Reload()
         except Exception as error:  # whatever a damaged file makes it stumble over
             raise UserError(f"{file} is damaged: {' '.join(str(error).split())[:200]}") from None
+        twice = twice or TWO_PASSES in events.Tags()["scalars"]
         if "ppl" in events.Tags()["scalars"]:
             name = os.path.basename(os.path.dirname(file))
             found += ((event.wall_time, name, event) for event in events.Scalars("ppl"))
     curves: Dict[str, Points] = {}
     for _, name, event in sorted(found, key=lambda point: point[0]):
         add(curves, name, event.step, float(f"{event.value:g}"))  # fp32, as exact as a log
-    return assemble(curves)
+    return assemble(curves, twice=twice)
+
+
+def check_records(file: str) -> None:
+    """Raise tensorboard's error where a record of the *file* is damaged, which it takes for the
+    end. The last one may be written still."""
+    from tensorboard.compat.tensorflow_stub import errors
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+
+    reader = PyRecordReader_New(file)
+    try:
+        while True:
+            reader.GetNext()
+    except errors.OutOfRangeError:
+        pass
+    except errors.DataLossError as error:
+        if "truncated" not in str(error):
+            raise
 
 
 def read_curves(path: str) -> Curves:

@@ -15,7 +15,8 @@ from fairseq_admin.text import printable
 
 TRANSLATIONS = 10  # of a test set
 NOT_THERE = object()  # unlike every value of an option
-OWN = {"checkpoint.save_dir"}  # options that differ between any two runs
+# options that differ between any two runs
+OWN = {"checkpoint.save_dir", "common.log_file", "common.tensorboard_logdir"}
 FACTS = {
     "method": "Method",
     "layers": "Layers, encoder-decoder",

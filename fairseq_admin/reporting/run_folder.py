@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
-from fairseq_admin.analysis.logs import assemble, read_curves
+from fairseq_admin.analysis.course import assemble
+from fairseq_admin.analysis.logs import read_curves
 from fairseq_admin.errors import UserError
 from fairseq_admin.omega_file import Profile, is_omega
 from fairseq_admin.reporting.run import EVALUATE, Run, checkpoints, command, evaluation, scoring

@@ -33,6 +33,7 @@ CZECH = (
     re.compile(r"(?<!\S)([0-9]+) ([.,]) (?=[0-9]+(?!\S))"),
     re.compile(r"([^\W\d_]) ([-–]) (?=li(?!\S)|mail)", re.IGNORECASE),
 )
+END = "\ue000"  # a last token that switches off sacremoses' rule for 3,5
 ALPHA = regex.compile(r"\p{Alpha}")
 NON_PRINTING = regex.compile(r"\p{C}")
 LINE_ENDS = re.compile("[\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")  # to Python or to fairseq
@@ -150,15 +151,17 @@ class Detokenizer:
     escaped, to a line."""
 
     def __init__(self, lang: str) -> None:
+        self._moses = MosesDetokenizer(language(lang))
         self.joined = CZECH if language(lang) == "cs" else ()
-        self._moses = MosesDetokenizer("" if self.joined else language(lang))
+        if self.joined:  # neither sacremoses' rule for je-li
+            self._moses.IS_FRENCH_CONRTACTION = re.compile("(?!)")
 
     def __call__(self, line: str) -> str:
         """The text of the tokens in *line*, which are separated by whitespace."""
         line = " ".join(line.split())
         for pattern in self.joined:
             line = pattern.sub(r"\1\2", line)
-        return self._moses.detokenize(line.split())
+        return self._moses.detokenize([*line.split(), END]).removesuffix(END).rstrip()
 
     def unescape(self, line: str) -> str:
         """The tokens in *line* as they are without Moses' escapes such as `&apos;`."""

@@ -57,7 +57,8 @@ def raw_lines(fd: int) -> Iterator[Optional[bytes]]:
     last line needs no end."""
     rest: List[bytes] = []  # of a line whose end has not come
     while True:
-        if not select.select([fd], [], [], PAUSE)[0]:
+        # not in read: a signal that comes just before it would wait for input
+        while not select.select([fd], [], [], PAUSE)[0]:
             yield None
         data = os.read(fd, CHUNK)
         if not data:

@@ -6,7 +6,7 @@ from typing import Optional
 
 from fairseq.data import data_utils
 
-from fairseq_admin.analysis.logs import Curves
+from fairseq_admin.analysis.course import Curves
 from fairseq_admin.outcome import KNOWN, Outcome, stuck, text_entropy
 
 

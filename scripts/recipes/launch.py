@@ -59,7 +59,8 @@ class Hardware:
 
     def flags(self) -> List[str]:
         """Of scripts/run.sh, for another recipe on the same."""
-        values = {"--gpus": self.gpus, "--rendezvous": self.rendezvous}
+        values = {"--gpus": self.gpus, "--max-tokens": self.max_tokens}
+        values["--rendezvous"] = self.rendezvous
         flags = [str(word) for pair in values.items() if pair[1] is not None for word in pair]
         flags += ["--nodes", str(self.nodes)] + ["--cpu"] * self.cpu
         return flags + (["--slurm", *self.slurm] if self.slurm is not None else [])

@@ -34,17 +34,20 @@ def smoke_overrides(name: str) -> List[str]:
 
 
 def averaged(config: Any) -> List[str]:
-    """Options of evaluate.sh: the mean of the checkpoints that the *config* keeps. UserError where
-    it keeps no number of them."""
-    epochs, updates = (
-        config.checkpoint.get(name, -1) for name in ("keep_last_epochs", "keep_interval_updates")
-    )
-    if epochs > 0:
-        epochs = min(epochs, config.optimization.get("max_epoch") or epochs)
+    """Options of evaluate.sh: the mean of the checkpoints that the *config* makes and keeps.
+    UserError where it keeps no number of them."""
+    saved, last = config.checkpoint, config.optimization.get("max_epoch")
+    epochs, updates = saved.get("keep_last_epochs", -1), saved.get("keep_interval_updates", -1)
+    if last:
+        epochs = min(epochs, last // saved.get("save_interval", 1))
+    if epochs > 0 and not saved.get("no_epoch_checkpoints"):
         return ["--num-epoch-checkpoints", str(epochs)]
-    if updates <= 0:
-        raise UserError("of how many checkpoints is the mean? give checkpoint.keep_last_epochs")
-    return ["--num-update-checkpoints", str(updates)]
+    if updates > 0 and saved.get("save_interval_updates"):
+        return ["--num-update-checkpoints", str(updates)]
+    raise UserError(
+        "of how many checkpoints is the mean? give checkpoint.keep_last_epochs, of epochs that "
+        "are saved"
+    )
 
 
 def load_costs() -> Dict[str, Dict[str, Any]]:

@@ -89,7 +89,6 @@ class Run:
         seed, runs = str(self.facts["seeds"][0]), self.folder.parent
         train = ["bash", str(ROOT / "scripts/run.sh"), reverse, "--data", str(self.bitext), *smoke]
         train += ["--output", str(runs), "--seed", seed, "--to", "average", *hardware.flags()]
-        train += ["--max-tokens", str(self.launch.max_tokens)]
         given = [o for o in self.options.overrides if o.startswith("common.")]  # fp16, bf16
         train += ["--", *given] if given else []
         model = runs / f"{reverse}_seed{seed}" / "eval" / "mean.pt"
@@ -108,7 +107,7 @@ class Run:
         """scripts/evaluate.sh up to *step*, with the config's number of checkpoints and beam."""
         config = self.training.config
         decoding = f"--beam {config.generation.beam} --lenpen {config.generation.lenpen}"
-        decoding += " --remove-bpe sentencepiece --batch-size 100"
+        decoding += " --batch-size 100"
         return [
             *("bash", str(ROOT / "scripts/evaluate.sh"), str(self.folder)),
             *["--moses"] * (prepared(self.data / "bin") is None),  # else its manifest tells

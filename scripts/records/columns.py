@@ -1,6 +1,6 @@
 """The columns of tables: what of a record stands in each."""
 
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from fairseq_admin.methods import title
 
@@ -9,8 +9,8 @@ TRAINED = "trained"  # outcome of a run that learned
 NONE = "–"  # a cell of runs of which none has what it shows
 
 
-def score(metric: str) -> Callable[[Record], float]:
-    return lambda record: record["scores"][metric]["score"]
+def score(metric: str) -> Callable[[Record], Optional[float]]:
+    return lambda record: ((record["scores"] or {}).get(metric) or {}).get("score")
 
 
 def link(record: Record) -> str:
@@ -37,19 +37,22 @@ def cpu_days(record: Record) -> str:
     return "at least " * record["at_least"] + f"{days:,.0f}"
 
 
-def span(numbers: List[float]) -> str:
-    return f"{min(numbers):.2f} to {max(numbers):.2f}"
-
-
 def sublayers(record: Record, key: str) -> List[List[float]]:
-    """A value of the sublayers of the encoder and of the decoder, as the profile has them."""
-    stacks = record["profile"]["stacks"]
-    return [[row[key] for row in stacks[stack]["sublayers"]] for stack in ("encoder", "decoder")]
+    """A value of the sublayers of the encoder and of the decoder, as the profile has them; empty
+    for no profile."""
+    stacks = (record["profile"] or {"stacks": {}})["stacks"]
+    return [[row[key] for row in stack["sublayers"]] for _, stack in sorted(stacks.items())][::-1]
 
 
 def omegas(record: Record) -> str:
     """The second and the last omega of each stack; the first is 1."""
     return "; ".join(f"{omega[1]:.2f} to {omega[-1]:.2f}" for omega in sublayers(record, "omega"))
+
+
+def branches(record: Record) -> str:
+    """The least and the largest branch variance."""
+    found = sorted(sum(sublayers(record, "branch_var"), []))
+    return f"{found[0]:.2f} to {found[-1]:.2f}" if found else ""
 
 
 def harm(record: Record) -> str:
@@ -58,10 +61,10 @@ def harm(record: Record) -> str:
     return ", ".join(str(record[end]) for end in ends)
 
 
-def last_fifth(record: Record) -> float:
+def last_fifth(record: Record) -> Optional[float]:
     """By how much valid perplexity falls over the last fifth of the updates, in percent."""
     points = [ppl for update, ppl in record["valid_ppl"] if update >= 0.8 * record["updates"]]
-    return 100 * (1 - points[-1] / points[0])
+    return 100 * (1 - points[-1] / points[0]) if points else None
 
 
 def labelled(axis: str) -> Callable[[Record], str]:
@@ -81,11 +84,11 @@ def failed(runs: List[Record]) -> str:
     return f"{len(kinds)} of {len(runs)}" + f" ({ends})" * bool(kinds)
 
 
-def best(value: Callable[[Record], float], of: Callable[..., float]) -> Callable[..., str]:
+def best(value: Callable[[Record], Any], of: Callable[..., float]) -> Callable[..., str]:
     """The best *value* of those of some runs that trained."""
 
     def cell(runs: List[Record]) -> str:
-        found = [value(run) for run in runs if trained(run)]
+        found = [x for run in runs if trained(run) and (x := value(run)) is not None]
         return f"{of(found):.2f}" if found else NONE
 
     return cell
@@ -104,8 +107,12 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "layers": ("layers", lambda r: r["layers"], ""),
     "width": ("width", lambda r: r["width"], "d"),
     "updates": ("updates", lambda r: r["updates"], ",d"),
-    "ppl": ("train perplexity", lambda r: r["train_ppl"][-1][1], ".2f"),
-    "valid": ("valid perplexity", lambda r: min(ppl for _, ppl in r["valid_ppl"]), ".2f"),
+    "ppl": ("train perplexity", lambda r: next((x for _, x in r["train_ppl"][::-1]), None), ".2f"),
+    "valid": (
+        "valid perplexity",
+        lambda r: min((x for _, x in r["valid_ppl"]), default=None),
+        ".2f",
+    ),
     "last_fifth": ("its fall over the last fifth, %", last_fifth, ".1f"),
     "distinct": ("distinct translations", lambda r: r.get("distinct"), "d"),
     "bleu": ("BLEU", score("bleu"), ".2f"),
@@ -114,7 +121,7 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "tokenized": ("tokenized BLEU", score("tokenized_bleu"), ".2f"),
     "compound": ("compound-split BLEU", score("compound_split_bleu"), ".2f"),
     "omegas": ("omega, from the second to the last, encoder; decoder", omegas, ""),
-    "branches": ("branch variances", lambda r: span(sum(sublayers(r, "branch_var"), [])), ""),
+    "branches": ("branch variances", branches, ""),
     # of scripts/bench.py: training
     "size": ("layers, width", lambda r: f"{r['layers']}, {r['width']}", ""),
     "admin": ("tokens/s, Admin", lambda r: r["tokens_per_s"], "d"),

@@ -21,6 +21,7 @@ from shutil import rmtree
 from typing import Any, Dict, List, Optional, Sequence
 
 from corpora.steps import BIN, BINARIZED
+from fairseq_admin.analysis.logs import read_curves
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of, task_options
 from fairseq_admin.checkpoints.fold import fold_checkpoint, unfoldable
 from fairseq_admin.errors import UserError
@@ -34,7 +35,7 @@ from fairseq_admin_cli.export import QUANTIZATIONS
 from recipes.code import EVALUATED_BY, code_of
 from recipes.processes import Job, run_job
 from records.options import parsed
-from records.record import curves_of, evaluated_record, summary, trained_record
+from records.record import evaluated_record, summary, trained_record
 
 STEPS = ("average", "decode", "score", "fold")
 EVERY_SENTENCE = "--required-batch-size-multiple 1"  # else fairseq leaves out an odd last batch
@@ -59,13 +60,18 @@ class Evaluation:
 
     def do(self) -> None:
         """All steps up to the last one wanted; of a run that crashed, the record alone."""
-        curves = curves_of(self.run)
-        if curves.crashed:
+        curves = None
+        try:
+            curves = read_curves(str(self.run))
+        except UserError as error:
+            say(f"the record will not tell how the training went and ended: {error.message}")
+        if curves and curves.crashed:
             self.tell_crash()
             return
-        if not curves:
-            say(f"no log in {self.run}: the record will not tell how the training went and ended")
         self.forget_others()
+        record = self.out / "record.json"
+        if curves and record.exists() and read_json(record).get("outcome") is None:
+            record.unlink()  # of the time before there was a log
         if self.lacks("record.json"):
             self.average()
             if self.options.to != "average":

@@ -14,7 +14,8 @@ import fairseq
 import torch
 
 from corpora.steps import BINARIZED, sha256
-from fairseq_admin.analysis.logs import Curves, read_curves
+from fairseq_admin.analysis.course import Curves
+from fairseq_admin.analysis.logs import read_curves
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.checkpoints.facts import portable, training_facts
 from fairseq_admin.errors import UserError
@@ -64,19 +65,14 @@ def fold_result(folder: Path) -> Dict[str, Any]:
     return {"difference": difference, "same_translations": same}
 
 
-def curves_of(run: Path) -> Curves:
-    """What the folder of a training tells of its course, see `read_curves`; empty for nothing."""
-    try:
-        return read_curves(str(run))
-    except UserError:
-        return Curves([], [])
-
-
 def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
     """What the *run* was, on which data, and how it ended (None where nothing tells that), where
     *checkpoint* is its result."""
     state = read_checkpoint(str(checkpoint))
-    curves = curves_of(run)
+    try:
+        curves = read_curves(str(run))
+    except UserError:
+        curves = Curves([], [])
     last = run / ("crash.pt" if curves.crashed else "checkpoint_last.pt")
     ended = read_checkpoint(str(last)) if last.exists() else state
     facts, config = training_facts(state)

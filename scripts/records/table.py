@@ -21,12 +21,13 @@ import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, Iterable, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 from fairseq_admin.methods import title
 from fairseq_admin.text import read_json
 from records.columns import COLUMNS, NONE, SIGNED, TOGETHER, Record, trained
 
+LOGS = ("log_file", "tensorboard_logdir")  # in a folder of each run
 TABLE = re.compile(r"(<!-- table: ([^>]*?) from ([^>]*?) -->\n)(.*?)(<!-- end of table -->)", re.S)
 
 
@@ -62,21 +63,37 @@ def counted(runs: List[Record]) -> List[Record]:
 
 
 def group_of(record: Record, columns: List[str]) -> str:
-    """Equal for records that are one row: of runs that differ in the seed alone; of a study, that
-    have the same in all *columns* but numbers."""
+    """Equal for records that are one row: of runs that differ in the seed alone, evaluated alike;
+    of a study, that have the same in all *columns* but numbers."""
     if "study" in record:
         texts = [COLUMNS[name][1](record) for name in columns if label(name)]
         return json.dumps(texts)
     if "config" not in record:
         return json.dumps(record, sort_keys=True)
     config = {k: v for k, v in record["config"].items() if k != "checkpoint"}
-    config["common"] = {**(config.get("common") or {}), "seed": None}
+    config["common"] = {**(config.get("common") or {}), "seed": None, **dict.fromkeys(LOGS)}
     config["task"] = {**(config.get("task") or {}), "seed": None}
     ports = {"distributed_port": None, "distributed_init_method": None}
     config["distributed_training"] = {**(config.get("distributed_training") or {}), **ports}
     # in fp16 updates that overflow are not counted: as many as the seed has
     updates = None if trained(record) else record["updates"]
-    return json.dumps([config, updates, record["data_sha256"], record.get("decoding")])
+    evaluated = [record.get("averaging"), record.get("decoding"), signatures(record)]
+    return json.dumps([config, updates, record["data_sha256"], evaluated], sort_keys=True)
+
+
+def signatures(record: Record) -> Dict[str, str]:
+    """How the scores of *record* were made, by metric."""
+    scores = record.get("scores") or {}
+    return {metric: score["signature"] for metric, score in scores.items() if score}
+
+
+def check_seeds(runs: List[Record]) -> None:
+    """SystemExit where one training is among *runs*, a row of no study, twice."""
+    paths: Dict[Any, str] = {}
+    for run in (run for run in runs if "config" in run and "study" not in run):
+        other = paths.setdefault(run["seed"], run["path"])
+        if other != run["path"]:
+            sys.exit(f"table: {other} and {run['path']} are of one seed, no two: leave one out")
 
 
 def cell(name: str, runs: List[Record]) -> str:
@@ -85,7 +102,7 @@ def cell(name: str, runs: List[Record]) -> str:
         return TOGETHER[name][1](runs)
     _, value, form = COLUMNS[name]
     if not form:
-        return str(value(runs[0]))
+        return NONE if (text := value(runs[0])) in (None, "") else str(text)
     values = [x for x in map(value, counted(runs)) if x is not None]
     if not values:
         return NONE
@@ -121,6 +138,9 @@ def table(columns: List[str], found: List[Record]) -> str:
     groups: Dict[str, List[Record]] = defaultdict(list)
     for record in found:
         groups[group_of(record, columns)].append(record)
+    for runs in groups.values():
+        if len(runs) > 1:
+            check_seeds(runs)
     headers = [(TOGETHER.get(name) or COLUMNS[name])[0] for name in columns]
     if any(len(runs) > 1 for runs in groups.values()):
         headers.append("n")
@@ -130,17 +150,17 @@ def table(columns: List[str], found: List[Record]) -> str:
         rows.append(row + [str(len(runs))] * (len(headers) - len(row)))
     text = markdown(headers, rows)
     scored = [record for record in found if record.get("scores")]
-    signatures = [
+    signed = [
         f"{COLUMNS[name][0]} `{signature}`"
         for name in columns
-        if name in SIGNED
-        for signature in dict.fromkeys(r["scores"][SIGNED[name]]["signature"] for r in scored)
+        for signature in dict.fromkeys(signatures(r).get(SIGNED.get(name)) for r in scored)
+        if signature
     ]
-    if not signatures:
+    if not signed:
         return text
     seeds = ", ".join(map(str, sorted({record["seed"] for record in found})))
     count = "" if "n" in headers else "n = 1; "
-    return f"{text}\n{count}seed {seeds}; {'; '.join(signatures)}\n{unlike_start(found)}"
+    return f"{text}\n{count}seed {seeds}; {'; '.join(signed)}\n{unlike_start(found)}"
 
 
 def rewritten(text: str, root: Path) -> str:

@@ -69,10 +69,26 @@ def test_the_record_says_what_was_run(evaluated, admin, corpus, lab):
 
 def test_without_a_log_nothing_is_said_of_the_training(evaluated, keel):
     told = "the record will not tell how the training went and ended"
-    assert f"evaluate: no log in {evaluated.folder}: {told}" in evaluated.run.output
+    line = f"evaluate: {told}: {evaluated.folder} holds no perplexity: give the log"
+    assert line in evaluated.run.output
     assert (evaluated.record["outcome"], evaluated.record["train_ppl"]) == (None, [])
     assert told not in keel.output
     assert keel.record["outcome"] in ("trained", "stuck") and keel.record["train_ppl"]
+
+
+def test_a_log_that_comes_later_is_told(evaluated, evaluate, admin, corpus, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(admin.folder, run)
+    shutil.copytree(evaluated.out, out)
+    inputs = (out / "inputs").read_text().replace(str(admin.folder), str(run))
+    (out / "inputs").write_text(inputs.replace(str(evaluated.out), str(out)))
+    (run / "train.log").write_text(admin.run.output)
+    given = ["--output", out, "--reference", corpus.parent / "test.en", *MEAN]
+    for _ in range(2):
+        said = evaluate(run, *given).ok().output
+        record = json.loads((out / "record.json").read_text())
+        assert record["train_ppl"] and record["outcome"] and record["scores"]
+    assert "was already there" in said
 
 
 def test_the_folded_model_translates_the_same(evaluated):

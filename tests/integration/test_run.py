@@ -68,7 +68,8 @@ def test_every_recipe_shows_its_commands_and_writes_nothing(main, tmp_path, name
     )
     assert dry.commands["prepare"][0][2] == facts["corpus"]
     if "reverse" in facts:
-        assert [c[2] for c in dry.commands["back-translate"]][0] == facts["reverse"]
+        reverse = dry.commands["back-translate"][0]
+        assert reverse[2] == facts["reverse"] and "--max-tokens" not in reverse
     (train,), (evaluation,) = dry.commands["train"], dry.commands["fold"]
     assert train[train.index("--config-name") + 1] == name and "model.dropout=0.17" in train
     given = [word for word in train if re.match(r"\w+\.\w+=", word)]
@@ -355,10 +356,20 @@ def test_the_mean_is_of_checkpoints_that_there_are():
         )
 
     assert asked({"max_epoch": 5}, keep_last_epochs=10) == ["--num-epoch-checkpoints", "5"]
+    of_two = {"keep_last_epochs": 10, "save_interval": 20}
+    assert asked({"max_epoch": 50}, **of_two) == ["--num-epoch-checkpoints", "2"]
     assert asked({}, keep_last_epochs=10) == ["--num-epoch-checkpoints", "10"]
-    assert asked({}, keep_interval_updates=3) == ["--num-update-checkpoints", "3"]
-    with pytest.raises(script.UserError, match="give checkpoint.keep_last_epochs"):
-        asked({}, keep_last_epochs=-1)
+    of_updates = {"keep_interval_updates": 3, "save_interval_updates": 100}
+    of_updates.update(keep_last_epochs=10, no_epoch_checkpoints=True)
+    assert asked({}, **of_updates) == ["--num-update-checkpoints", "3"]
+    for none in (
+        {"keep_last_epochs": -1},
+        {"keep_last_epochs": 10, "no_epoch_checkpoints": True},
+        {"keep_last_epochs": 10, "save_interval": 51},
+        {"keep_interval_updates": 3},
+    ):
+        with pytest.raises(script.UserError, match="give checkpoint.keep_last_epochs"):
+            asked({"max_epoch": 50}, **none)
 
 
 def test_a_manifest_tells_whether_text_is_tokens(main, tmp_path):
@@ -367,6 +378,7 @@ def test_a_manifest_tells_whether_text_is_tokens(main, tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"corpus": steps}))
     told = [main(RECIPE, "--seed", "1", "--dry-run", *x) for x in ([], ["--data", tmp_path])]
     assert ["--moses" in shown(x).commands["fold"][0] for x in told] == [True, False]
+    assert "--remove-bpe" not in "".join(told)  # pieces are told by how they look
 
 
 @pytest.mark.slow

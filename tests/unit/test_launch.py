@@ -182,8 +182,8 @@ def test_a_folder_that_could_not_be_decoded_from_is_refused_before_training(tmp_
 
 
 def test_hardware_is_handed_to_another_recipe():
-    hardware = Hardware(2, 3, False, None, "a:1", ["timeout_min=60"])
-    words = "--gpus 2 --rendezvous a:1 --nodes 3 --slurm timeout_min=60"
+    hardware = Hardware(2, 3, False, 512, "a:1", ["timeout_min=60"])
+    words = "--gpus 2 --max-tokens 512 --rendezvous a:1 --nodes 3 --slurm timeout_min=60"
     assert hardware.flags() == words.split()
     assert Hardware(cpu=True).flags() == ["--nodes", "1", "--cpu"]
 

@@ -1,11 +1,12 @@
-"""analysis/logs.py: the points of a log, whoever wrote it, and which runs diverged."""
+"""The points of a log, whoever wrote it, and which runs diverged."""
 
 import math
 import re
 
 import pytest
 
-from fairseq_admin.analysis.logs import DIVERGED, PATIENCE, parse, read_curves
+from fairseq_admin.analysis.course import DIVERGED, PATIENCE
+from fairseq_admin.analysis.logs import parse, read_curves
 from fairseq_admin.errors import UserError
 from fairseq_admin.outcome import ALARM
 
@@ -187,6 +188,29 @@ def test_damaged_tensorboard_files_are_one_line(tmp_path, content):
     with pytest.raises(UserError) as error:
         read_curves(str(tmp_path))
     assert "\n" not in error.value.message
+
+
+def test_a_tensorboard_file_damaged_within_is_no_shorter_curve(tmp_path):
+    write_events(tmp_path / "train_inner", [(n, 100 - n) for n in range(50)])
+    (file,) = (tmp_path / "train_inner").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-3])  # a last record that is being written
+    assert len(read_curves(str(tmp_path)).train) == 49
+    file.write_bytes(whole[:600] + bytes([whole[600] ^ 1]) + whole[601:])
+    with pytest.raises(UserError, match=f"{file} is damaged"):
+        read_curves(str(tmp_path))
+
+
+def test_the_perplexity_of_r_drop_is_that_of_one_pass(tmp_path):
+    """Its criterion adds up the loss of two passes over the same tokens, told in train lines."""
+    lines = [f"{inner(10, 900)}, rdrop_kl_loss=0.1", summary(10, 400, "valid")]
+    assert log(*lines).train == [(10, 30)] and log(*lines).valid == [(10, 20)]
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path / "train_inner")) as writer:
+        for tag, value in (("ppl", 900), ("rdrop_kl_loss", 0.1)):
+            writer.add_scalar(tag, value, 10)
+    assert read_curves(str(tmp_path)).train == [(10, 30)]
 
 
 @pytest.mark.parametrize("text", ["", "\n", "Namespace(ppl=5)\n", '{"epoch": 1, "ppl": \n'])

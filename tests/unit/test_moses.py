@@ -158,6 +158,8 @@ def test_three_letters_are_the_same_language(three):
         ("asi 3 , 5 a 7 . 5 .", "asi 3,5 a 7.5."),
         ("má - li e - mail zde", "má-li e-mail zde"),
         ("je e &apos; - mail zde", "je e '- mail zde"),
+        ("To je konec citátu . “", "To je konec citátu.“"),
+        ("Řekl : „ Ano . Pak „ možná “ přijdu .", "Řekl: „Ano. Pak „možná“ přijdu."),
     ],
 )
 def test_czech_is_joined_as_by_detokenizer_perl(tokens, text):

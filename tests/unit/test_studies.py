@@ -13,7 +13,8 @@ import torch
 from fairseq.data import indexed_dataset
 
 from fairseq_admin import outcome
-from fairseq_admin.analysis.logs import Curves, parse
+from fairseq_admin.analysis.course import Curves
+from fairseq_admin.analysis.logs import parse
 from fairseq_admin.errors import UserError
 from fairseq_admin.outcome import is_near, stuck, unigram_entropy
 from fairseq_admin.text import read_json

@@ -81,11 +81,24 @@ def test_seeds_are_one_row_with_mean_and_spread(page, table):
 
 
 def test_what_a_record_does_not_tell_is_a_dash(page, table):
-    markers = MARKERS.replace(" bleu ", " bleu distinct ")
-    path = page(record("a", 20), {**record("b", 21, width=128), "distinct": 9}, markers=markers)
+    columns = "distinct ppl valid last_fifth omegas branches chrf best_valid best_bleu"
+    markers = MARKERS.replace("layers bleu", columns)
+    nothing = {"train_ppl": [], "valid_ppl": [], "profile": None, "outcome": None}
+    sublayers = {"sublayers": [{"omega": x, "branch_var": x} for x in (1, 2, 3)]}
+    told = {
+        "distinct": 9,
+        "train_ppl": [[5, 9], [10, 8]],
+        "valid_ppl": [[8, 4], [10, 3]],
+        "profile": {"stacks": {"encoder": sublayers, "decoder": sublayers}},
+        "scores": {**record("b", 21)["scores"], "chrf": {"score": 40, "signature": "x"}},
+    }
+    runs = [{**record("a", 20), **nothing}, {**record("b", 21, width=128), **told}]
+    path = page(*runs, markers=markers)
     table(path)
-    rows = [line for line in path.read_text().splitlines() if "runs/" in line and "|" in line]
-    assert [row.split(" | ")[-1] for row in rows[-2:]] == ["– |", "9 |"]
+    rows = [line.split(" | ")[1:] for line in path.read_text().splitlines() if "](runs/" in line]
+    assert rows[0] == ["–"] * 8 + ["20.00 |"]
+    assert rows[1][:4] == ["9", "8.00", "3.00", "25.0"]
+    assert rows[1][4:] == ["2.00 to 3.00; 2.00 to 3.00", "1.00 to 3.00", "40.00", "3.00", "21.00 |"]
 
 
 def test_ports_and_updates_that_overflowed_are_no_other_training(page, table):
@@ -99,10 +112,41 @@ def test_ports_and_updates_that_overflowed_are_no_other_training(page, table):
     assert "| 21.00 ± 1.41 | 2 |" in path.read_text()
 
 
+def test_where_a_run_logs_is_no_other_training(page, table):
+    runs = [record("a", 20, 1), record("b", 22, 2)]
+    for run in runs:
+        run["config"]["common"]["log_file"] = f"runs/{run['name']}/train.log"
+    path = page(*runs)
+    table(path)
+    assert "| 21.00 ± 1.41 | 2 |" in path.read_text()
+
+
+@pytest.mark.parametrize("how", ["averaging", "signature"])
+def test_runs_that_were_evaluated_otherwise_are_rows_of_their_own(page, table, how):
+    other = record("b", 22, 2)
+    if how == "averaging":
+        other["averaging"] = "--num-epoch-checkpoints 5"
+    else:
+        other["scores"]["bleu"]["signature"] = "nrefs:2"
+    path = page(record("a", 20, 1), other)
+    table(path)
+    assert "| 20.00 |" in path.read_text() and "| 22.00 |" in path.read_text()
+
+
+def test_a_training_is_counted_once(page, table):
+    """Evaluated half way and at its end, it is no two seeds."""
+    path = page(record("a", 20), {**record("a", 22), "updates": 20}, markers=MARKERS)
+    for run, file in zip((10, 20), sorted((path.parent / "runs").iterdir())):
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({**content, "updates": run, "outcome": "trained"}))
+    told = "table: runs/0.json and runs/1.json are of one seed, no two: leave one out"
+    assert table(path).stderr == told and path.read_text() == MARKERS
+
+
 def test_runs_that_did_not_start_alike_are_told(page, table):
     def of(method, **model):
         made = {**record(method, 20), "method": method}
-        made["config"]["model"] = model
+        made["config"]["model"] = {"residual": method, **model}
         return made
 
     ours = [of("admin", parameter_init="paper"), of("post-ln", parameter_init="paper")]
