@@ -23,7 +23,8 @@ def hydra_config(folder: str, name: str, overrides: Sequence[str]) -> Any:
     *overrides* composes it.
 
     Raises:
-        UserError: for a config that is not there, and for an override that fairseq does not know.
+        UserError: for a config or a plugin that is not there, and for an override that fairseq does
+            not know.
     """
     from fairseq.dataclass.initialize import add_defaults, hydra_init
     from fairseq.utils import import_user_module
@@ -40,6 +41,8 @@ def hydra_config(folder: str, name: str, overrides: Sequence[str]) -> Any:
             config = compose(name, overrides=list(overrides))
         plugin = config.common.user_dir
         if plugin and os.path.basename(plugin.rstrip("/")) != "fairseq_admin":
+            if not os.path.isdir(plugin):
+                raise UserError(f"no such folder: {plugin} (common.user_dir)")
             import_user_module(config.common)
         add_defaults(config)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:

@@ -26,6 +26,18 @@ def draw_batch(dataset, budget: int, limits, seed: int) -> Dict[str, Any]:
     return dataset.collater([dataset[i] for i in chosen])
 
 
+def check_symbols(net_inputs: List[Dict[str, Any]], model: Any) -> None:
+    """Raise UserError where the text *net_inputs* of *model* holds what its dictionary does not."""
+    stacks = {"src_tokens": model.encoder, "prev_output_tokens": model.decoder}
+    for name, stack in stacks.items():
+        largest, known = max(int(x[name].max()) for x in net_inputs), len(stack.dictionary)
+        if largest >= known:
+            raise UserError(
+                f"the binarized text holds symbol {largest}, its dictionary has {known}: it is "
+                "that of other data, or damaged; run fairseq-preprocess again"
+            )
+
+
 def draw(dataset, budget: int, limits, seed: int, padded: float = math.inf) -> List[int]:
     """Indices of pairs of *dataset* in a random order, as many as the budget takes.
 

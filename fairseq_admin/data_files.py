@@ -5,13 +5,15 @@ import struct
 from itertools import count
 from typing import List, Optional
 
+import numpy as np
 from fairseq.data import indexed_dataset
 
 from fairseq_admin.errors import UserError
 
 MAGIC = indexed_dataset.MMapIndexedDataset.Index._HDR_MAGIC
 HEAD = struct.Struct(f"<{len(MAGIC)}sQBQ")  # magic, version, type of a token, sentences
-SIZE, POINTER = struct.Struct("<i"), struct.Struct("<q")  # of each sentence, in this order
+SIZE, POINTER = np.dtype("<i4"), np.dtype("<i8")  # of each sentence, in this order
+BLOCK = 1 << 20  # sentences that are looked at together
 AGAIN = "copy it again, or run fairseq-preprocess again"
 
 
@@ -37,12 +39,15 @@ def check_parts(folder: str, split: str, source: str, target: str, combine: bool
     to be *combined*.
 
     Raises:
-        UserError: where a file of them holds nothing or is cut off.
+        UserError: where a file of them holds nothing or is damaged, or its sides are not of as many
+            sentences.
     """
     for part in count():
         files = files_of(folder, f"{split}{part or ''}", source, target)
-        for path in files:
-            check_file(path)
+        counts = {path: check_file(path) for path in files}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{path} {n} sentences" for path, n in counts.items())
+            raise UserError(f"the sides are not of one text: {told}; {AGAIN}")
         if not files or not combine:
             return part + bool(files)
 
@@ -57,30 +62,35 @@ def files_of(folder: str, part: str, source: str, target: str) -> List[str]:
     return [path for path in paths if os.path.exists(f"{path}.idx")]
 
 
-def check_file(path: str) -> None:
-    """Raise UserError where PATH.idx and PATH.bin hold nothing, or less than the first promises;
-    files of another kind than fairseq-preprocess writes by default are let pass."""
+def check_file(path: str) -> Optional[int]:
+    """How many sentences PATH.idx and PATH.bin hold; None for files of another kind than
+    fairseq-preprocess writes by default. Raises UserError where they hold nothing, less than the
+    first promises, or where the first is damaged."""
     index, data = f"{path}.idx", f"{path}.bin"
     with open(index, "rb") as f:
         head = f.read(HEAD.size)
         if not MAGIC.startswith(head[: len(MAGIC)]):
-            return
+            return None
         if len(head) < HEAD.size:
             raise UserError(f"{index} is cut off: {AGAIN}")
         _, _, kind, sentences = HEAD.unpack(head)
-        pointers = HEAD.size + SIZE.size * sentences
-        end = pointers + POINTER.size * sentences
+        pointers = HEAD.size + SIZE.itemsize * sentences
+        end = pointers + POINTER.itemsize * sentences
         if os.path.getsize(index) < end:
             raise UserError(f"{index} is cut off: {AGAIN}")
         if sentences == 0:
             raise UserError(f"nothing to read: {data} holds no sentence")
-        f.seek(pointers - SIZE.size)
-        (tokens,) = SIZE.unpack(f.read(SIZE.size))
-        f.seek(end - POINTER.size)
-        (start,) = POINTER.unpack(f.read(POINTER.size))
-    if kind not in indexed_dataset._code_to_dtype:
-        raise UserError(f"{index} is damaged: {AGAIN}")
-    promised = start + tokens * indexed_dataset._code_to_dtype[kind]().itemsize
+    sizes = np.memmap(index, SIZE, "r", HEAD.size, sentences)
+    starts = np.memmap(index, POINTER, "r", pointers, sentences)
+    promised, token = 0, np.dtype(indexed_dataset._code_to_dtype.get(kind, "V0")).itemsize
+    for first in range(0, sentences, BLOCK):  # each sentence begins where the one before it ends
+        block = slice(first, first + BLOCK)
+        ends = promised + np.cumsum(token * sizes[block].astype(np.int64))
+        begins = np.append(promised, ends[:-1])
+        if not token or (sizes[block] < 0).any() or (starts[block] != begins).any():
+            raise UserError(f"{index} is damaged: {AGAIN}")
+        promised = int(ends[-1])
     there = os.path.getsize(data) if os.path.exists(data) else 0
     if there < promised:
         raise UserError(f"{data} is cut off: {there:,} of {promised:,} bytes are there; {AGAIN}")
+    return sentences

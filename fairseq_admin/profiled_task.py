@@ -13,7 +13,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from omegaconf import II, OmegaConf
 
-from fairseq_admin.batch import TOKEN_LIMIT, draw_batches
+from fairseq_admin.batch import TOKEN_LIMIT, check_symbols, draw_batches
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import by_stack, title
 from fairseq_admin.omega_file import Profile, read_profile
@@ -28,6 +28,7 @@ from fairseq_admin.profiling import (
 from fairseq_admin.ranks import end_ranks, from_rank_0
 from fairseq_admin.training_checks import (
     check_bf16,
+    check_noise,
     check_sharding,
     check_training,
     ddp_backend,
@@ -178,15 +179,12 @@ class ProfiledTask:
             warn_of_differences(profile, options)
             keep_first_at_1(profile, model)
             return profile
-        if values.get("quant_noise_scalar"):
-            raise UserError(
-                "--quant-noise-scalar keeps what it learns of the profile's pass on the CPU: leave "
-                "it out, or take a --residual without a profile"
-            )
+        check_noise(cfg)
         seed = self.options.profile_seed
         seed = self.options.seed if seed is None else seed
         batches = self.profile_batches(model, seed)
         net_inputs = [batch["net_input"] for batch in batches]
+        check_symbols(net_inputs, model)
         profile = profile_model(model, net_inputs, self.source_dictionary.pad(), seed)
         of_model = ("residual", "encoder_layers", "decoder_layers")
         profile.meta = {

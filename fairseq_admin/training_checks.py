@@ -70,6 +70,15 @@ def check_training(options: Any, model: Any) -> None:
         )
 
 
+def check_noise(model: Any) -> None:
+    """Raise UserError for options *model* of a model that cannot be profiled."""
+    if getattr(model, "quant_noise_scalar", 0):
+        raise UserError(
+            "--quant-noise-scalar keeps what it learns of the profile's pass on the CPU: leave it "
+            "out, or take a --residual without a profile"
+        )
+
+
 def check_validation(task: Any) -> None:
     """Raise UserError where options *task* of `translation_admin` ask for a validation that cannot
     be."""

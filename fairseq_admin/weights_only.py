@@ -8,6 +8,7 @@ import typing
 import numpy as np
 import torch
 from fairseq.distributed import utils as distributed_utils
+from fairseq.logging import meters
 from omegaconf import DictConfig, ListConfig, base, nodes
 
 try:
@@ -16,14 +17,18 @@ except ImportError:  # NumPy 1
     from numpy.core import multiarray
 
 # What a checkpoint file of fairseq holds beside tensors and plain containers: the options of a
-# model without a dataclass, and NumPy numbers and arrays in its meters (the n-gram counts of
-# --eval-bleu).
+# model without a dataclass, NumPy numbers and arrays in its meters (the n-gram counts of
+# --eval-bleu), and the meters themselves where the file is of the time before 0.9.
 IN_FILES = [
     argparse.Namespace,
     np.ndarray,
     np.dtype,
     *{type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float32, np.float64)},
     _codecs.encode,  # how pickle writes the bytes of a NumPy number
+    *[
+        (getattr(meters, name), f"fairseq.meters.{name}")
+        for name in ("AverageMeter", "TimeMeter", "StopwatchMeter")
+    ],
     # a file says NumPy 1's or NumPy 2's name, whichever wrote it
     *[
         (getattr(multiarray, name), f"{module}.{name}")

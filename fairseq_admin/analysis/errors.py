@@ -15,8 +15,8 @@ from sacrebleu.metrics import BLEU
 
 from fairseq_admin.analysis.labels import labelled
 from fairseq_admin.errors import UserError
-from fairseq_admin.scoring.outputs import read_compared, read_lines
-from fairseq_admin.scoring.score import bleu_metric, cut, cut_by_moses, detokenize
+from fairseq_admin.scoring.outputs import read_compared, read_lines, read_reference
+from fairseq_admin.scoring.score import bleu_metric, check_script, cut, cut_by_moses, detokenize
 
 REFERENCE = "reference"  # whose counts are taken without a training text
 
@@ -35,7 +35,7 @@ def read_systems(
     Raises:
         UserError: for a file that cannot be read, or does not hold each sentence once.
     """
-    references = read_lines(reference) if reference else None
+    references = read_reference(reference) if reference else None
     texts = []
     for path in systems.values():
         lines, targets = read_compared(path, references, reference)
@@ -113,6 +113,7 @@ def measure(options: argparse.Namespace) -> Dict[str, Any]:
     lang = options.target_lang
     metric = bleu_metric(lang, options.tokenize)
     references, texts = read_systems(systems, options.reference, options.moses, lang)
+    check_script(references, lang, options.tokenize)
     train = read_lines(options.train_text) if options.train_text else None
     words = words_of(references, lang, metric)
     known = words_of(train, lang, metric) if train else words

@@ -158,6 +158,8 @@ class _Stream:
 
     def enter(self, layer: nn.Module, inputs: tuple) -> None:
         self.x, self.open = inputs[0], None
+        if not isinstance(self.x, Tensor):
+            raise UserError(f"{type(layer).__name__} reads more than one stream: not known here")
 
     def after(self, sublayer: Sublayer, norm: nn.Module, inputs: tuple, output: Tensor) -> None:
         """A Post-LN norm has read the sum."""

@@ -1,5 +1,6 @@
 """The mean of several checkpoints of one training."""
 
+import logging
 import os
 import re
 from typing import Any, Dict, List, Optional
@@ -13,9 +14,13 @@ from fairseq_admin.checkpoints.checkpoint import (
     model_options,
     read_checkpoint,
     same_memory,
+    task_options,
     with_equal_embeddings_tied,
 )
+from fairseq_admin.checkpoints.facts import training_facts
 from fairseq_admin.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 EPOCHS = re.compile(r"checkpoint(\d+)\.pt")
 UPDATES = re.compile(r"checkpoint_\d+_(\d+)\.pt")
@@ -35,6 +40,8 @@ COMPUTED_BY = (
     "cross_self_attention",
     "method",
     "learn_first_omega",
+    "source_lang",
+    "target_lang",
 )
 
 
@@ -133,7 +140,9 @@ def tied(weights: Dict[str, Tensor]) -> Dict[str, List[str]]:
 
 def check_same_model(a: Dict[str, Any], b: Dict[str, Any], path_a: str, path_b: str) -> None:
     """Raise UserError with the first option or weight in which two checkpoints differ."""
-    options_a, options_b = ({**model_options(x), "method": method(x)} for x in (a, b))
+    options_a, options_b = (
+        {**task_options(x), **model_options(x), "method": method(x)} for x in (a, b)
+    )
     for name in COMPUTED_BY:
         if options_a.get(name) != options_b.get(name):
             name_shown = "architecture" if name == "_name" else name
@@ -154,3 +163,9 @@ def check_same_model(a: Dict[str, Any], b: Dict[str, Any], path_a: str, path_b: 
         if weights_a[key].dtype != weights_b[key].dtype:
             dtypes = weights_b[key].dtype, weights_a[key].dtype
             raise UserError(f"{key} is {dtypes[0]} in {path_b} and {dtypes[1]} in {path_a}")
+    seed_a, seed_b = (training_facts(x)[0]["seed"] for x in (a, b))
+    if seed_a != seed_b:
+        logger.warning(
+            f"{path_b} is of seed {seed_b}, {path_a} of {seed_a}: the mean of two trainings is no "
+            "model"
+        )

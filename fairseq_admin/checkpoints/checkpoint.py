@@ -7,6 +7,7 @@ import re
 from typing import Any, Dict, Optional
 
 import torch
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from torch import Tensor
 
 from fairseq_admin.checkpoints import tensor_file
@@ -16,6 +17,8 @@ from fairseq_admin.fit import depths, methods_like
 from fairseq_admin.methods import METHODS, STACKS, by_stack, method_of, title
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# weights of residual methods of other code under the names of fairseq's architectures
+SCALED = re.compile(r"\.layers\.\d+\.(\w+_ratio_change|rezero_weight)$")
 ENTRIES = {"cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
 EMBEDDINGS = (
     "encoder.embed_tokens.weight",
@@ -156,14 +159,19 @@ def residual_of(state: Dict[str, Any]) -> Optional[str]:
 
 
 def method(state: Dict[str, Any]) -> str:
-    """The method of the checkpoint *state*, as `methods.method_of` has it; of what is no
-    Transformer the architecture's name."""
-    options = model_options(state)
+    """The method of the checkpoint *state*, as `methods.method_of` has it; of what is neither ours
+    nor fairseq's Transformer the architecture's name."""
+    options, residual = model_options(state), residual_of(state)
+    if residual:
+        return method_of({**options, "residual": residual})
     name = str(options["_name"])
-    if "transformer" not in name and not any(".self_attn." in key for key in state["model"]):
-        return name
-    residual = residual_of(state)
-    return method_of({**options, "residual": residual} if residual else options)
+    kind = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
+    fairseqs = kind is not None and kind.__module__.startswith("fairseq.model")
+    attends = any(".self_attn." in key for key in state["model"])
+    nested = any(isinstance(options.get(stack), dict) for stack in STACKS)
+    if fairseqs and attends and not (nested or any(map(SCALED.search, state["model"]))):
+        return method_of(options)
+    return name
 
 
 def finite(tensor: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """What a checkpoint says of its training, as records and reports hold it."""
 
 import argparse
+import math
 import os
 from typing import Any, Dict, Tuple
 
@@ -32,13 +33,14 @@ def training_facts(state: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any
     layers = [options.get(f"{stack}_layers") for stack in STACKS]
     history = state.get("optimizer_history") or [{}]
     seconds = (state.get("extra_state") or {}).get("previous_training_time")
+    seconds = math.nan if seconds is None else float(seconds)  # of several ranks a tensor
     facts = {
         "method": method(state),
         "layers": "-".join(str(n) for n in layers if n is not None) or None,
         "width": options.get("encoder_embed_dim") or options.get("decoder_embed_dim"),
         "seed": (cfg.get("common") or {}).get("seed", options.get("seed")),
         "updates": history[-1].get("num_updates"),
-        "wall_seconds": None if seconds is None else round(float(seconds), 1),  # ranks: a tensor
+        "wall_seconds": round(seconds, 1) if math.isfinite(seconds) else None,
     }
     if isinstance(cfg.get("task"), dict):  # of ours, which holds other sections too
         cfg["task"] = {name: x for name, x in cfg["task"].items() if name not in SECTIONS}

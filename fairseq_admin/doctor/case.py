@@ -17,12 +17,13 @@ from torch import nn
 
 from fairseq_admin.analysis.building import new_model, one_line
 from fairseq_admin.analysis.sentences import Batch
-from fairseq_admin.batch import TOKEN_LIMIT, draw
+from fairseq_admin.batch import TOKEN_LIMIT, check_symbols, draw
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import method_of, title
 from fairseq_admin.profiled_task import ProfiledTask, check_options
 from fairseq_admin.profiling import profile_model, profiled
 from fairseq_admin.restoring import restored
+from fairseq_admin.training_checks import check_noise
 
 STEPS = 8  # of the optimizer, each on a batch of its own
 TOKENS = 64  # of a batch, a side
@@ -86,10 +87,12 @@ def open_case(config: Any) -> Case:
         pad = task.source_dictionary.pad()
         batches = draw_text(task.datasets[split], limits, config.common.seed)
         inspect.signature(model.forward).bind(**batches[0]["net_input"])
+        check_symbols([batch["net_input"] for batch in batches], model)
     except Exception as error:  # as above, of a foreign task or model
         raise UserError(f"no training of a translation model ({one_line(error)})") from None
     case = Case(config, task, model, batches, pad, rates, peak, warmup)
     if isinstance(task, ProfiledTask):
+        task.check_training(config.model)
         check_options(task.options, model)
         if task.options.omega_file:
             task.initialize_omegas(model, config.model)
@@ -113,6 +116,7 @@ def draw_text(dataset: Any, limits: Any, seed: int) -> List[Batch]:
 def set_omegas(case: Case) -> None:
     """Profile the model of *case* on its text, where its method is profiled."""
     if profiled(case.model):
+        check_noise(case.config.model)
         texts = [batch["net_input"] for batch in case.batches]
         profile_model(case.model, texts, case.pad, case.config.common.seed)
 

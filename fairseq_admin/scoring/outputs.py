@@ -20,6 +20,8 @@ DIGITS = 15  # of the largest id of a sentence
 LEFT_OUT = 7  # most sentences of a batch that fairseq leaves out
 UNKNOWN = re.compile(r"<?<unk>>?")  # <<unk>> in T- lines, <unk> in the others
 PIECE = "\u2581"  # begins a word in the pieces of SentencePiece
+ESCAPED = re.compile(r"&(?:apos|quot|#91|#93|#124);| @-@ ")  # in Moses' tokens
+FEW = 20  # lines of which one may look like what they are not
 
 
 def listed(ids: Iterable[int], total: int) -> str:
@@ -164,6 +166,19 @@ def undo_pieces(lines: List[str]) -> List[str]:
     if 2 * sum(PIECE in line for line in lines) > sum(bool(line.strip()) for line in lines):
         return [line.replace(" ", "").replace(PIECE, " ").strip() for line in lines]
     return [f"{x} ".replace("@@ ", "").rstrip() if "@@ " in f"{x} " else x for x in lines]
+
+
+def read_reference(path: str) -> List[str]:
+    """Lines of raw text to compare with, as `read_lines`; UserError where they are in pieces, a
+    warning where they are Moses' tokens."""
+    lines = read_lines(path)
+    cut = sum(line != joined for line, joined in zip(lines, undo_pieces(lines)))
+    if FEW * cut > len(lines):
+        raise UserError(f"{path} is cut into subwords (as in {cut} lines): give raw text")
+    tokens = sum(bool(ESCAPED.search(line)) for line in lines)
+    if FEW * tokens > len(lines):
+        logger.warning(f"{path} looks like Moses' tokens ({tokens} lines): scores are of raw text")
+    return lines
 
 
 def letters(text: str) -> str:

@@ -2,15 +2,17 @@
 
 import logging
 import re
+from collections import Counter
 from importlib.metadata import version
 from typing import Iterable, List, Optional
 
+import regex
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.moses import Detokenizer, Tokenizer, language
-from fairseq_admin.scoring.outputs import UNKNOWN, read_compared, read_lines, read_output
+from fairseq_admin.scoring.outputs import UNKNOWN, read_compared, read_output, read_reference
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ OWN = {  # sacreBLEU's tokenizer of a language
 }
 # without spaces between words, and without a tokenizer of their own
 NO_SPACES = {"yue", "wuu", "th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bo", "bod", "dz"}
+SCRIPTS = ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan")
+UNSPACED = regex.compile("".join(["[", *(rf"\p{{{script}}}" for script in SCRIPTS), "]"]))
 COMPOUND = re.compile(rb"(\S)-(\S)")  # of bytes, as Perl reads them
 
 
@@ -79,6 +83,18 @@ def bleu_metric(lang: str, tokenize: Optional[str] = None) -> BLEU:
         told = f"pip install '{needed}', or give another --tokenize"
         reason = f" ({' '.join(str(error).split())})" if isinstance(error, OSError) else ""
         raise UserError(f"sacreBLEU's tokenizer {name} cannot start{reason}: {told}") from None
+
+
+def check_script(references: List[str], lang: str, tokenize: Optional[str] = None) -> None:
+    """Raise UserError where most letters of the *references* are of scripts without spaces between
+    words, and neither *lang* nor *tokenize* says how it is cut."""
+    letters = Counter(filter(str.isalpha, "".join(references)))
+    unspaced = sum(count for letter, count in letters.items() if UNSPACED.match(letter))
+    if tokenize is None and language(lang) not in OWN and 2 * unspaced > letters.total():
+        raise UserError(
+            f"--target-lang {lang}, but the references are of a script without spaces between "
+            "words: give that language's code (zh, ja), or --tokenize flores200 or char"
+        )
 
 
 def measure(
@@ -146,17 +162,18 @@ def score_files(
     *target_lang*, *tokenize*: as `bleu_metric`.
 
     Raises:
-        UserError: for a file that cannot be read, or does not hold each sentence once, and as
-            `bleu_metric`.
+        UserError: for a file that cannot be read, or does not hold each sentence once; for a
+            reference in subwords; and as `bleu_metric` and `check_script`.
     """
     bleu = bleu_metric(target_lang, tokenize)
-    references = read_lines(reference) if reference else None
+    references = read_reference(reference) if reference else None
     lines, targets = read_compared(system, references, reference)
     raw = detokenize if moses else lambda lines, _: lines
     if references is None:
         references = raw(targets, target_lang)
         if any(map(UNKNOWN.search, targets)):
             logger.warning(f"{system}: no word matches a reference's <<unk>>; give --reference")
+    check_script(references, target_lang, tokenize)
     texts = raw(lines, target_lang)
     distinct = len(set(texts))
     if distinct == 1 < len(set(references)):

@@ -4,6 +4,7 @@ The folder is a CTranslate2 model with the SentencePiece models and dictionaries
 ``fairseq_admin.json``, which says what is what.
 """
 
+import logging
 import os
 import shutil
 from argparse import Namespace
@@ -25,7 +26,9 @@ from fairseq_admin.checkpoints.fold import fold
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_folder, writing
 from fairseq_admin.scoring.moses import language
-from fairseq_admin.serving.served import SERVE, SETTINGS, Settings, steps_of
+from fairseq_admin.serving.served import SERVE, SETTINGS, Settings, checksum, prepared, steps_of
+
+logger = logging.getLogger(__name__)
 
 JOINT, SIDES = "spm.model", ("source.spm.model", "target.spm.model")
 
@@ -82,7 +85,21 @@ def export_model(
             )
         if models:
             check_sentencepiece(models[side], dictionary, lang)
+        elif moses is not None and any(symbol.endswith("@@") for symbol in dictionary.symbols):
+            raise UserError(
+                f"{data}/dict.{lang}.txt holds subword-nmt's pieces, into which nothing here cuts "
+                "text: leave --moses out; translate then takes and gives pieces"
+            )
+        escapes = {symbol.lstrip("▁") for symbol in dictionary.symbols} & {"&apos;", "&quot;"}
+        if models and moses is None and escapes and prepared(data) is None:
+            logger.warning(
+                f"{data}/dict.{lang}.txt holds {min(escapes)}: where the text was Moses-tokenized, "
+                "give --moses"
+            )
     options = model_options(state)
+    for name in ("max_source_positions", "max_target_positions"):
+        if not isinstance(options.get(name), int):
+            raise UserError(f"{checkpoint} says nothing of its positions ({name})")
     text = steps_of(data, moses) if models or moses is not None else None
     source_lang, target_lang = source_lang or source, target_lang or target
     if text:
@@ -106,6 +123,7 @@ def export_model(
             shutil.copyfile(model, partial / name)
         for name in {f"dict.{side}.txt" for side in sides}:
             shutil.copyfile(os.path.join(data, name), partial / name)
+        settings.sums = {path.name: checksum(path) for path in partial.iterdir()}
         settings.save(partial)
     return difference
 

@@ -3,7 +3,8 @@ the text of its training went through."""
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+import zlib
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Optional, Sequence, Union
 
@@ -64,6 +65,15 @@ def steps_of(data: Union[str, Path], moses: Optional[Sequence[str]] = None) -> O
     return said
 
 
+def checksum(path: Union[str, Path]) -> int:
+    """The CRC-32 of a file."""
+    found = 0
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            found = zlib.crc32(block, found)
+    return found
+
+
 @dataclass
 class Settings:
     """What `fairseq-admin translate` must know of a folder beside its CTranslate2 model.
@@ -82,6 +92,7 @@ class Settings:
     quantization: Optional[str] = None
     text: Optional[str] = None  # words of STEPS; None: pieces are of text as it is
     format: int = FORMAT
+    sums: dict = field(default_factory=dict)  # checksums of the files
 
     def save(self, folder: Union[str, Path]) -> None:
         """Write the settings into *folder*."""
@@ -121,16 +132,19 @@ class Settings:
             settings = cls(**record)
         except TypeError as error:
             raise UserError(f"{path} is damaged: {error}") from None
-        for field in fields(cls):
-            value = getattr(settings, field.name)
-            kind = field.type if field.type in (int, str) else (str, type(None))
-            few = field.name.endswith("positions") and isinstance(value, int) and value < 2
+        for option in fields(cls):
+            value = getattr(settings, option.name)
+            kind = option.type if option.type in (int, str, dict) else (str, type(None))
+            few = option.name.endswith("positions") and isinstance(value, int) and value < 2
             if few or not isinstance(value, kind):
-                raise UserError(f"{path} is damaged: {field.name} is {value!r}")
+                raise UserError(f"{path} is damaged: {option.name} is {value!r}")
         if not set((settings.text or "").split()) <= set(STEPS):
             raise UserError(f"{path} is damaged: text is {settings.text!r}")
         models = (settings.source_sentencepiece, settings.target_sentencepiece)
-        for name in ("model.bin", "config.json", *filter(None, models)):
+        for name in ("model.bin", "config.json", *filter(None, models), *settings.sums):
             if not os.path.isfile(os.path.join(folder, name)):
                 raise UserError(f"{folder} is not whole: {name} is missing")
+        for name, known in settings.sums.items():
+            if checksum(os.path.join(folder, name)) != known:
+                raise UserError(f"{folder} is damaged: {name} is not what was exported")
         return settings

@@ -114,6 +114,8 @@ class BackTranslation:
         digest = combined(mono["files"], sha256(model), self.options.decoding)
         stamp = folder / "digest"
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != digest:
+            if not stamp.exists() and any(folder.glob("*[!l]")):  # not NAME.partial
+                raise UserError(f"{folder} was not made here: give another --output")
             rmtree(folder, ignore_errors=True)
             folder.mkdir()
             with whole_file(stamp) as f:
@@ -180,6 +182,14 @@ class BackTranslation:
 
         def make(folder: Path) -> Dict[str, Any]:
             left_out = 0
+            for name in sums:
+                files = (translations / name, self.out / "mono" / name)
+                lines = [file.read_bytes().count(b"\n") for file in files]
+                if lines[0] != lines[1]:
+                    raise UserError(
+                        f"{files[0]} has {lines[0]:,} lines, not {lines[1]:,}: remove it, and run "
+                        "this again"
+                    )
             with Splits(folder, (self.source, self.target)) as kept:
                 for name in sums:
                     seen = set()  # of this shard: the memory stays that of one

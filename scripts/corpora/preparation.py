@@ -208,9 +208,11 @@ class Preparation:
 
     def forget(self) -> None:
         """Remove the manifest, which says that all is finished."""
-        with writing(self.out / "manifest.json"):
-            for path in self.out.glob("manifest.json*"):  # and what a killed process left of it
-                path.unlink()
+        manifest = self.out / "manifest.json"
+        with writing(manifest):
+            # and what a killed process left of it
+            for path in (manifest, *self.out.glob("manifest.json.*.partial")):
+                path.unlink(missing_ok=True)
 
     def run(self, mirror: Optional[str] = None) -> Dict[str, Any]:
         """All steps; what each made.
@@ -220,6 +222,9 @@ class Preparation:
         """
         for name in STEPS:
             made(self.out / name)  # somebody else's folder is told before hours of work
+        manifest = self.out / "manifest.json"
+        if manifest.exists() and b'"corpus"' not in manifest.read_bytes():
+            raise UserError(f"{manifest} was not made here: move it, or give another --output")
         tok = self.tokenize(self.fetch(mirror))
         spm = self.train_subwords(tok)
         bpe = self.encode(tok, spm)

@@ -2,7 +2,8 @@
 binarize.
 
 Usage:   scripts/prepare.sh CORPUS [options]
-         scripts/prepare.sh [CORPUS] --train a.de a.en --valid v.de v.en [--test t.de t.en]
+         scripts/prepare.sh [CORPUS --output DIR] --train a.de a.en --valid v.de v.en
+                            [--test t.de t.en] [options]
 Inputs:  data/CORPUS/corpus.yaml; or your own text, one sentence a line or in IWSLT's or NIST's
          markup, gzipped or not, treated as CORPUS is, or as data/own/corpus.yaml says
 Outputs: in --output: bin/ (for fairseq-train), raw/{valid,test}.LANG (to score against),

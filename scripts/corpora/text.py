@@ -31,7 +31,8 @@ class Treatment:
     Args:
         training: pairs may be left out.
         raw: also give the raw text of the pairs that stay, detokenized where it is tokens already.
-        test: punctuation stays, since a published test set is not to be changed.
+        test: punctuation stays where the corpus is a published one, whose test set is not to be
+            changed.
         form: of the text, a name of reading.FORMATS. Tokens of `segments` have U+2019 straight, as
             in fairseq's prepare-iwslt14.sh and prepare-wmt14en2de.sh; the raw text as it was.
     """
@@ -47,7 +48,7 @@ class Treatment:
     def side(self, lang: str) -> TextSteps:
         """The function from raw text to tokens of one language."""
         c = self.corpus
-        normalize = c.normalize and not self.test
+        normalize = c.normalize and not (self.test and c.sources)
         return TextSteps(lang, normalize, c.moses and not c.tokenized, c.aggressive, c.lowercase)
 
     def __call__(self, pairs: List[Tuple[Line, ...]]) -> Batch:

@@ -1,5 +1,6 @@
 """How a training came to its end, by its log and the text that it was trained on."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Optional
@@ -7,15 +8,20 @@ from typing import Optional
 from fairseq.data import data_utils
 
 from fairseq_admin.analysis.course import Curves
+from fairseq_admin.data_files import check_file
 from fairseq_admin.outcome import KNOWN, Outcome, stuck, text_entropy
 
 
 @lru_cache(maxsize=None)  # it reads the text
 def target_entropy(data: Path, source: str, target: str) -> Optional[float]:
     """Entropy of the unigrams of the target's side of what *data*, of fairseq-preprocess, has to
-    train on, sentences' ends among them, in bits a token; None where it has nothing."""
+    train on, sentences' ends among them, in bits a token; None where it has nothing. UserError for
+    a damaged file."""
     for pair in (f"{source}-{target}", f"{target}-{source}"):
-        text = data_utils.load_indexed_dataset(str(data / f"train.{pair}.{target}"), None)
+        path = str(data / f"train.{pair}.{target}")
+        if os.path.exists(f"{path}.idx"):
+            check_file(path)
+        text = data_utils.load_indexed_dataset(path, None)
         if text is not None:
             return text_entropy(text)
     return None

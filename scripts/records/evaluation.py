@@ -33,6 +33,7 @@ from fairseq_admin.text import read_bytes, read_json
 from fairseq_admin_cli import main as cli
 from fairseq_admin_cli.export import QUANTIZATIONS
 from recipes.code import EVALUATED_BY, code_of
+from recipes.ends import target_entropy
 from recipes.processes import Job, run_job
 from records.options import parsed
 from records.record import evaluated_record, summary, trained_record
@@ -101,12 +102,18 @@ class Evaluation:
         return json.dumps([options, told, code_of(EVALUATED_BY)], indent=1)
 
     def forget_others(self) -> None:
-        """Remove what was made of other inputs."""
+        """Remove what was made of other inputs; UserError where somebody else made it."""
         path, inputs = self.out / "inputs", self.inputs()
         if not self.lacks("inputs") and read_bytes(path) == f"{inputs}\n".encode():
             if not self.lacks("record.json"):
                 say(f"{self.out}/record.json was already there")
             return
+        others = [name for name in MADE[:-1] if not self.lacks(name)]  # a crash's record has none
+        if others and self.lacks("inputs"):
+            raise UserError(
+                f"{self.out / others[0]} was not made by evaluate.sh: move it, or give another "
+                "--output"
+            )
         for name in MADE:
             made = self.out / name
             rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
@@ -130,6 +137,7 @@ class Evaluation:
         sides, residual, to = languages(state, str(data)), residual_of(state), self.options.to
         del state
         given = self.check_scoring(data, sides) if to != "decode" else {}
+        target_entropy(data, *sides)  # what the record needs is there
         # with the plugin, which lets torch load the checkpoints of fairseq's own models too
         self.decode("generate.txt", self.model, data, sides, ["--user-dir", "fairseq_admin"])
         if to != "decode":

@@ -133,7 +133,9 @@ def parsed(arguments: List[str]) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="what is missing, and its hours")
     parser.add_argument("--smoke", action="store_true", help="a few, tiny, in seconds")
     parser.add_argument("--table", action="store_true", help="write the page and the figure")
-    parser.add_argument("--data", type=Path, help="folder of prepare.sh, instead of the corpus")
+    parser.add_argument(
+        "--data", type=Path, help="of prepare.sh, instead of the corpus; give --results"
+    )
     parser.add_argument("--mirror", help="of the downloads, see prepare.sh")
     parser.add_argument("--runs", type=Path, help="folder of the trainings (runs/studies)")
     parser.add_argument("--results", type=Path, help="folder of the records (results/studies)")

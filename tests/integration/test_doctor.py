@@ -64,8 +64,13 @@ def test_hydra(corpus, lab, tmp_path):
     command += ["--config-name", "demo_post_ln", f"task.data={corpus}", *sizes]
     out = lab.run([*command, "optimization.lr=[1.0]"]).ok().output
     assert "Post-LN 2-2, lr 1, 200 warmup updates" in out and "\n  ++model.residual=admin: " in out
-    for wrong, told in ((["model.x=1"], "model.x"), (["task.data=nowhere"], "no such data folder")):
-        run = lab.run([*command, *wrong])
+    mistakes = {
+        "model.x=1": "model.x",
+        "task.data=nowhere": "no such data folder",
+        "common.user_dir=nowhere": "no such folder: nowhere (common.user_dir)",
+    }
+    for wrong, told in mistakes.items():
+        run = lab.run([*command, wrong])
         assert run.code == 2 and run.last_line.startswith("fairseq_admin: "), run.output
         assert told in run.last_line
     run = lab.run([command[0], "doctor", "--config-name", "nothing"], cwd=tmp_path)
@@ -73,6 +78,7 @@ def test_hydra(corpus, lab, tmp_path):
 
 
 ADAM = ["--optimizer", "adam"]
+ADMIN = ["DATA", "--task", "translation_admin", "--arch", "transformer_admin", *ADAM]
 MISTAKES = {  # beside data and architecture
     "no data": (["NOWHERE", "--arch", "transformer", *ADAM], "no such data folder"),
     "no model": (["DATA"], "which model? give --arch"),
@@ -93,6 +99,11 @@ MISTAKES = {  # beside data and architecture
         [*ADAM, "--lr-scheduler", "polynomial_decay"],
         "total_num_update",
     ),
+    "a training that is refused": (
+        [*ADMIN, "--stop-when-stuck", "--use-bmuf"],
+        "--use-bmuf keeps apart",
+    ),
+    "what cannot be profiled": ([*ADMIN, "--quant-noise-scalar", "0.1"], "--quant-noise-scalar"),
     "a folder of configs alone": (["--config-dir", "c"], "--config-dir is of --config-name"),
     "adaptive softmax": ([*ADAM, "--adaptive-softmax-cutoff", "10"], "adaptive softmax"),
 }

@@ -1,5 +1,6 @@
 """Export and translate: the real commands, against `fairseq-generate` on the same sentences."""
 
+import json
 import random
 import resource
 import shutil
@@ -410,6 +411,18 @@ def output_nowhere(parts):
     return "no such folder: .*nowhere"
 
 
+def pieces_of_subword_nmt(parts):
+    path = parts.data / "dict.de.txt"
+    path.write_text("wo@@ 9\n" + path.read_text().partition("\n")[2])
+    parts.options["moses"] = []
+    return "dict.de.txt holds subword-nmt's pieces"
+
+
+def no_positions(parts):
+    spoil_options(parts, max_source_positions=None)
+    return "says nothing of its positions"
+
+
 CASES = [
     no_dictionary,
     other_dictionary,
@@ -430,7 +443,30 @@ CASES = [
     output_exists,
     output_of_others,
     output_nowhere,
+    no_positions,
+    pieces_of_subword_nmt,
 ]
+
+
+def test_escapes_in_the_dictionary_are_told_where_nothing_says_moses(parts, caplog):
+    path, text = parts.data / "dict.de.txt", parts.folder / "text"
+    path.write_text("&apos; 9\n" + path.read_text().partition("\n")[2])
+    shutil.copy(path, parts.data / "dict.en.txt")
+    words = [line.split()[0] for line in path.read_text().splitlines()]
+    text.write_text(" ".join(words) * 9)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text),
+        model_prefix=str(parts.folder / "spm"),
+        vocab_size=100,
+        hard_vocab_limit=False,
+        user_defined_symbols=words,
+        minloglevel=2,
+    )
+    (parts.folder / "made").mkdir()
+    given = (str(parts.checkpoint), str(parts.data), str(parts.output))
+    for moses, told in (([], False), (None, True)):
+        export_model(*given, [str(parts.folder / "spm.model")], moses=moses, force=not told)
+        assert ("dict.de.txt holds &apos;: where the text was Moses-" in caplog.text) == told
 
 
 def files_below(folder):
@@ -578,11 +614,18 @@ def test_the_folder_is_for_everyone_who_may_read(parts):
 
 def test_refused_folders(translate, corpus, served, tmp_path):
     shutil.copytree(served, tmp_path / "damaged")
-    (tmp_path / "damaged" / "model.bin").write_bytes(b"nothing")
+    model = tmp_path / "damaged" / "model.bin"
+    data = model.read_bytes()
+    model.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    shutil.copytree(served, tmp_path / "other")
+    (tmp_path / "other" / "model.bin").write_bytes(b"nothing")
+    settings = json.loads((tmp_path / "other" / SETTINGS).read_text())
+    (tmp_path / "other" / SETTINGS).write_text(json.dumps({**settings, "sums": {}}))
     folders = {
         tmp_path / "nowhere": "no such folder",
         corpus: f"it has no {SETTINGS}",
-        tmp_path / "damaged": "CTranslate2 cannot load",
+        tmp_path / "damaged": "damaged: model.bin is not what was exported",
+        tmp_path / "other": "CTranslate2 cannot load",
     }
     for folder, told in folders.items():
         result = translate(folder, b"a\n")

@@ -129,6 +129,20 @@ def test_the_other_mean_is_left_out(tmp_path):
     assert average([path])["extra_state"].keys() == {"train_iterator", "averaged"}
 
 
+def test_another_direction_is_refused_and_another_seed_told(tmp_path, caplog):
+    paths = [saved(tmp_path, f"{name}.pt")[0] for name in "abc"]
+    for path, part in ((paths[1], {"task": {"source_lang": "en"}}), (paths[2], {"seed": 7})):
+        state = torch.load(path)
+        for section in ("task", "common"):
+            state["cfg"].setdefault(section, {}).update(part.get(section, {}))
+        state["cfg"]["common"]["seed"] = part.get("seed", 1)
+        torch.save(state, path)
+    with pytest.raises(UserError, match="its source_lang is en"):
+        average(paths[:2])
+    average([paths[0], paths[2]])
+    assert "c.pt is of seed 7" in caplog.text and "the mean of two trainings" in caplog.text
+
+
 def test_nan_is_refused(tmp_path):
     path, _ = saved(tmp_path, "a.pt")
     state = torch.load(path)

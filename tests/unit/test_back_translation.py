@@ -115,6 +115,9 @@ def test_pairs_that_stay_and_where_they_lie(back):
             str(back.out / "bin" / f"train1.de-en.{lang}"), words
         )
         assert [line.tolist() for line in data] == [[words.index(word), words.eos()]] * 2
+    (back.out / "translations" / "00000").write_text("▁a\n▁c\n", encoding="utf-8")
+    with pytest.raises(UserError, match="translations/00000 has 2 lines, not 3: remove it"):
+        back.filter(mono)
     (back.out / "translations" / "00000").write_text("▁b\n▁b\n<unk>\n", encoding="utf-8")
     (back.out / "translations" / "00001").write_text("\n", encoding="utf-8")
     with pytest.raises(UserError, match="no back-translation could be used"):
@@ -250,6 +253,12 @@ def test_monolingual_text_is_read_as_bitext_is(mono):
         with pytest.raises(UserError, match=message):
             mono(data)
     assert mono(b"the dog\n\xe4\n", unreadable=0.5) == ["the dog"]
+
+
+def test_translations_of_others_stay(back):
+    with pytest.raises(UserError, match="translations was not made here: give another --output"):
+        back.translate({"files": {"00000": 1}}, back.model)
+    assert (back.out / "translations" / "00000").exists()
 
 
 def test_what_killed_processes_left_of_translations_goes(back, tmp_path):

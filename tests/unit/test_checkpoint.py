@@ -8,6 +8,8 @@ import pickle
 import resource
 import struct
 import subprocess
+import sys
+import types
 import zipfile
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from fairseq_admin.checkpoints.checkpoint import read_checkpoint, write_checkpoint
+from fairseq_admin.checkpoints.checkpoint import method, read_checkpoint, write_checkpoint
 from fairseq_admin.checkpoints.facts import training_facts
 from fairseq_admin.errors import UserError
 from tests.helpers import checkpoint_of, randomized
@@ -45,6 +47,45 @@ def test_omegaconf_trees(tmp_path):
     """What rank 0 sends to the other ranks at a resume."""
     tree = OmegaConf.create({"model": {"layers": 2, "name": "m"}, "lr": [0.1, 0.2], "none": None})
     assert reloaded(tmp_path, {"cfg": tree})["cfg"] == tree
+
+
+def test_meters_of_the_time_before_0_9(tmp_path, monkeypatch):
+    """fairseq's own, by their old name; also in checkpoints of Transformer-Clinic."""
+    old = types.ModuleType("fairseq.meters")
+    for name in ("AverageMeter", "TimeMeter", "StopwatchMeter"):
+        meter = type(name, (), {"__module__": "fairseq.meters", "__qualname__": name})
+        setattr(old, name, meter)
+    monkeypatch.setitem(sys.modules, "fairseq.meters", old)
+    model, cfg = randomized()
+    average = old.AverageMeter()
+    average.__dict__.update(val=1.5, avg=2.0, sum=4.0, count=2)
+    meters = collections.OrderedDict(loss=average, wall=old.TimeMeter(), t=old.StopwatchMeter())
+    state = checkpoint_of(model, cfg, extra_state={"train_meters": meters})
+    torch.save(state, tmp_path / "old.pt")
+    monkeypatch.delitem(sys.modules, "fairseq.meters")
+    assert read_checkpoint(str(tmp_path / "old.pt"))["extra_state"]["train_meters"]["loss"].sum == 4
+
+
+def of_transformer(key="encoder.layers.0.self_attn.k_proj.weight", **options):
+    """A state of a `transformer` with the *options*, and a weight by its name."""
+    given = {"_name": "transformer", "encoder_normalize_before": False, **options}
+    return {"cfg": {"model": given}, "model": {key: 1, "encoder.layers.0.self_attn.x": 1}}
+
+
+def test_only_fairseqs_own_transformer_is_post_ln_or_pre_ln():
+    assert method(of_transformer()) == "post-ln"
+    assert method(of_transformer(_name="transformer_wmt_en_de_big")) == "post-ln"
+    before = {"encoder_normalize_before": True, "decoder_normalize_before": True}
+    assert method(of_transformer(**before)) == "pre-ln"
+    for name, others in {  # DeepNorm of torchscale; ResiDual, of nested options; Clinic's Admin
+        "mt_base": of_transformer(_name="mt_base", deepnorm=True),
+        "resi_dual": of_transformer(_name="resi_dual", encoder={"normalize_before": True}),
+        "transformer": of_transformer("encoder.layers.0.attention_ratio_change"),
+        "transformer_iwslt_de_en": of_transformer(
+            "decoder.layers.3.rezero_weight", _name="transformer_iwslt_de_en"
+        ),
+    }.items():
+        assert method(others) == name
 
 
 def test_profile_and_optimizer_history(tmp_path):
@@ -305,3 +346,5 @@ def test_the_seconds_of_a_training_on_several_ranks_are_a_number():
     state = {"extra_state": {"previous_training_time": torch.tensor(3.26)}}
     state.update(model={}, cfg={"model": {}})
     assert training_facts(state)[0]["wall_seconds"] == 3.3
+    state["extra_state"]["previous_training_time"] = float("nan")
+    assert training_facts(state)[0]["wall_seconds"] is None

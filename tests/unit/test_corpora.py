@@ -390,6 +390,18 @@ def test_text_without_moses_stays_as_it_is():
     assert batch.tokens[0][0] == 'Um 11:15 Uhr; "so" & e-mail.'
 
 
+def test_only_a_published_test_set_keeps_its_punctuation():
+    published = replace(load_corpus("wmt14_en_de"), languages=("de", "en"))
+    own = published.with_texts({}, ("de", "en"))
+    pair = ((1, "„so“ – ja".encode()), (2, "don’t".encode()))
+    treated = [
+        Treatment(x, False, False, test)([pair]) for x in (own, published) for test in (1, 0)
+    ]
+    tokens = [batch.tokens[0] for batch in treated]
+    assert tokens[0] == tokens[1] == tokens[3] != tokens[2]
+    assert tokens[0][1] == "don &apos;t" and tokens[2][1] == "don ’ t"
+
+
 NO_TEXT = {  # what the first bytes tell
     "UTF-16": ("ä b\nc d\n".encode("utf-16"), "UTF-16 or no text"),
     "UTF-16 without a mark": ("中b\nc d\n".encode("utf-16-be"), "UTF-16 or no text"),

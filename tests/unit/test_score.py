@@ -247,6 +247,17 @@ def test_languages_without_their_tokenizer_are_one_line(written, monkeypatch, la
     assert re.search(told, refused(*files, target_lang=lang))
 
 
+@pytest.mark.parametrize("lang", ["cn", "jp", "lzh", "en"])
+def test_text_without_spaces_is_never_scored_by_words(written, lang):
+    """Whatever it is called: between spaces there is one word, and the score 0."""
+    files = written(CHINESE), written(CHINESE_REFERENCES, "reference.txt")
+    assert "a script without spaces between words" in refused(*files, target_lang=lang)
+    named = score_files(*files, target_lang=lang, tokenize="char")
+    assert score_of(named, "bleu") > 70
+    mixed = [f"{line} said the man on the bench" for line in CHINESE]
+    assert score_files(*[written(mixed, f"{i}.txt") for i in (1, 2)], target_lang="en")
+
+
 def test_the_command_asks_for_the_language(written, capsys):
     arguments = ["score", written(CHINESE), "--reference", written(CHINESE_REFERENCES, "r.txt")]
     with pytest.raises(SystemExit):
@@ -351,6 +362,20 @@ def refused(*arguments, **options):
         score_files(*arguments, **options)
     assert "\n" not in error.value.message
     return error.value.message
+
+
+@pytest.mark.parametrize(("end", "begin"), [("@@ ", ""), ("", "\u2581")])
+def test_a_reference_in_subwords(written, end, begin):
+    cut = [begin + line.replace("an", f"a{end}n").replace(" ", f" {begin}") for line in REFERENCES]
+    files = written(generated()), written(cut, "reference.txt")
+    assert "reference.txt is cut into subwords" in refused(*files)
+
+
+def test_a_reference_of_moses_tokens_warns(written, caplog):
+    score_files(written(generated()), written(REFERENCES, "reference.txt"))
+    assert not caplog.text
+    score_files(written(generated()), written(MOSES_REFERENCES, "reference.txt"))
+    assert "reference.txt looks like Moses' tokens (3 lines)" in caplog.text
 
 
 def test_ids_missing_between_others_were_skipped_or_of_the_last_batch(written):

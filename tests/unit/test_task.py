@@ -378,6 +378,33 @@ def test_an_index_of_no_known_type_is_damaged(copied):
         built(copied)
 
 
+def test_an_index_damaged_in_its_middle(copied):
+    """Sentences would be read from where others are: pairs that belong to nobody."""
+    index = copied / "train.de-en.en.idx"
+    whole = index.read_bytes()
+    places = len(whole) - 8 * 300
+    for begin, zeros in ((places + 80, 400), (34 + 40, 4)):  # of pointers; of sizes
+        index.write_bytes(whole[:begin] + bytes(zeros) + whole[begin + zeros :])
+        with pytest.raises(UserError, match=f"{index} is damaged: .*fairseq-preprocess"):
+            built(copied)
+
+
+def test_sides_of_other_text(copied):
+    for ending in ("bin", "idx"):
+        shutil.copy(copied / f"valid.de-en.en.{ending}", copied / f"train.de-en.en.{ending}")
+    told = "sides are not of one text: .*train.de-en.de 300 sentences, .*train.de-en.en 30 sent"
+    with pytest.raises(UserError, match=told):
+        built(copied)
+
+
+def test_a_dictionary_of_other_data(copied):
+    for lang in ("de", "en"):
+        path = copied / f"dict.{lang}.txt"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:20]))
+    with pytest.raises(UserError, match=r"holds symbol \d+, its dictionary has 24: "):
+        built(copied)
+
+
 @pytest.mark.parametrize("kind", ["raw", "lazy"])
 def test_files_of_another_kind_are_left_to_fairseq(copied, kind):
     """Text, and fairseq's older index."""
