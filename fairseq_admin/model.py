@@ -136,22 +136,12 @@ def wrapped(layer: nn.Module, cfg: TransformerConfig) -> nn.Module:
 class TransformerAdminEncoder(TransformerEncoderBase):
     """fairseq's encoder made of :class:`ResidualEncoderLayer`."""
 
-    def __init__(self, cfg, dictionary, embed_tokens, return_fc: bool = False) -> None:
-        super().__init__(cfg, dictionary, embed_tokens, return_fc=return_fc)
-        if len(self.layers) > 0:
-            self.layers[0].self_attn_residual.be_first()
-
     def build_encoder_layer(self, cfg) -> nn.Module:
         return wrapped(ResidualEncoderLayer(cfg, return_fc=self.return_fc), cfg)
 
 
 class TransformerAdminDecoder(TransformerDecoderBase):
     """fairseq's decoder made of :class:`ResidualDecoderLayer`."""
-
-    def __init__(self, cfg, dictionary, embed_tokens, **kwargs) -> None:
-        super().__init__(cfg, dictionary, embed_tokens, **kwargs)
-        if len(self.layers) > 0:
-            self.layers[0].self_attn_residual.be_first()
 
     def build_decoder_layer(self, cfg, no_encoder_attn: bool = False) -> nn.Module:
         return wrapped(ResidualDecoderLayer(cfg, no_encoder_attn), cfg)
@@ -197,9 +187,13 @@ class TransformerAdminModel(TransformerModelBase):
             getattr(cfg, stack).normalize_before = kind.pre_ln
         cfg.trained_layers = layers_of(cfg)  # fairseq prunes next
         try:
-            return super().build_model(cfg, task)
+            model = super().build_model(cfg, task)
         except ValueError as error:  # of a method or of fairseq: options that contradict each other
             raise UserError(str(error)) from None
+        for stack in (model.encoder, model.decoder):
+            if len(stack.layers) > 0:
+                stack.layers[0].self_attn_residual.be_first()
+        return model
 
     @classmethod
     def build_encoder(cls, cfg, src_dict, embed_tokens):
