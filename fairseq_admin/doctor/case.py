@@ -15,10 +15,10 @@ from fairseq.tasks import setup_task
 from omegaconf import OmegaConf
 from torch import nn
 
-from fairseq_admin.analysis.building import new_model, one_line
+from fairseq_admin.analysis.building import new_model
 from fairseq_admin.analysis.sentences import Batch
 from fairseq_admin.batch import TOKEN_LIMIT, draw
-from fairseq_admin.errors import UserError
+from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.methods import method_of, title
 from fairseq_admin.profiled_task import ProfiledTask, check_options
 from fairseq_admin.profiling import profile_model, profiled

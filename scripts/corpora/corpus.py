@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from corpora.fetch import Source
-from fairseq_admin.errors import UserError
+from fairseq_admin.errors import UserError, one_line
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 FORMATS = ("plain", "talks", "segments")  # see corpora.reading
@@ -167,8 +167,7 @@ def load_corpus(name: str, data: Path = DATA) -> Corpus:
         corpus = corpus_of({"name": name, **OmegaConf.to_container(OmegaConf.load(path))})
         check(corpus)
     except (OmegaConfBaseException, YAMLError, OSError, *MISTAKES) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{path} is not as it should be: {reason}") from None
+        raise UserError(f"{path} is not as it should be: {one_line(error)}") from None
     return corpus
 
 
