@@ -12,9 +12,9 @@ from yaml import YAMLError
 
 from corpora.fetch import Source
 from fairseq_admin.errors import UserError, one_line
+from fairseq_admin.text import KINDS
 
 DATA = Path(__file__).resolve().parents[2] / "data"
-FORMATS = ("plain", "talks", "segments")  # see corpora.reading
 SPLITS = ("train", "valid", "test")
 TREATMENT = ("languages", "valid_every", "normalize", "aggressive", "lowercase", "moses")
 TREATMENT += ("tokenized", "clean")
@@ -55,8 +55,8 @@ class Text:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "files", tuple(self.files))
-        if len(self.files) != 2 or self.format not in FORMATS:
-            told = f"a text has two files and a format of {', '.join(FORMATS)}"
+        if len(self.files) != 2 or self.format not in KINDS:
+            told = f"a text has two files and a format of {', '.join(KINDS)}"
             raise ValueError(f"{told}: {vars(self)}")
 
 
