@@ -1,4 +1,4 @@
-"""The error a user can mend."""
+"""The error a user can mend, and others as it tells them."""
 
 
 class UserError(SystemExit):
@@ -11,3 +11,8 @@ class UserError(SystemExit):
     def __init__(self, message: str) -> None:
         super().__init__(f"fairseq_admin: {message}")
         self.message = message
+
+
+def one_line(error: BaseException) -> str:
+    """What *error* is and says, for a message."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

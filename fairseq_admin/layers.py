@@ -1,6 +1,6 @@
 """Encoder and decoder layers that ask a named junction what enters and what leaves a branch."""
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 import torch
 from fairseq.modules.transformer_layer import (
@@ -126,22 +126,19 @@ class ResidualDecoderLayer(TransformerDecoderLayerBase):
         encoder_out: Optional[Tensor] = None,
         encoder_padding_mask: Optional[Tensor] = None,
         incremental_state: Optional[Dict[str, Dict[str, Optional[Tensor]]]] = None,
-        prev_self_attn_state: Optional[List[Tensor]] = None,
-        prev_attn_state: Optional[List[Tensor]] = None,
         self_attn_mask: Optional[Tensor] = None,
         self_attn_padding_mask: Optional[Tensor] = None,
         need_attn: bool = False,
         need_head_weights: bool = False,
     ):
-        """fairseq/modules/transformer_layer.py (0.12.3) without NormFormer and ONNX.
+        """fairseq/modules/transformer_layer.py (0.12.3) without NormFormer, ONNX and states
+        that are given from outside.
 
         Args:
             x: `(tgt_len, batch, embed_dim)`.
             encoder_out: `(src_len, batch, encoder_embed_dim)`.
             encoder_padding_mask: true at padding, `(batch, src_len)`.
             incremental_state: keys and values of the steps before, for incremental decoding.
-            prev_self_attn_state: keys and values to take instead of those of *incremental_state*.
-            prev_attn_state: the same for cross-attention.
             self_attn_mask: added to the scores, `(tgt_len, tgt_len)`.
             self_attn_padding_mask: true at padding, `(batch, tgt_len)`.
             need_attn: return cross-attention weights, averaged over heads.
@@ -151,7 +148,6 @@ class ResidualDecoderLayer(TransformerDecoderLayerBase):
             output `(tgt_len, batch, embed_dim)`, attention weights or None, None.
         """
         need_attn = need_attn or need_head_weights
-        set_attention_state(self.self_attn, incremental_state, prev_self_attn_state)
 
         norm = self.self_attn_layer_norm
         entered = memory = self.self_attn_residual.enter(x, norm)
@@ -172,7 +168,6 @@ class ResidualDecoderLayer(TransformerDecoderLayerBase):
         x = self.self_attn_residual(x, self.dropout_module(branch), norm)
 
         if self.encoder_attn is not None and encoder_out is not None:
-            set_attention_state(self.encoder_attn, incremental_state, prev_attn_state)
             need_weights = need_attn or (not self.training and self.need_attn)
             norm = self.encoder_attn_layer_norm
             branch, attn = self.encoder_attn(
@@ -191,13 +186,6 @@ class ResidualDecoderLayer(TransformerDecoderLayerBase):
         entered = self.ffn_residual.enter(x, norm)
         branch = self.fc2(self.activation_dropout_module(self.activation_fn(self.fc1(entered))))
         return self.ffn_residual(x, self.dropout_module(branch), norm), attn, None
-
-
-def set_attention_state(attention: nn.Module, incremental_state, state: Optional[List[Tensor]]):
-    """Put the given keys and values (and padding mask) where *attention* looks for cached ones."""
-    if state is not None:
-        names = ("prev_key", "prev_value", "prev_key_padding_mask")
-        attention._set_input_buffer(incremental_state, dict(zip(names, state)))
 
 
 def has_cached_keys(attention: nn.Module, incremental_state) -> bool:

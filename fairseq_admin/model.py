@@ -3,7 +3,7 @@
 import copy
 import logging
 from argparse import Namespace
-from dataclasses import field, fields, is_dataclass, make_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -46,56 +46,6 @@ LIKE_FLAT_TRANSFORMER = {
     "decoder_output_dim": (int, II("model.decoder_embed_dim")),
 }
 
-OWN_OPTIONS = [
-    (
-        "residual",
-        str,
-        field(
-            default="admin",
-            metadata={
-                "help": f"the residual method: {', '.join(METHODS)}; ENCODER/DECODER where the "
-                "stacks differ"
-            },
-        ),
-    ),
-    (
-        "learn_first_omega",
-        bool,
-        field(
-            default=False,
-            metadata={
-                "help": "admin: train the first omega of each stack too, not keep it at 1 (a "
-                "folded model then needs untied embeddings and learned positions); keep it as it "
-                "is when resuming"
-            },
-        ),
-    ),
-    (
-        "parameter_init",
-        ChoiceEnum(["paper", "fairseq"]),
-        field(
-            default="paper",
-            metadata={
-                "help": "paper: FFN weights from xavier_uniform with zero biases, as in the code "
-                "behind the published numbers; fairseq: nn.Linear's default"
-            },
-        ),
-    ),
-    (
-        "output_change",
-        ChoiceEnum(["log", "constant"]),
-        field(
-            default="log",
-            metadata={"help": "analytic: how a stack's output change is to grow with its depth"},
-        ),
-    ),
-    (
-        "compile_layers",
-        bool,
-        field(default=False, metadata={"help": "torch.compile each layer, after the profile"}),
-    ),
-]
-
 
 def flat_fields(config: type = TransformerConfig, prefix: str = "") -> List[Tuple[str, Any, Any]]:
     """Fields of *config* and of the dataclasses in it, named as `fairseq-train` names them:
@@ -114,13 +64,49 @@ def flat_fields(config: type = TransformerConfig, prefix: str = "") -> List[Tupl
     return flat
 
 
-TransformerAdminConfig = make_dataclass(
-    "TransformerAdminConfig", flat_fields() + OWN_OPTIONS, bases=(FairseqDataclass,)
-)
-TransformerAdminConfig.__module__ = __name__
-DEFAULTS = {name: spec.default for name, _, spec in OWN_OPTIONS}
-TransformerAdminConfig.__doc__ = """Options of `transformer_admin`: all of fairseq's `transformer`,
-under the same flat names on the command line and in hydra, and those of OWN_OPTIONS."""
+FlatConfig = make_dataclass("FlatConfig", flat_fields(), bases=(FairseqDataclass,))
+
+
+@dataclass
+class TransformerAdminConfig(FlatConfig):
+    """Options of `transformer_admin`: all of fairseq's `transformer`, under the same flat names on
+    the command line and in hydra, and its own."""
+
+    residual: str = field(
+        default="admin",
+        metadata={
+            "help": f"the residual method: {', '.join(METHODS)}; ENCODER/DECODER where the "
+            "stacks differ"
+        },
+    )
+    learn_first_omega: bool = field(
+        default=False,
+        metadata={
+            "help": "admin: train the first omega of each stack too, not keep it at 1 (a "
+            "folded model then needs untied embeddings and learned positions); keep it as it "
+            "is when resuming"
+        },
+    )
+    parameter_init: ChoiceEnum(["paper", "fairseq"]) = field(
+        default="paper",
+        metadata={
+            "help": "paper: FFN weights from xavier_uniform with zero biases, as in the code "
+            "behind the published numbers; fairseq: nn.Linear's default"
+        },
+    )
+    output_change: ChoiceEnum(["log", "constant"]) = field(
+        default="log",
+        metadata={"help": "analytic: how a stack's output change is to grow with its depth"},
+    )
+    compile_layers: bool = field(
+        default=False, metadata={"help": "torch.compile each layer, after the profile"}
+    )
+
+
+# of the options that are its own
+DEFAULTS = {
+    name: getattr(TransformerAdminConfig, name) for name in TransformerAdminConfig.__annotations__
+}
 
 
 def nested_config(cfg) -> TransformerConfig:
@@ -150,22 +136,12 @@ def wrapped(layer: nn.Module, cfg: TransformerConfig) -> nn.Module:
 class TransformerAdminEncoder(TransformerEncoderBase):
     """fairseq's encoder made of :class:`ResidualEncoderLayer`."""
 
-    def __init__(self, cfg, dictionary, embed_tokens, return_fc: bool = False) -> None:
-        super().__init__(cfg, dictionary, embed_tokens, return_fc=return_fc)
-        if len(self.layers) > 0:
-            self.layers[0].self_attn_residual.be_first()
-
     def build_encoder_layer(self, cfg) -> nn.Module:
         return wrapped(ResidualEncoderLayer(cfg, return_fc=self.return_fc), cfg)
 
 
 class TransformerAdminDecoder(TransformerDecoderBase):
     """fairseq's decoder made of :class:`ResidualDecoderLayer`."""
-
-    def __init__(self, cfg, dictionary, embed_tokens, **kwargs) -> None:
-        super().__init__(cfg, dictionary, embed_tokens, **kwargs)
-        if len(self.layers) > 0:
-            self.layers[0].self_attn_residual.be_first()
 
     def build_decoder_layer(self, cfg, no_encoder_attn: bool = False) -> nn.Module:
         return wrapped(ResidualDecoderLayer(cfg, no_encoder_attn), cfg)
@@ -211,9 +187,13 @@ class TransformerAdminModel(TransformerModelBase):
             getattr(cfg, stack).normalize_before = kind.pre_ln
         cfg.trained_layers = layers_of(cfg)  # fairseq prunes next
         try:
-            return super().build_model(cfg, task)
+            model = super().build_model(cfg, task)
         except ValueError as error:  # of a method or of fairseq: options that contradict each other
             raise UserError(str(error)) from None
+        for stack in (model.encoder, model.decoder):
+            if len(stack.layers) > 0:
+                stack.layers[0].self_attn_residual.be_first()
+        return model
 
     @classmethod
     def build_encoder(cls, cfg, src_dict, embed_tokens):

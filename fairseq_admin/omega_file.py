@@ -4,7 +4,8 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
@@ -16,6 +17,8 @@ LARGEST = 1e4  # far above any omega (11 at 100-100 layers); it and its inverse 
 NO_OMEGA = f"holds an omega that is not between {1 / LARGEST:g} and {LARGEST:g}"
 FORMAT = "fairseq_admin profile 1"
 HEAD = ("sublayer", "branch variance", "omega", "analytic")
+
+Refused = Callable[[str], UserError]  # the error of a line, by what is wrong with it
 
 
 @dataclass
@@ -157,7 +160,7 @@ def check_json(profile: Profile, names: Dict[str, List[str]], text: str, path: s
     def refuse(key: str, what: str) -> None:
         before, _, after = text.partition(f'"{key}"')
         line = f'"{key}"' + after.partition("\n")[0]
-        raise Line(before.count("\n") + 1, line, path).refused(what)
+        raise refused(path, before.count("\n") + 1, line, what)
 
     for stack in STACKS:
         for theirs, ours in zip(found[stack], names[stack]):
@@ -188,44 +191,35 @@ def count(names: Dict[str, List[str]]) -> str:
     return f"{sum(map(len, names.values()))} sublayers ({per_stack})"
 
 
-@dataclass
-class Line:
-    """A line of a file, for a message."""
-
-    number: int
-    text: str
-    path: str
-
-    def refused(self, what: str) -> UserError:
-        """The error that the line *what*."""
-        return UserError(f"{self.path}, line {self.number} {what}: {self.text.strip()[:60]!r}")
+def refused(path: str, number: int, line: str, what: str) -> UserError:
+    """The error that *line*, the one of this *number* in the file *path*, *what*."""
+    return UserError(f"{path}, line {number} {what}: {line.strip()[:60]!r}")
 
 
-def parse_lines(text: str, path: str) -> List[Tuple[Line, Optional[float], float]]:
-    """Line, number and omega of each line of a Transformer-Clinic file; the number is None in a
-    deepnmt file."""
-    found: List[Tuple[Line, Optional[float], float]] = []
-    for number, content in enumerate(text.splitlines(), start=1):
-        line = Line(number, content, path)
-        fields = content.split()
+def parse_lines(text: str, path: str) -> List[Tuple[Refused, Optional[float], float]]:
+    """Number and omega of each line of a Transformer-Clinic file, after what refuses the line; the
+    number is None in a deepnmt file."""
+    found: List[Tuple[Refused, Optional[float], float]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        error, fields = partial(refused, path, number, line), line.split()
         if not fields:
             continue
         try:
             *index, omega = (float(f) for f in fields)
         except ValueError:
-            raise line.refused("holds no omega") from None
+            raise error("holds no omega") from None
         last = found[-1][1] if found else None
         mixed = found and (last is None) == bool(index)
         if len(index) > 1 or mixed or (index and index[0] not in (0, 1, (last or 0) + 1)):
-            raise line.refused("is out of order")
+            raise error("is out of order")
         if not is_omega(omega):
-            raise line.refused(NO_OMEGA)
-        found.append((line, index[0] if index else None, omega))
+            raise error(NO_OMEGA)
+        found.append((error, index[0] if index else None, omega))
     return found
 
 
 def split_omegas(
-    lines: List[Tuple[Line, Optional[float], float]], names: Dict[str, List[str]], path: str
+    lines: List[Tuple[Refused, Optional[float], float]], names: Dict[str, List[str]], path: str
 ) -> Profile:
     """Give unnamed omegas, encoder first, the names of the model's sublayers."""
     total = sum(map(len, names.values()))
@@ -235,8 +229,8 @@ def split_omegas(
         i for i in range(1, total) if lines[i][1] is not None and lines[i][1] != lines[i - 1][1] + 1
     ]
     if anew and anew != [len(names["encoder"])]:
-        line = next(lines[i][0] for i in anew if i != len(names["encoder"]))
-        raise line.refused(f"begins a stack, but the model has {count(names)}")
+        error = next(lines[i][0] for i in anew if i != len(names["encoder"]))
+        raise error(f"begins a stack, but the model has {count(names)}")
     rest = iter(omega for _, _, omega in lines)
     stacks = {
         stack: StackProfile(None, [SublayerProfile(name, next(rest)) for name in names[stack]])

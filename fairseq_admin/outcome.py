@@ -3,11 +3,11 @@ knows only how frequent each word is."""
 
 import math
 import re
-from typing import Any, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-Points = Sequence[Tuple[int, float]]  # (update, perplexity)
+Points = List[Tuple[int, float]]  # (update, perplexity)
 
 ALARM = "THIS MODEL DOES NOT LEARN"  # begins the line of a log that tells it
 NAN = "gradients are Nan/Inf"  # stands in fairseq's error on one GPU

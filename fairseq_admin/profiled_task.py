@@ -159,11 +159,7 @@ class ProfiledTask:
 
     def make_profile(self, model, cfg) -> Profile:
         """The profile of the omega file or, without one, of a forward pass over training text."""
-        values = (
-            vars(cfg)
-            if isinstance(cfg, Namespace)
-            else OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-        )
+        values = flat(cfg)
         options = {name: values[name] for name in PROFILED_OPTIONS if name in values}
         if self.options.omega_file:
             check_options(self.options, model)
@@ -224,15 +220,18 @@ class ProfiledTask:
 
 def check_options(options: Any, model: Any) -> None:
     """Raise UserError for options of a profile where the method of *model* needs none."""
+    residual = getattr(getattr(model, "cfg", None), "residual", None)
+    told = f"--residual {residual}" if residual else type(model).__name__
     for name in ProfileOptions.__annotations__:  # its own: hydra fills in FairseqDataclass's _name
         if getattr(options, name) != getattr(ProfileOptions, name) and not profiled(model):
             raise UserError(
-                f"--{name.replace('_', '-')} means nothing to {model_name(model)}, which is not "
-                "profiled: leave it out"
+                f"--{name.replace('_', '-')} means nothing to {told}, which is not profiled: leave "
+                "it out"
             )
 
 
-def model_name(model: Any) -> str:
-    """What *model* is, for a message."""
-    residual = getattr(getattr(model, "cfg", None), "residual", None)
-    return f"--residual {residual}" if residual else type(model).__name__
+def flat(config: Any) -> Dict[str, Any]:
+    """The options of a model by name."""
+    if isinstance(config, Namespace):
+        return vars(config)
+    return OmegaConf.to_container(config, resolve=True, enum_to_str=True)

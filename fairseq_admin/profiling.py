@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.omega_file import STACKS, Profile, StackProfile, SublayerProfile
+from fairseq_admin.methods import STACKS
+from fairseq_admin.omega_file import Profile, StackProfile, SublayerProfile
 from fairseq_admin.residuals.omegas import next_omega
 from fairseq_admin.residuals.residual import Residual
 
 logger = logging.getLogger(__name__)
-
 Moments = Tuple[int, float, float]
 
 

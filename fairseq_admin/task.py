@@ -13,7 +13,7 @@ from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleE
 from omegaconf import II
 
 from fairseq_admin.data_files import check_parts
-from fairseq_admin.errors import UserError
+from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.profiled_task import ProfiledConfig, ProfiledTask
 from fairseq_admin.training_checks import check_validation
 from fairseq_admin.watch import WatchedTask, WatchOptions
@@ -91,5 +91,5 @@ class TranslationMultiSimpleEpochAdminTask(ProfiledTask, TranslationMultiSimpleE
         try:
             return super().setup_task(args, **kwargs)
         except (OSError, ValueError, KeyError, AssertionError) as error:
-            told = " ".join(str(error).split())[:200] or type(error).__name__
+            told = one_line(error)
             raise UserError(f"the multilingual task cannot be set up: {told}") from error

@@ -11,7 +11,7 @@ from fairseq import utils
 from omegaconf import OmegaConf
 
 from fairseq_admin.data_files import check_pairs
-from fairseq_admin.errors import UserError
+from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.methods import STACKS, method_of, title
 from fairseq_admin.restoring import is_finished, is_whole, last_checkpoint, mend, restored
 
@@ -120,8 +120,7 @@ def find_checkpoint(options: Any, model: Any) -> Tuple[Optional[str], bool]:
     try:
         state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises whatever a damaged file makes it stumble over
-        first = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"cannot read {path}: {first}") from error
+        raise UserError(f"cannot read {path}: {one_line(error)}") from error
     if not isinstance(state, dict):
         raise UserError(f"{path} is no checkpoint of fairseq: give another")
     check_method(state, model, path, last)

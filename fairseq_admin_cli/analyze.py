@@ -65,6 +65,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> None:
         refuse(f"{base} is a folder: give the beginning of a name in it")
     check_output(base)
     check_installed("analysis", "matplotlib")
+    if options.analysis == "errors":
+        check_installed("analysis", "compare_mt", "six")  # the first imports the second
 
     module = f"fairseq_admin.analysis.{options.analysis.replace('-', '_')}"
     analysis = importlib.import_module(module)

@@ -21,7 +21,7 @@ from fairseq_admin.checkpoints.checkpoint import (
 from fairseq_admin.checkpoints.equivalence import build_model, types
 from fairseq_admin.checkpoints.facts import training_facts
 from fairseq_admin.checkpoints.random_text import dictionary
-from fairseq_admin.errors import UserError
+from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.layers import init_feed_forward_
 from fairseq_admin.methods import METHODS, by_stack, method_of
 from fairseq_admin.profiling import seeded
@@ -58,11 +58,6 @@ class Subject:
             "seed": self.seed,
             "updates": self.updates,
         }
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error, for a message."""
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
 
 
 def checkpoint(path: str, label: str) -> Subject:

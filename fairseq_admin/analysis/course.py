@@ -2,11 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
-from fairseq_admin.outcome import NAN
-
-Points = List[Tuple[int, float]]  # (update, perplexity)
+from fairseq_admin.outcome import NAN, Points
 
 DIVERGED = 2.0  # times the best train perplexity before; noise of a stuck run is below 1.5
 PATIENCE = 3  # last points above that: fewer may be noise

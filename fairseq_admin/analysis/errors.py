@@ -11,10 +11,10 @@ import os
 from collections import Counter
 from typing import Any, Dict, List, Optional, Tuple
 
+from compare_mt.bucketers import FreqWordBucketer, LengthSentenceBucketer
 from sacrebleu.metrics import BLEU
 
 from fairseq_admin.analysis.labels import labelled
-from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.outputs import read_compared, read_lines, read_reference
 from fairseq_admin.scoring.score import bleu_metric, check_script, cut, cut_by_moses, detokenize
 
@@ -50,7 +50,7 @@ def by_length(
     metric: BLEU, texts: List[str], references: List[str], lengths: List[int]
 ) -> List[Dict[str, Any]]:
     """Sentences and BLEU by bucket of *lengths*, in tokens of the references."""
-    bucketer = bucketers().LengthSentenceBucketer()
+    bucketer = LengthSentenceBucketer()
     buckets = [bucketer.cutoff_into_bucket(length) for length in lengths]
     found = []
     for bucket, name in enumerate(bucketer.bucket_strs):
@@ -72,7 +72,7 @@ def by_frequency(
         words of the reference; F1, recall and precision from 0 to 1, precision None where the
         system wrote no word of the bucket.
     """
-    bucketer = bucketers().FreqWordBucketer(freq_counts=counts)
+    bucketer = FreqWordBucketer(freq_counts=counts)
     found = []
     for statistics in bucketer.calc_statistics(references, systems)[0]:
         rows = []
@@ -85,17 +85,6 @@ def by_frequency(
     return found
 
 
-def bucketers() -> Any:
-    """compare-mt's module of that name; UserError where it is missing."""
-    try:
-        from compare_mt import bucketers as module
-    except ImportError as error:
-        raise UserError(
-            f"errors needs compare-mt ({error}): pip install 'fairseq_admin[analysis]'"
-        ) from None
-    return module
-
-
 def words_of(lines: List[str], lang: str, metric: BLEU) -> List[List[str]]:
     """Moses tokens of raw lines; those of the *metric* where Moses cuts no words."""
     tokens = cut(lines, lang) if cut_by_moses(lang) else map(metric.tokenizer, lines)
@@ -106,9 +95,8 @@ def measure(options: argparse.Namespace) -> Dict[str, Any]:
     """The two tables of each system in JSON's types; `plotting.plot_errors` draws them.
 
     Raises:
-        UserError: as `read_systems` and `bleu_metric`, or where compare-mt is missing.
+        UserError: as `read_systems` and `bleu_metric`.
     """
-    bucketers()
     systems = labelled(options.systems, system_name)
     lang = options.target_lang
     metric = bleu_metric(lang, options.tokenize)

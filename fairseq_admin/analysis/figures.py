@@ -8,7 +8,7 @@ import numpy as np
 from fairseq_admin.analysis.output_change import KINDS, against_depth
 from fairseq_admin.analysis.plotting import THEORY, WIDTH, Axes, log_axes, panels, plt, save, styles
 from fairseq_admin.analysis.sublayers import BRANCHES
-from fairseq_admin.omega_file import STACKS
+from fairseq_admin.methods import STACKS
 
 Model = Dict[str, Any]
 KIND_LINES = dict(zip(BRANCHES, ("-", "--", ":")))

@@ -9,7 +9,8 @@ from torch import nn
 from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.analysis.subjects import Subject, subjects
 from fairseq_admin.errors import UserError
-from fairseq_admin.omega_file import STACKS, Profile
+from fairseq_admin.methods import STACKS
+from fairseq_admin.omega_file import Profile
 from fairseq_admin.profiling import named_junctions
 
 

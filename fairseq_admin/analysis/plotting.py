@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from fairseq_admin.methods import METHODS  # noqa: E402
-from fairseq_admin.omega_file import STACKS, Profile  # noqa: E402
+from fairseq_admin.methods import METHODS, STACKS  # noqa: E402
+from fairseq_admin.omega_file import Profile  # noqa: E402
 
 OTHER = ("#000000", "#999999", "#882255", "#332288")  # of what is no method, or two
 THEORY = {"color": "#666666", "linestyle": ":", "linewidth": 1}

@@ -8,7 +8,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Union
 from torch import Tensor, nn
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.omega_file import STACKS
+from fairseq_admin.methods import STACKS
 from fairseq_admin.profiling import seeded
 from fairseq_admin.residuals.residual import NORMS, Residual
 

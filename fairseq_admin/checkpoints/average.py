@@ -87,34 +87,31 @@ def average(paths: List[str]) -> Dict[str, Any]:
     if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise UserError(f"the same file twice: {', '.join(paths)}")
     first = read_checkpoint(paths[0])
-    groups = tied(first["model"])
-    sums = {key: wide(first["model"][key]) for key in groups}
+    names: Dict[tuple, str] = {}  # of each tensor the first key, by its memory
+    tied = {key: names.setdefault(same_memory(t), key) for key, t in first["model"].items()}
+    means = {key: wide(first["model"][key]) for key in names.values()}  # sums until all are read
     first["model"] = {key: tensor.to("meta") for key, tensor in first["model"].items()}
     for path in paths[1:]:
         state = read_checkpoint(path)
         check_same_model(first, state, paths[0], path)
-        for key, others in groups.items():
+        for key, name in tied.items():
             tensor = state["model"][key]
-            for other in others:
-                if not torch.equal(tensor, state["model"][other]):
-                    raise UserError(f"{other} is tied to {key} in {paths[0]}, but not in {path}")
-            if tensor.is_floating_point():
-                sums[key] += tensor
+            if key != name and not torch.equal(tensor, state["model"][name]):
+                raise UserError(f"{key} is tied to {name} in {paths[0]}, but not in {path}")
+            if key == name and tensor.is_floating_point():
+                means[key] += tensor
         del state
-    model: Dict[str, Tensor] = {}
-    for key, others in groups.items():
-        mean = sums.pop(key)
+    for key, mean in means.items():
         if mean.is_floating_point():
             if not finite(mean):
                 raise UserError(f"{key} is not finite in one of {', '.join(paths)}")
-            mean = mean.div_(len(paths)).to(first["model"][key].dtype)
-        model.update(dict.fromkeys([key, *others], mean))
+            means[key] = mean.div_(len(paths)).to(first["model"][key].dtype)
     extra_state = {k: v for k, v in (first.get("extra_state") or {}).items() if k not in EMA}
     # the file and its folder, not where on this machine they are
     extra_state["averaged"] = [
         os.path.join(*os.path.abspath(path).split(os.sep)[-2:]) for path in paths
     ]
-    model = with_equal_embeddings_tied({key: model[key] for key in first["model"]})
+    model = with_equal_embeddings_tied({key: means[name] for key, name in tied.items()})
     return {**first, "model": model, "extra_state": extra_state}
 
 
@@ -123,19 +120,6 @@ def wide(tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         return tensor.clone()
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
-
-
-def tied(weights: Dict[str, Tensor]) -> Dict[str, List[str]]:
-    """One key of each tensor, and the other keys that the same tensor has."""
-    first: Dict[tuple, str] = {}
-    groups: Dict[str, List[str]] = {}
-    for key, tensor in weights.items():
-        if tensor.numel() and same_memory(tensor) in first:
-            groups[first[same_memory(tensor)]].append(key)
-        else:
-            first[same_memory(tensor)] = key
-            groups[key] = []
-    return groups
 
 
 def check_same_model(a: Dict[str, Any], b: Dict[str, Any], path_a: str, path_b: str) -> None:

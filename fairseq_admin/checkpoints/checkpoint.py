@@ -198,10 +198,8 @@ def with_equal_embeddings_tied(weights: Dict[str, Tensor]) -> Dict[str, Tensor]:
 def compact(weights: Dict[str, Tensor]) -> Dict[str, Tensor]:
     """The same weights, each with memory of its own size, equal embeddings as one, so that a file
     holds what the model needs and nothing else."""
-    copies: Dict[tuple, Tensor] = {}
-    for tensor in weights.values():
-        if same_memory(tensor) not in copies:
-            copies[same_memory(tensor)] = tensor.clone()
+    tensors = {same_memory(tensor): tensor for tensor in weights.values()}
+    copies = {place: tensor.clone() for place, tensor in tensors.items()}
     return with_equal_embeddings_tied({k: copies[same_memory(t)] for k, t in weights.items()})
 
 

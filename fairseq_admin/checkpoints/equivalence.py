@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fairseq_admin.checkpoints.random_text import dictionary, random_batch
 from fairseq_admin.errors import UserError
-from fairseq_admin.omega_file import STACKS
+from fairseq_admin.methods import STACKS
 
 EXACT = 1e-10  # largest difference of logits in fp64 that is rounding
 # the same where the second model's weights were rounded to a dtype

@@ -6,7 +6,7 @@ import os
 from typing import Any, Dict, Tuple
 
 from fairseq_admin.checkpoints.checkpoint import method, model_options
-from fairseq_admin.omega_file import STACKS
+from fairseq_admin.methods import STACKS
 
 SECTIONS = ("common", "task", "dataset", "optimization", "criterion", "optimizer", "lr_scheduler")
 SECTIONS += ("checkpoint", "ema", "distributed_training", "model")  # of the configuration

@@ -29,7 +29,7 @@ from fairseq_admin.checkpoints.checkpoint import (
 from fairseq_admin.checkpoints.equivalence import Difference, compare
 from fairseq_admin.checkpoints.moments import fold_moments
 from fairseq_admin.checkpoints.plain import OURS, plain, plain_config, without_ours
-from fairseq_admin.errors import UserError
+from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.files import check_no_input
 from fairseq_admin.fit import depths
 from fairseq_admin.layers import place_of
@@ -104,7 +104,7 @@ def fold(
     except UserError:
         raise
     except Exception as error:  # whatever fairseq makes of options that no training had
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        told = one_line(error)
         raise UserError(f"the weights are not those of the configuration: {told}") from error
     folded = {
         "args": None,

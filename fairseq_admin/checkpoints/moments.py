@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.omega_file import STACKS
+from fairseq_admin.methods import STACKS
 
 # A parameter times c has its gradient divided by c; the power of the gradient in each moment.
 POWERS = {"exp_avg": 1, "momentum_buffer": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2}

@@ -8,7 +8,7 @@ import os
 import pickle
 import sys
 import zipfile
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, List, Set
 
 import torch
 from torch import Tensor, UntypedStorage
@@ -49,7 +49,9 @@ def load(path: str, unread: str) -> Dict[str, Any]:
         Exception: of any kind, where the file is damaged.
     """
     if not zipfile.is_zipfile(path):  # of the time before torch 1.6; it has no checksums
-        return without(torch.load(path, map_location="cpu", weights_only=True), unread)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        taken(state, unread)
+        return state
     storages: List[UntypedStorage] = []
 
     def empty(mapped: UntypedStorage, _: str) -> UntypedStorage:
@@ -65,35 +67,25 @@ def load(path: str, unread: str) -> Dict[str, Any]:
         state = torch.load(path, map_location=empty, weights_only=True, mmap=True)
         if not os.path.samestat(opened, os.stat(path)):
             raise ValueError("another file took its place")
-        fill(archive, storages, {s.data_ptr() for s in unused(state, unread)})
-    return without(state, unread)
-
-
-def without(state: Any, unread: str) -> Any:
-    """*state* without its entry *unread*."""
-    if isinstance(state, dict):
-        state.pop(unread, None)
+        unused = addresses(taken(state, unread))
+        fill(archive, storages, unused - addresses(state))
     return state
 
 
-def unused(state: Any, unread: str) -> Iterator[UntypedStorage]:
-    """Storages of tensors that stand in the entry *unread* of *state* alone."""
-    if not isinstance(state, dict):
-        return
-    kept = {s.data_ptr() for name in state if name != unread for s in storages_of(state[name])}
-    yield from (s for s in storages_of(state.get(unread)) if s.data_ptr() not in kept)
+def taken(state: Any, entry: str) -> Any:
+    """The *entry* of *state*, which is then without it; None where it has none."""
+    return state.pop(entry, None) if isinstance(state, dict) else None
 
 
-def storages_of(value: Any) -> Iterator[UntypedStorage]:
-    """The storage of each tensor in nested containers."""
+def addresses(value: Any) -> Set[int]:
+    """Where the memory of each tensor in nested containers begins."""
     if isinstance(value, Tensor):
-        yield value.untyped_storage()
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from storages_of(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from storages_of(item)
+        return {value.untyped_storage().data_ptr()}
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return set()
+    return set().union(*map(addresses, value))
 
 
 def check_records(archive: zipfile.ZipFile, size: int) -> None:

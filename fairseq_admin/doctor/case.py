@@ -4,7 +4,7 @@ import inspect
 import math
 from argparse import Namespace
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Any, List, Tuple
 
 import numpy as np
 import torch
@@ -15,12 +15,12 @@ from fairseq.tasks import setup_task
 from omegaconf import OmegaConf
 from torch import nn
 
-from fairseq_admin.analysis.building import new_model, one_line
+from fairseq_admin.analysis.building import new_model
 from fairseq_admin.analysis.sentences import Batch
 from fairseq_admin.batch import TOKEN_LIMIT, check_symbols, draw
-from fairseq_admin.errors import UserError
+from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.methods import method_of, title
-from fairseq_admin.profiled_task import ProfiledTask, check_options
+from fairseq_admin.profiled_task import ProfiledTask, check_options, flat
 from fairseq_admin.profiling import profile_model, profiled
 from fairseq_admin.restoring import restored
 from fairseq_admin.training_checks import check_noise
@@ -55,13 +55,6 @@ class Case:
             str(len(getattr(self.model, stack).layers)) for stack in ("encoder", "decoder")
         )
         return f"{title(self.method)} {layers}, lr {self.peak:g}, {self.warmup:,} warmup updates"
-
-
-def flat(config: Any) -> Dict[str, Any]:
-    """The options of a model by name."""
-    if isinstance(config, Namespace):
-        return vars(config)
-    return OmegaConf.to_container(config, resolve=True, enum_to_str=True)
 
 
 def open_case(config: Any) -> Case:

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from fairseq_admin.analysis.building import new_model
-from fairseq_admin.doctor.case import LONG, STEPS, Case, flat, set_omegas
+from fairseq_admin.doctor.case import LONG, STEPS, Case, set_omegas
 from fairseq_admin.doctor.probe import probe
 from fairseq_admin.doctor.rule import SURE, numbers, probability, verdict
 from fairseq_admin.errors import UserError
 from fairseq_admin.model import DEFAULTS
-from fairseq_admin.profiled_task import ProfiledTask
+from fairseq_admin.profiled_task import ProfiledTask, flat
 
 WARMUP = 4000  # updates, at most a tenth of the training
 SLOWER = (3, 10)  # by what the rate is divided

@@ -37,11 +37,11 @@ def page(data: Dict[str, Any], title: str) -> str:
     environment.filters.update(shown=shown, data_uri=lambda path: data_uri(read_bytes(path)))
     environment.globals.update(missing=missing, as_rows=as_rows, by_hand=by_hand)
     curves = data["curves"]
-    drawn = any(run["train"] or run["valid"] for run in curves["runs"])
+    drawn = any(run["train"] or run["valid"] for run in curves)
     text = environment.get_template("report.html").render(
         data,
         title=title,
-        curves_picture=drawn and picture(lambda file: plot_curves(curves, file)),
+        curves_picture=drawn and picture(lambda file: plot_curves({"runs": curves}, file)),
         omegas_picture=lambda profile: picture(lambda file: plot_omegas(profile, file)),
     )
     return printable(text)

@@ -149,12 +149,6 @@ def signatures(runs: List[Run]) -> List[Tuple[str, str, List[str]]]:
     return [(*key, names) for key, names in found.items()]
 
 
-def curves(runs: List[Run]) -> Dict[str, Any]:
-    """The curves of all runs that have some, as `analysis.curves.measure` gives them."""
-    told = [{"label": run.label, **run.curves} for run in runs if run.curves]
-    return {"analysis": "curves", "runs": told}
-
-
 def same_sets(runs: List[Run]) -> List[List[Run]]:
     """Runs that translated the same sentences, together; runs without translations are left out.
 
@@ -213,6 +207,6 @@ def collect(folders: List[str]) -> Dict[str, Any]:
         "only_some": somewhere,
         "scores": score_rows(runs),
         "signatures": signatures(runs),
-        "curves": curves(runs),
+        "curves": [{"label": run.label, **run.curves} for run in runs if run.curves],
         "test_sets": [translations(group) for group in same_sets(runs)],
     }

@@ -4,7 +4,7 @@
 from typing import Dict, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fairseq_admin.residuals.residual import Place, Residual
 
@@ -41,6 +41,3 @@ class DeepNormResidual(Residual):
         small = [p for a in attentions for p in (a.v_proj, a.out_proj)]
         for projection in (*small, layer.fc1, layer.fc2):
             nn.init.xavier_normal_(projection.weight, gain=beta)
-
-    def add(self, x: Tensor, branch: Tensor) -> Tensor:
-        return torch.add(branch, x, alpha=self.shortcut_scale)

@@ -1,7 +1,6 @@
 """Keel: a norm before the branch and one behind the sum, which weighs the shortcut by depth (Chen
 and Wei 2026, arXiv:2601.19895)."""
 
-import torch
 from torch import Tensor, nn
 
 from fairseq_admin.residuals.residual import Place, Residual
@@ -20,6 +19,3 @@ class KeelResidual(Residual):
 
     def enter(self, x: Tensor, norm: nn.Module) -> Tensor:
         return self.norm(x)
-
-    def add(self, x: Tensor, branch: Tensor) -> Tensor:
-        return torch.add(branch, x, alpha=self.shortcut_scale)

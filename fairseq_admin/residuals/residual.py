@@ -4,6 +4,7 @@ not fairseq."""
 from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple, Union
 
+import torch
 from torch import Tensor, nn
 
 # name of each sublayer's norm in fairseq's layers
@@ -63,7 +64,7 @@ class Residual(nn.Module):
 
     def add(self, x: Tensor, branch: Tensor) -> Tensor:
         """The residual sum of the shortcut *x* and what the branch gave."""
-        return x + branch
+        return torch.add(branch, x, alpha=self.shortcut_scale)
 
     def forward(self, x: Tensor, branch: Tensor, norm: nn.Module) -> Tensor:
         """What the next sublayer reads."""

@@ -12,7 +12,7 @@ from sacrebleu.significance import PairedTest
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.moses import Detokenizer, Tokenizer, language
-from fairseq_admin.scoring.outputs import UNKNOWN, read_compared, read_output, read_reference
+from fairseq_admin.scoring.outputs import UNKNOWN, read_compared, read_reference
 
 logger = logging.getLogger(__name__)
 
@@ -138,11 +138,6 @@ def significance(
     for name, result in (("system", ours), ("baseline", theirs)):
         told[name] = {k: round(float(getattr(result, k)), 2) for k in ("score", "mean", "ci")}
     return told
-
-
-def hypotheses(path: str) -> List[str]:
-    """Translations of a file in order of ids, pieces joined; UserError as `read_output`."""
-    return read_output(path)[0]
 
 
 def score_files(

@@ -11,10 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from corpora.fetch import Source
-from fairseq_admin.errors import UserError
+from fairseq_admin.errors import UserError, one_line
+from fairseq_admin.text import KINDS
 
 DATA = Path(__file__).resolve().parents[2] / "data"
-FORMATS = ("plain", "talks", "segments")  # see corpora.reading
 SPLITS = ("train", "valid", "test")
 TREATMENT = ("languages", "valid_every", "normalize", "aggressive", "lowercase", "moses")
 TREATMENT += ("tokenized", "clean")
@@ -55,8 +55,8 @@ class Text:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "files", tuple(self.files))
-        if len(self.files) != 2 or self.format not in FORMATS:
-            told = f"a text has two files and a format of {', '.join(FORMATS)}"
+        if len(self.files) != 2 or self.format not in KINDS:
+            told = f"a text has two files and a format of {', '.join(KINDS)}"
             raise ValueError(f"{told}: {vars(self)}")
 
 
@@ -167,8 +167,7 @@ def load_corpus(name: str, data: Path = DATA) -> Corpus:
         corpus = corpus_of({"name": name, **OmegaConf.to_container(OmegaConf.load(path))})
         check(corpus)
     except (OmegaConfBaseException, YAMLError, OSError, *MISTAKES) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{path} is not as it should be: {reason}") from None
+        raise UserError(f"{path} is not as it should be: {one_line(error)}") from None
     return corpus
 
 

@@ -103,10 +103,11 @@ def update_freq(config: DictConfig, world: int, max_tokens: int, nodes: int = 1)
     found, rest = divmod(total, world * max_tokens)
     if not rest and found:
         return found
-    worlds = [n for n in range(nodes, total // max_tokens + 1, nodes) if fits(total, n, max_tokens)]
-    near = sorted(sorted(worlds, key=lambda n: abs(n - world))[:3])
+    worlds = range(nodes, total // max_tokens + 1, nodes)
+    whole = [n for n in worlds if total % (n * max_tokens) == 0]
+    near = sorted(sorted(whole, key=lambda n: abs(n - world))[:3])
     choices = [f"--gpus {n // nodes} (update-freq {total // (n * max_tokens)})" for n in near]
-    tokens = [t for t in range(1, recipe[1] + 1) if fits(total, world, t)]
+    tokens = [t for t in range(1, recipe[1] + 1) if total % (world * t) == 0]
     if tokens:
         best = tokens[-1]
         choices.append(f"--max-tokens {best} (update-freq {total // (world * best)})")
@@ -115,11 +116,6 @@ def update_freq(config: DictConfig, world: int, max_tokens: int, nodes: int = 1)
         f"({recipe[0]} x {recipe[1]} x {freqs[0]}); the nearest that do: "
         f"{', '.join(choices) or 'another number of --nodes'}"
     )
-
-
-def fits(total: int, world: int, max_tokens: int) -> bool:
-    """Whether whole batches add up to *total*."""
-    return total % (world * max_tokens) == 0
 
 
 def multiplies_bf16() -> bool:

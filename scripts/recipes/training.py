@@ -198,12 +198,9 @@ class Training:
         arguments = self.arguments(())
         return hydra_config(arguments[1], self.name, [*arguments[4:], *overrides])
 
-    def locked_log(self, machines: int) -> IO[str]:
-        """The log of what is started here: train.log, or the first that no machine writes.
-
-        Raises:
-            UserError: where as many as there are trainings of this folder are running.
-        """
+    def locked_log(self, machines: int = 1) -> Optional[IO[str]]:
+        """The log of what is started here: train.log, or the first that no machine writes; None
+        where trainings of this folder write all of them."""
         names = (
             [self.log.name] if machines == 1 else [f"machine{n + 1}.log" for n in range(machines)]
         )
@@ -212,12 +209,14 @@ class Training:
             if take_lock(log):
                 return log
             log.close()
-        raise UserError(f"a training into {self.folder} is running still")
+        return None
 
     def run(self, command: List[str], tell: Callable[[str], None], machines: int = 1) -> None:
         """Run *command* into a log, telling how far it is; UserError when it fails."""
-        before = self.share()
-        with self.locked_log(machines) as log:
+        before, log = self.share(), self.locked_log(machines)
+        if log is None:
+            raise UserError(f"a training into {self.folder} is running still")
+        with log:
             run_job(
                 Job("training", command, log, folder=self.folder),
                 lambda seconds: tell(self.progress() + self.remaining(seconds, before)),

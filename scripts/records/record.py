@@ -19,7 +19,7 @@ from fairseq_admin.analysis.logs import read_curves
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.checkpoints.facts import portable, training_facts
 from fairseq_admin.errors import UserError
-from fairseq_admin.scoring.score import hypotheses
+from fairseq_admin.scoring.outputs import read_output
 from fairseq_admin.serving.export import languages
 from fairseq_admin.text import read_json
 from recipes.code import ROOT
@@ -59,7 +59,8 @@ def hardware(common: Dict[str, Any]) -> str:
 
 def fold_result(folder: Path) -> Dict[str, Any]:
     """What the fold printed, and how many translations of the folded model are the same."""
-    unfolded, folded = (hypotheses(str(folder / name)) for name in ("generate.txt", "folded.txt"))
+    names = ("generate.txt", "folded.txt")
+    unfolded, folded = (read_output(str(folder / name))[0] for name in names)
     same = sum(a == b for a, b in zip(unfolded, folded))
     difference = (folder / "fold.txt").read_text(encoding="utf-8").splitlines()[0]
     return {"difference": difference, "same_translations": same}

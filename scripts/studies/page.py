@@ -2,16 +2,14 @@
 
 import statistics
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import List, Sequence
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
-from records.columns import COLUMNS, TRAINED
+from records.columns import COLUMNS, TRAINED, Record
 from records.table import rewritten
 from studies.study import Study
 from studies.trial import Trial
-
-Record = Dict[str, Any]
 
 
 def records_of(trials: Sequence[Trial]) -> List[Record]:

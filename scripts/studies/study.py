@@ -19,7 +19,6 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from omegaconf import OmegaConf
@@ -110,7 +109,7 @@ class Study:
         names = [setting.name for setting in found]
         for name in names:
             if names.count(name) > 1:
-                raise UserError(f"{definition(self.name)}: two trainings are called {name}")
+                raise UserError(f"{STUDIES / self.name}.yaml: two trainings are called {name}")
         return found
 
 
@@ -135,7 +134,7 @@ def load_study(name: str) -> Study:
     Raises:
         UserError: where there is none, or it is no study.
     """
-    path = definition(name)
+    path = STUDIES / f"{name}.yaml"
     if path not in STUDIES.glob("*.yaml"):
         raise UserError(f"no study {name}: there are {', '.join(known_studies())}")
     try:
@@ -161,20 +160,10 @@ def check(study: Study) -> None:
     for column in {*columns, study.figure.get("y", "bleu")} - {*COLUMNS, *TOGETHER}:
         raise ValueError(f"no column {column}: there are {', '.join([*COLUMNS, *TOGETHER])}")
     for setting in settings:
-        if not merged_updates(setting):
+        given = setting.overrides.get("optimization.max_update")
+        if not int(given or load_config(setting.config).optimization.get("max_update") or 0):
             raise ValueError(f"{setting.name}: no optimization.max_update, of which a third tells")
-
-
-def merged_updates(setting: Setting) -> Optional[int]:
-    """Updates of a training."""
-    given = setting.overrides.get("optimization.max_update")
-    return int(given or load_config(setting.config).optimization.get("max_update") or 0)
 
 
 def known_studies() -> List[str]:
     return sorted(path.stem for path in STUDIES.glob("*.yaml"))
-
-
-def definition(name: str) -> Path:
-    """Where a study is written down."""
-    return STUDIES / f"{name}.yaml"

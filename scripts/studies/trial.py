@@ -3,9 +3,8 @@
 import json
 import math
 import shlex
-from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from corpora.steps import BIN
 from fairseq_admin.errors import UserError
@@ -78,10 +77,9 @@ class Trial:
         training.claim()
         with writing(self.path):  # told before the hours of training
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            while (log := self.free_log()) is None:
-                yield None  # the process that a killed study.sh has left goes on
-            stack.enter_context(log)
+        while (log := training.locked_log()) is None:
+            yield None  # the process that a killed study.sh has left goes on
+        with log:
             if not self.over():
                 start = self.launch().command(), log, None, training.folder
                 try:
@@ -100,13 +98,6 @@ class Trial:
         """Whether it is evaluated: if it trained, or its study wants all that came to their end."""
         whole = self.training.trained() and (self.study.full or self.outcome().kind == "trained")
         return bool(self.study.evaluate) and whole
-
-    def free_log(self) -> Optional[IO[str]]:
-        """The log of the training, None while another process writes it."""
-        try:
-            return self.training.locked_log(1)
-        except UserError:
-            return None
 
     def launch(self) -> Launch:
         """Of the training, on one device."""

@@ -465,7 +465,7 @@ def test_escapes_in_the_dictionary_are_told_where_nothing_says_moses(parts, capl
     (parts.folder / "made").mkdir()
     given = (str(parts.checkpoint), str(parts.data), str(parts.output))
     for moses, told in (([], False), (None, True)):
-        export_model(*given, [str(parts.folder / "spm.model")], moses=moses, force=not told)
+        export_model(*given, [str(parts.folder / "spm.model")], moses=moses, force=told)
         assert ("dict.de.txt holds &apos;: where the text was Moses-" in caplog.text) == told
 
 

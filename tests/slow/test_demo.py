@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from sacrebleu.metrics import BLEU
 
-from fairseq_admin.scoring.outputs import read_lines
-from fairseq_admin.scoring.score import hypotheses
+from fairseq_admin.scoring.outputs import read_lines, read_output
 from fairseq_admin.serving.export import export_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # seconds
@@ -50,7 +49,8 @@ def test_unfolded_folded_and_exported_translate_the_same(records, tmp_path):
     """Over the 1000 sentences: the fold all of them, the export 99.5 % in float32, and in int8 BLEU
     within 0.1."""
     folder = DEMO / "demo_admin" / "eval"
-    unfolded, folded = (hypotheses(str(folder / f"{name}.txt")) for name in ("generate", "folded"))
+    files = (folder / f"{name}.txt" for name in ("generate", "folded"))
+    unfolded, folded = (read_output(str(file))[0] for file in files)
     assert len(unfolded) == 1000 and folded == unfolded
     data = DEMO / "data"
     model = [str(folder / "folded.pt"), str(data / "bin"), str(tmp_path / "float32")]

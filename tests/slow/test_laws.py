@@ -14,8 +14,7 @@ from fairseq_admin import profiling
 from fairseq_admin.analysis import dependency, gradients, norms, output_change, updates
 from fairseq_admin.analysis.figures import last_ffn
 from fairseq_admin.errors import UserError
-from fairseq_admin.methods import METHODS
-from fairseq_admin.omega_file import STACKS
+from fairseq_admin.methods import METHODS, STACKS
 from fairseq_admin.profiling import moments
 from fairseq_admin.residuals.admin import AdminResidual
 from fairseq_admin.residuals.omegas import next_omega

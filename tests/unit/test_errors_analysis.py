@@ -8,7 +8,7 @@ from sacrebleu.metrics import BLEU
 
 from fairseq_admin.analysis import errors, plotting
 from fairseq_admin.errors import UserError
-from fairseq_admin_cli.main import parser
+from fairseq_admin_cli.main import main, parser
 
 REFERENCE = ["the cat sat on the mat .", "the dog ran .", "a " * 11 + "zebra ."]
 SYSTEM = ["the cat sat on a mat .", "the the ran .", "a " * 11 + "horse ."]
@@ -153,7 +153,7 @@ def test_mistakes_are_one_line(measured):
         measured(SYSTEM, reference=REFERENCE, train_text=["<talkid>1</talkid>", *TRAIN])
 
 
-def test_without_compare_mt(measured, monkeypatch):
+def test_without_compare_mt(monkeypatch):
     monkeypatch.setitem(sys.modules, "compare_mt", None)
-    with pytest.raises(UserError, match=r"pip install 'fairseq_admin\[analysis\]'"):
-        measured(SYSTEM, reference=REFERENCE)
+    with pytest.raises(SystemExit, match=r"pip install 'fairseq_admin\[analysis\]'"):
+        main(["analyze", "errors", "system.txt", "--target-lang", "en"])

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.omega_file import STACKS, Profile, read_profile
+from fairseq_admin.methods import STACKS
+from fairseq_admin.omega_file import Profile, read_profile
 from fairseq_admin.profiling import named_junctions, profile_model
 from tests.helpers import PAD, TINY, build, make_task, model_config, net_input
 

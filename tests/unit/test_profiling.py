@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.omega_file import STACKS
+from fairseq_admin.methods import STACKS
 from fairseq_admin.profiling import named_junctions, profile_model
 from tests.helpers import LENGTHS, PAD, batched, build, net_input, sentences
 
