@@ -167,7 +167,7 @@ def method(state: Dict[str, Any]) -> str:
     name = str(options["_name"])
     kind = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
     fairseqs = kind is not None and kind.__module__.startswith("fairseq.model")
-    attends = any(".self_attn." in key for key in state["model"])
+    attends = "transformer" in name or any(".self_attn." in key for key in state["model"])
     nested = any(isinstance(options.get(stack), dict) for stack in STACKS)
     if fairseqs and attends and not (nested or any(map(SCALED.search, state["model"]))):
         return method_of(options)
