@@ -41,14 +41,14 @@ def hydra_config(folder: str, name: str, overrides: Sequence[str]) -> Any:
             config = compose(name, overrides=list(overrides))
         plugin = config.common.user_dir
         if plugin and os.path.basename(plugin.rstrip("/")) != "fairseq_admin":
-            if not os.path.isdir(plugin):
-                raise UserError(f"no such folder: {plugin} (common.user_dir)")
             import_user_module(config.common)
         add_defaults(config)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         which = getattr(error, "override", None) or getattr(error, "full_key", None)
         where = name if which is None else f"{name}: {which}"
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from None
+    except FileNotFoundError:
+        raise UserError(f"no such folder: {config.common.user_dir} (common.user_dir)") from None
     return config
 
 

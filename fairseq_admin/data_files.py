@@ -45,7 +45,7 @@ def check_parts(folder: str, split: str, source: str, target: str, combine: bool
     for part in count():
         files = files_of(folder, f"{split}{part or ''}", source, target)
         counts = {path: check_file(path) for path in files}
-        if len(set(counts.values())) > 1:
+        if len(set(counts.values()) - {None}) > 1:
             told = ", ".join(f"{path} {n} sentences" for path, n in counts.items())
             raise UserError(f"the sides are not of one text: {told}; {AGAIN}")
         if not files or not combine:
@@ -53,13 +53,12 @@ def check_parts(folder: str, split: str, source: str, target: str, combine: bool
 
 
 def files_of(folder: str, part: str, source: str, target: str) -> List[str]:
-    """Paths of the indexed files of *part*, without their endings."""
-    paths = [
-        os.path.join(folder, f"{part}.{pair}.{lang}")
-        for pair in (f"{source}-{target}", f"{target}-{source}")
-        for lang in (source, target)
-    ]
-    return [path for path in paths if os.path.exists(f"{path}.idx")]
+    """Paths of the indexed files of *part* that fairseq reads, without their endings."""
+    for pair in (f"{source}-{target}", f"{target}-{source}"):
+        paths = [os.path.join(folder, f"{part}.{pair}.{lang}") for lang in (source, target)]
+        if os.path.exists(f"{paths[0]}.idx"):
+            return [path for path in paths if os.path.exists(f"{path}.idx")]
+    return []
 
 
 def check_file(path: str) -> Optional[int]:

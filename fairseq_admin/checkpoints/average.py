@@ -14,10 +14,10 @@ from fairseq_admin.checkpoints.checkpoint import (
     model_options,
     read_checkpoint,
     same_memory,
+    seed_of,
     task_options,
     with_equal_embeddings_tied,
 )
-from fairseq_admin.checkpoints.facts import training_facts
 from fairseq_admin.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ UPDATES = re.compile(r"checkpoint_\d+_(\d+)\.pt")
 
 EMA = ("ema", "ema_fp32_params")  # of --store-ema: the other mean of the same training
 
+LANGUAGES = ("source_lang", "target_lang")  # None where they were inferred from the data
 # Options that change what a model computes and leave no trace in its parameters' shapes.
 COMPUTED_BY = (
     "_name",
@@ -40,8 +41,7 @@ COMPUTED_BY = (
     "cross_self_attention",
     "method",
     "learn_first_omega",
-    "source_lang",
-    "target_lang",
+    *LANGUAGES,
 )
 
 
@@ -128,7 +128,8 @@ def check_same_model(a: Dict[str, Any], b: Dict[str, Any], path_a: str, path_b: 
         {**task_options(x), **model_options(x), "method": method(x)} for x in (a, b)
     )
     for name in COMPUTED_BY:
-        if options_a.get(name) != options_b.get(name):
+        told = {options_a.get(name), options_b.get(name)}
+        if len(told - {None} if name in LANGUAGES else told) > 1:
             name_shown = "architecture" if name == "_name" else name
             raise UserError(
                 f"{path_b} is another model: its {name_shown} is {options_b.get(name)}, that of "
@@ -147,7 +148,7 @@ def check_same_model(a: Dict[str, Any], b: Dict[str, Any], path_a: str, path_b: 
         if weights_a[key].dtype != weights_b[key].dtype:
             dtypes = weights_b[key].dtype, weights_a[key].dtype
             raise UserError(f"{key} is {dtypes[0]} in {path_b} and {dtypes[1]} in {path_a}")
-    seed_a, seed_b = (training_facts(x)[0]["seed"] for x in (a, b))
+    seed_a, seed_b = (seed_of(x) for x in (a, b))
     if seed_a != seed_b:
         logger.warning(
             f"{path_b} is of seed {seed_b}, {path_a} of {seed_a}: the mean of two trainings is no "

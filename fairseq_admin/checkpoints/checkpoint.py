@@ -152,6 +152,13 @@ def task_options(state: Dict[str, Any]) -> Dict[str, Any]:
     return {**(model_options(state) or {}), **own}
 
 
+def seed_of(state: Dict[str, Any]) -> Any:
+    """--seed of the training of the checkpoint *state*; None where it does not tell."""
+    common = (state.get("cfg") or {}).get("common") or {}
+    common = vars(common) if isinstance(common, argparse.Namespace) else common
+    return common.get("seed", model_options(state).get("seed"))
+
+
 def residual_of(state: Dict[str, Any]) -> Optional[str]:
     """--residual of the `transformer_admin` in the checkpoint *state*; None for other models."""
     admin = any(key.endswith("_residual.omega") for key in state["model"])  # of the first versions

@@ -5,7 +5,7 @@ import math
 import os
 from typing import Any, Dict, Tuple
 
-from fairseq_admin.checkpoints.checkpoint import method, model_options
+from fairseq_admin.checkpoints.checkpoint import method, model_options, seed_of
 from fairseq_admin.methods import STACKS
 
 SECTIONS = ("common", "task", "dataset", "optimization", "criterion", "optimizer", "lr_scheduler")
@@ -38,7 +38,7 @@ def training_facts(state: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any
         "method": method(state),
         "layers": "-".join(str(n) for n in layers if n is not None) or None,
         "width": options.get("encoder_embed_dim") or options.get("decoder_embed_dim"),
-        "seed": (cfg.get("common") or {}).get("seed", options.get("seed")),
+        "seed": seed_of(state),
         "updates": history[-1].get("num_updates"),
         "wall_seconds": round(seconds, 1) if math.isfinite(seconds) else None,
     }

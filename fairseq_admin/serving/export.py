@@ -26,6 +26,7 @@ from fairseq_admin.checkpoints.fold import fold
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_folder, writing
 from fairseq_admin.scoring.moses import language
+from fairseq_admin.scoring.outputs import FEW
 from fairseq_admin.serving.served import SERVE, SETTINGS, Settings, checksum, prepared, steps_of
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ def export_model(
             )
         if models:
             check_sentencepiece(models[side], dictionary, lang)
-        elif moses is not None and any(symbol.endswith("@@") for symbol in dictionary.symbols):
+        pieces = sum(symbol.endswith("@@") for symbol in dictionary.symbols)
+        if moses is not None and FEW * pieces > len(dictionary):
             raise UserError(
                 f"{data}/dict.{lang}.txt holds subword-nmt's pieces, into which nothing here cuts "
                 "text: leave --moses out; translate then takes and gives pieces"

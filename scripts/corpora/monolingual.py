@@ -18,7 +18,7 @@ from corpora.corpus import Clean, Corpus
 from corpora.parallel import batches, in_order, progress
 from corpora.reading import Lines, read_text
 from corpora.splits import Splits, read_lines
-from corpora.steps import BIN, combined, made, run_command, run_step, sha256
+from corpora.steps import BIN, combined, discard, made, run_command, run_step, sha256
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
 from fairseq_admin.scoring import outputs
@@ -114,9 +114,9 @@ class BackTranslation:
         digest = combined(mono["files"], sha256(model), self.options.decoding)
         stamp = folder / "digest"
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != digest:
-            if not stamp.exists() and any(folder.glob("*[!l]")):  # not NAME.partial
+            if not stamp.exists() and any(x.suffix != ".partial" for x in folder.glob("*")):
                 raise UserError(f"{folder} was not made here: give another --output")
-            rmtree(folder, ignore_errors=True)
+            discard(folder)
             folder.mkdir()
             with whole_file(stamp) as f:
                 f.write(digest)

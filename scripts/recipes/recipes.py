@@ -36,10 +36,12 @@ def smoke_overrides(name: str) -> List[str]:
 def averaged(config: Any) -> List[str]:
     """Options of evaluate.sh: the mean of the checkpoints that the *config* makes and keeps.
     UserError where it keeps no number of them."""
-    saved, last = config.checkpoint, config.optimization.get("max_epoch")
+    saved, most = config.checkpoint, config.optimization
     epochs, updates = saved.get("keep_last_epochs", -1), saved.get("keep_interval_updates", -1)
-    if last:
-        epochs = min(epochs, last // saved.get("save_interval", 1))
+    if most.get("max_epoch"):
+        epochs = min(epochs, most.max_epoch // saved.get("save_interval", 1))
+    if most.get("max_update") and saved.get("save_interval_updates"):
+        updates = min(updates, most.max_update // saved.save_interval_updates)
     if epochs > 0 and not saved.get("no_epoch_checkpoints"):
         return ["--num-epoch-checkpoints", str(epochs)]
     if updates > 0 and saved.get("save_interval_updates"):

@@ -26,7 +26,8 @@ from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of, t
 from fairseq_admin.checkpoints.fold import fold_checkpoint, unfoldable
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
-from fairseq_admin.scoring.score import bleu_metric, score_files
+from fairseq_admin.scoring.outputs import read_reference
+from fairseq_admin.scoring.score import bleu_metric, check_script, score_files
 from fairseq_admin.serving.export import export_model, language_of, languages
 from fairseq_admin.serving.served import prepared
 from fairseq_admin.text import read_bytes, read_json
@@ -71,9 +72,9 @@ class Evaluation:
             return
         self.forget_others()
         record = self.out / "record.json"
-        if curves and record.exists() and read_json(record).get("outcome") is None:
-            record.unlink()  # of the time before there was a log
-        if self.lacks("record.json"):
+        whole = self.options.to == STEPS[-1]  # the record is written then
+        untold = curves and whole and record.exists() and read_json(record).get("outcome") is None
+        if self.lacks("record.json") or untold:  # of the time before there was a log
             self.average()
             if self.options.to != "average":
                 self.translate()
@@ -155,6 +156,8 @@ class Evaluation:
             language_of(sides[0], options.source_lang, "--source-lang")
         lang = language_of(sides[1], options.target_lang, "--target-lang")
         bleu_metric(lang, options.tokenize)
+        if options.reference:
+            check_script(read_reference(str(options.reference)), lang, options.tokenize)
         return {"moses": moses, "target_lang": lang, "tokenize": options.tokenize}
 
     def decode(

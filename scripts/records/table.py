@@ -44,13 +44,16 @@ def label(name: str) -> bool:
 
 def records(patterns: str, root: Path) -> List[Record]:
     """The records that *patterns* match, in their order; SystemExit where one matches none."""
-    found = []
+    found, seen = [], set()
     for pattern in patterns.split():
         pattern, _, key = pattern.partition("#")
         paths = sorted(root.glob(pattern), key=natural)
         if not paths:
             sys.exit(f"table: no record matches {pattern}")
         for path in paths:
+            if (path, key) in seen:
+                continue
+            seen.add((path, key))
             record = read_json(path)
             for row in record.get(key or "rows", [record]):
                 found.append({**row, "path": path.relative_to(root).as_posix()})

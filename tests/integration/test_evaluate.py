@@ -76,6 +76,31 @@ def test_without_a_log_nothing_is_said_of_the_training(evaluated, keel):
     assert keel.record["outcome"] in ("trained", "stuck") and keel.record["train_ppl"]
 
 
+@pytest.mark.parametrize("case", ["of others", "training text", "reference"])
+def test_what_is_wrong_is_told_before_hours_of_decoding(case, admin, corpus, tmp_path, monkeypatch):
+    data, reference, out = tmp_path / "data", corpus.parent / "test.en", tmp_path / "out"
+    shutil.copytree(corpus, data)
+    out.mkdir()
+    if case == "of others":
+        (out / "mean.pt").write_text("mine")
+        told = "mean.pt was not made by evaluate.sh: move it"
+    elif case == "training text":
+        with (data / "train.de-en.en.bin").open("r+b") as f:
+            f.truncate(99)
+        told = "train.de-en.en.bin is cut off"
+    else:
+        lines = [f"@@ {line}" for line in reference.read_text().splitlines()]
+        reference = tmp_path / "test.bpe.en"
+        reference.write_text("".join(f"{line}\n" for line in lines))
+        told = "test.bpe.en is cut into subwords"
+    given = [admin.folder, "--output", out, "--data", data, "--reference", reference, *MEAN]
+    monkeypatch.setattr(sys, "argv", ["evaluate.sh", *map(str, given)])
+    with pytest.raises(UserError, match=told):
+        evaluation.main()
+    assert not list(out.glob("generate*"))
+    assert case != "of others" or (out / "mean.pt").read_text() == "mine"
+
+
 def test_a_log_that_comes_later_is_told(evaluated, evaluate, admin, corpus, tmp_path):
     run, out = tmp_path / "run", tmp_path / "out"
     shutil.copytree(admin.folder, run)
@@ -84,8 +109,11 @@ def test_a_log_that_comes_later_is_told(evaluated, evaluate, admin, corpus, tmp_
     (out / "inputs").write_text(inputs.replace(str(evaluated.out), str(out)))
     (run / "train.log").write_text(admin.run.output)
     given = ["--output", out, "--reference", corpus.parent / "test.en", *MEAN]
-    for _ in range(2):
-        said = evaluate(run, *given).ok().output
+    for to in ("score", "fold", "fold"):
+        said = evaluate(run, *given, "--to", to).ok().output
+        if to == "score":
+            assert json.loads((out / "record.json").read_text()) == evaluated.record
+            continue
         record = json.loads((out / "record.json").read_text())
         assert record["train_ppl"] and record["outcome"] and record["scores"]
     assert "was already there" in said

@@ -529,6 +529,12 @@ def test_finished_work_is_verified_and_other_folders_are_kept(site):
     shutil.rmtree(site.out / "bin")
     (site.out / "bin").write_text("a file")
     assert "bin was not made here" in site.prepare().lines[-1]
+    (site.out / "bin").unlink()
+    for name in ("manifest.json", "manifest.json.bak"):
+        (site.out / name).write_text('{"name": "of a program"}')
+        assert (site.prepare().code == 0) == name.endswith("bak")
+        assert (site.out / name).read_text() == '{"name": "of a program"}'
+        (site.out / "manifest.json").unlink()
 
 
 @pytest.fixture

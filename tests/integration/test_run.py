@@ -362,6 +362,7 @@ def test_the_mean_is_of_checkpoints_that_there_are():
     of_updates = {"keep_interval_updates": 3, "save_interval_updates": 100}
     of_updates.update(keep_last_epochs=10, no_epoch_checkpoints=True)
     assert asked({}, **of_updates) == ["--num-update-checkpoints", "3"]
+    assert asked({"max_update": 250}, **of_updates) == ["--num-update-checkpoints", "2"]
     for none in (
         {"keep_last_epochs": -1},
         {"keep_last_epochs": 10, "no_epoch_checkpoints": True},

@@ -413,7 +413,7 @@ def output_nowhere(parts):
 
 def pieces_of_subword_nmt(parts):
     path = parts.data / "dict.de.txt"
-    path.write_text("wo@@ 9\n" + path.read_text().partition("\n")[2])
+    path.write_text(path.read_text().replace(" ", "@@ "))
     parts.options["moses"] = []
     return "dict.de.txt holds subword-nmt's pieces"
 

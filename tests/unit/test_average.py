@@ -139,6 +139,10 @@ def test_another_direction_is_refused_and_another_seed_told(tmp_path, caplog):
         torch.save(state, path)
     with pytest.raises(UserError, match="its source_lang is en"):
         average(paths[:2])
+    state = torch.load(paths[1])
+    state["cfg"]["task"].update(source_lang=None)
+    torch.save(state, paths[1])
+    assert not caplog.text and average(paths[:2])
     average([paths[0], paths[2]])
     assert "c.pt is of seed 7" in caplog.text and "the mean of two trainings" in caplog.text
 

@@ -228,6 +228,27 @@ def test_models_of_other_parts():
         named_sublayers(model)
 
 
+def test_a_layer_of_two_streams():
+    """As those of ResiDual, which keeps what no norm has touched beside what is normalized."""
+
+    class TwoStreams(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            for name, part in layer.named_children():
+                self.add_module(name, part)
+            self.layer = [layer]  # no part of it
+            self.normalize_before = layer.normalize_before
+
+        def forward(self, x, encoder_padding_mask=None):
+            x = x[0] if isinstance(x, tuple) else x
+            return self.layer[0](x, encoder_padding_mask=encoder_padding_mask), x
+
+    model = build("transformer")
+    model.encoder.layers = nn.ModuleList(map(TwoStreams, model.encoder.layers))
+    with pytest.raises(UserError, match="TwoStreams reads more than one stream"):
+        passages(model, batched(sentences(LENGTHS)))
+
+
 def test_profile_on_the_way():
     """Omegas of a profile are what the probe multiplies shortcuts by."""
     model, batch = build("transformer_admin"), batched(sentences(LENGTHS))

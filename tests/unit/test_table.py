@@ -112,6 +112,12 @@ def test_ports_and_updates_that_overflowed_are_no_other_training(page, table):
     assert "| 21.00 ± 1.41 | 2 |" in path.read_text()
 
 
+def test_a_file_that_two_patterns_match_is_one_record(page, table):
+    path = page(record("a", 20), markers=MARKERS.replace("runs/*.json", "runs/0.json runs/*.json"))
+    table(path)
+    assert "| [a](runs/0.json) | 6-6 | 20.00 |" in path.read_text()
+
+
 def test_where_a_run_logs_is_no_other_training(page, table):
     runs = [record("a", 20, 1), record("b", 22, 2)]
     for run in runs:

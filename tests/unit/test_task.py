@@ -389,6 +389,13 @@ def test_an_index_damaged_in_its_middle(copied):
             built(copied)
 
 
+def test_both_directions_in_one_folder(copied):
+    """Of WMT's test sets say, which are not of as many sentences: one pair is read."""
+    for path in list(copied.glob("train.de-en.*")):
+        shutil.copy(path, copied / path.name.replace("train.de-en", "valid.en-de"))
+    built(copied, **{"dataset.disable_validation": False})
+
+
 def test_sides_of_other_text(copied):
     for ending in ("bin", "idx"):
         shutil.copy(copied / f"valid.de-en.en.{ending}", copied / f"train.de-en.en.{ending}")
