@@ -241,7 +241,7 @@ def test_a_layer_of_two_streams():
 
         def forward(self, x, encoder_padding_mask=None):
             x = x[0] if isinstance(x, tuple) else x
-            return self.layer[0](x, encoder_padding_mask=encoder_padding_mask), x
+            return self.layer[0](x, encoder_padding_mask=encoder_padding_mask), x, x
 
     model = build("transformer")
     model.encoder.layers = nn.ModuleList(map(TwoStreams, model.encoder.layers))
