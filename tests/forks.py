@@ -257,6 +257,7 @@ def serve_forever(folder: str, until: int) -> None:
         importlib.import_module(name)
     warm_up()
     assert "fairseq_admin" not in sys.modules and "fairseq_cli" not in sys.modules
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts by & ignores it
     gc.freeze()  # else the first collection of each command copies all of it
     gc.set_threshold(50_000, 20, 100)
     server = Server(folder, until)
