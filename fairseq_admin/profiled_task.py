@@ -25,7 +25,7 @@ from fairseq_admin.profiling import (
     profiled,
     warn_of_differences,
 )
-from fairseq_admin.ranks import end_ranks, from_rank_0
+from fairseq_admin.ranks import end_training, from_rank_0
 from fairseq_admin.training_checks import (
     check_bf16,
     check_noise,
@@ -33,6 +33,7 @@ from fairseq_admin.training_checks import (
     check_training,
     ddp_backend,
     find_checkpoint,
+    group,
 )
 
 logger = logging.getLogger(__name__)
@@ -132,8 +133,7 @@ class ProfiledTask:
             path, finished = from_rank_0(lambda: find_checkpoint(self.options, cfg))
         if finished:
             logger.info("training is finished already, by %s: nothing to do", path)
-            end_ranks()
-            raise SystemExit(0)
+            end_training(group(self.options, "common"))
         model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint:
             check_options(self.options, model)

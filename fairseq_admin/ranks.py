@@ -7,6 +7,8 @@ from typing import Any, Callable
 
 import torch
 from fairseq.distributed import utils as distributed_utils
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 from fairseq_admin.errors import UserError
 
@@ -50,3 +52,20 @@ def end_ranks() -> None:
     """Leave the group of processes, whose threads would abort the exit."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def end_training(common: Any) -> None:
+    """End the process well, before the end of its training with the options *common*.
+
+    Raises:
+        SystemExit: with 0.
+        UserError: in a sweep of hydra, which would end with it, and well.
+    """
+    end_ranks()
+    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if sweep and not common.suppress_crashes:
+        raise UserError(
+            "the sweep ends here, with a training that needs no more updates: for the others give "
+            "common.suppress_crashes=true"
+        )
+    raise SystemExit(0)

@@ -54,7 +54,10 @@ class TranslationAdminTask(ProfiledTask, WatchedTask, TranslationTask):
         for lang in langs:
             dictionary = os.path.join(folder, f"dict.{lang}.txt")
             if not os.path.exists(dictionary):
-                raise UserError(f"missing dictionary {dictionary}: run fairseq-preprocess again")
+                raise UserError(
+                    f"missing dictionary {dictionary}: name the languages of the data by -s and "
+                    "-t, or run fairseq-preprocess again"
+                )
         return super().setup_task(cfg, **kwargs)
 
     def check_training(self, cfg) -> None:

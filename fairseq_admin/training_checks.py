@@ -1,5 +1,6 @@
 """What a training cannot be, told before it starts: fairseq's own words for it are tracebacks."""
 
+import logging
 import sys
 import zipfile
 from argparse import ArgumentParser, Namespace
@@ -20,6 +21,14 @@ PRUNED = (
     "with --encoder-layerdrop or --decoder-layerdrop, and prune where you decode, by "
     "--model-overrides \"{'encoder_layers_to_keep': '0,2'}\""
 )
+
+
+# what decides how many batches an epoch has for a process
+BATCHES = {
+    "distributed_training": ["distributed_world_size"],
+    "dataset": ["max_tokens", "batch_size"],
+}
+logger = logging.getLogger(__name__)
 
 
 def group(options: Any, name: str) -> Any:
@@ -61,6 +70,11 @@ def check_training(options: Any, model: Any) -> None:
         raise UserError(
             "--stop-when-stuck is told by the loss of all ranks, which --use-bmuf keeps apart: "
             "leave one of them out"
+        )
+    if common.amp and not common.cpu:
+        raise UserError(
+            "--amp: fairseq divides gradients by the loss scale twice, of which weight decay is "
+            "not: give --fp16, or through hydra common.bf16=true"
         )
     efficient = common.memory_efficient_fp16 or common.memory_efficient_bf16
     if efficient and utils.multi_tensor_l2norm_available and not common.cpu:
@@ -126,7 +140,25 @@ def find_checkpoint(options: Any, model: Any) -> Tuple[Optional[str], bool]:
     check_method(state, model, path, last)
     if path == checkpoint.finetune_from_model:
         return path, False
+    check_batches(state, options, path)
     return path, is_finished(state, checkpoint, optimization)
+
+
+def check_batches(state: Any, options: Any, path: str) -> None:
+    """Warn where the checkpoint *state* lies within an epoch of other batches than those of a
+    task's *options*: fairseq counts them, so that text is left out or read twice."""
+    within = (state.get("extra_state") or {}).get("train_iterator") or {}
+    before, now = state.get("cfg") or {}, {name: group(options, name) for name in BATCHES}
+    if not within.get("iterations_in_epoch") or group(options, "checkpoint").reset_dataloader:
+        return
+    for name, keys in BATCHES.items():
+        for key in keys:
+            was, value = (before.get(name) or {}).get(key), getattr(now[name], key)
+            if was not in (None, value):
+                logger.warning(
+                    f"{path} lies within an epoch of {key} {was}, which is {value} now: text of "
+                    "that epoch is left out or read twice"
+                )
 
 
 def check_method(state: Any, model: Any, path: str, last: bool) -> None:

@@ -13,7 +13,7 @@ from fairseq.distributed.utils import get_global_rank
 from torch import nn
 
 from fairseq_admin.outcome import ALARM, NAN, RANK, STUCK, text_entropy
-from fairseq_admin.ranks import end_ranks
+from fairseq_admin.ranks import end_training
 
 logger = logging.getLogger("fairseq_cli.train")  # what --log-file is given to
 WINDOW = 50  # updates whose mean loss is compared
@@ -147,5 +147,4 @@ class WatchedTask:
             if get_global_rank() == 0:
                 logger.warning(told)
             if self.cfg.stop_when_stuck:
-                end_ranks()
-                raise SystemExit(0)
+                end_training(self.cfg.common)

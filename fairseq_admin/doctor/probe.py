@@ -109,7 +109,8 @@ def step(model: nn.Module, case: Case) -> None:
             optimizer.set_lr(rate)
             optimizer.zero_grad()
             optimizer.backward(mean_loss(model, batch, case.pad))
-            optimizer.clip_grad_norm(case.config.optimization.clip_norm)
+            if case.config.optimization.clip_norm > 0:  # fairseq's needs what is on a GPU there is
+                nn.utils.clip_grad_norm_(model.parameters(), case.config.optimization.clip_norm)
             optimizer.step()
 
 

@@ -37,12 +37,13 @@ def operators(method: str, layers: str, width: int, options: Namespace) -> Dict[
     trainer = make_trainer(method, layers, width, options, extra)
     batch = make_batch(trainer.task.source_dictionary, options.tokens)
     trainer.train_step([batch])  # the optimizer makes its state
+    batch, _ = trainer._prepare_sample(batch)
     model, criterion = trainer.model.train(), trainer.criterion
     parts = {}
     with Operators() as parts["forward"]:
         loss, _, _ = criterion(model, batch)
     with Operators() as parts["backward"]:
-        loss.backward()
+        trainer.optimizer.backward(loss)
     with Operators() as parts["optimizer"], torch.no_grad():
         trainer.optimizer.step()
     counts = {name: sum(part.calls.values()) for name, part in parts.items()}

@@ -69,6 +69,7 @@ def make_trainer(
             dictionary(VOCABULARY).save(f"{folder}/dict.{lang}.txt")
         arguments = f"""{folder} --user-dir {fairseq_admin.__path__[0]} --arch {arch}
             --task translation -s de -t en --criterion label_smoothed_cross_entropy
+            --distributed-world-size 1
             --label-smoothing 0.1 --optimizer adam --adam-betas (0.9,0.98) --lr 1e-4
             --lr-scheduler fixed --max-tokens {options_.tokens} --share-all-embeddings
             {sizes(layers, width)} --dropout {options_.dropout} {extra}"""
@@ -158,6 +159,7 @@ def print_peak(options_: argparse.Namespace) -> None:
     """What the process started by :func:`peak_memory` does."""
     size = options_.layers[0], options_.widths[0]
     trainer = make_trainer(options_.peak_of, *size, options_, options_.options)
+    trainer.cuda_env = None  # for which the trainer forgets the peak after each update
     for _ in range(2):
         trainer.train_step([make_batch(trainer.task.source_dictionary, options_.tokens)])
     if torch.cuda.is_available():

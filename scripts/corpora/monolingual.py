@@ -114,8 +114,14 @@ class BackTranslation:
         digest = combined(mono["files"], sha256(model), self.options.decoding)
         stamp = folder / "digest"
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != digest:
-            if not stamp.exists() and any(x.suffix != ".partial" for x in folder.glob("*")):
+            others = [x.name for x in folder.glob("*") if x.suffix != ".partial"]
+            if others and not stamp.exists():
                 raise UserError(f"{folder} was not made here: give another --output")
+            if len(others) > 1:  # more than the stamp
+                raise UserError(
+                    f"{folder} holds translations of other text, or by another model or "
+                    "--decoding: give another --output, or remove it"
+                )
             discard(folder)
             folder.mkdir()
             with whole_file(stamp) as f:

@@ -141,6 +141,7 @@ class Run:
             given = self.options.data and not self.facts.get("reverse")
             hint = "give another --data" if given else f"run the step {first} first"
             raise UserError(f"no data in {self.data}: {hint}")
+        self.training.check_languages()
         if self.options.last in EVALUATION and not self.reference().is_file():
             raise UserError(f"nothing to score against later: no {self.reference()}: --subset?")
         self.training.claim()

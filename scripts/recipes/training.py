@@ -22,7 +22,8 @@ from recipes.processes import Job, run_job
 
 CONFIGS = ROOT / "configs"
 # overrides of decoding, and of when a training stops, which goes on from there
-DECIDE_NOTHING = ("generation.", "optimization.stop_time_hours")
+DECIDE_NOTHING = ("generation.", "optimization.stop_time_hours", "dataset.num_workers")
+DECIDE_NOTHING += ("common.log_", "common.tensorboard_logdir")
 # the epoch that has ended, if one has, and the updates
 SAVED_LINE = re.compile(
     r"Saved checkpoint .*?(?:/checkpoint(\d+))?\.pt \(epoch \d+ @ (\d+) updates"
@@ -80,7 +81,7 @@ class Training:
         self.overrides = list(overrides)
         values = [override.lstrip("+") for override in overrides if override[0] != "~"]
         self.config = OmegaConf.merge(load_config(name), OmegaConf.from_dotlist(values))
-        residual = str(self.config.model.residual)
+        residual = str(OmegaConf.select(self.config, "model.residual", default="admin"))
         by_stack(residual)  # an override may name a method that does not exist
         self.method = method_of({"residual": residual})
         self.log = folder / "train.log"
@@ -103,6 +104,15 @@ class Training:
         for file in files:
             digest.update(file.name.encode() + file.read_bytes())
         return digest.hexdigest()
+
+    def check_languages(self) -> None:
+        """Raise UserError where the data is not of the languages of the config."""
+        for lang in (self.config.task.source_lang, self.config.task.target_lang):
+            if not (self.data / "bin" / f"dict.{lang}.txt").is_file():
+                raise UserError(
+                    f"{self.data} holds no {lang}: give its languages, as -- task.source_lang=zh "
+                    "task.target_lang=en"
+                )
 
     def claim(self) -> None:
         """Make the folder, or make sure that it is of the same inputs; by several machines at once.

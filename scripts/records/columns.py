@@ -69,7 +69,7 @@ def last_fifth(record: Record) -> Optional[float]:
 
 def labelled(axis: str) -> Callable[[Record], str]:
     """The label that a run of a study has on *axis*."""
-    return lambda record: record["labels"][axis]
+    return lambda record: (record.get("labels") or {}).get(axis)
 
 
 def trained(run: Record) -> bool:

@@ -18,10 +18,11 @@ import logging
 import sys
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from corpora.steps import BIN, BINARIZED
 from fairseq_admin.analysis.logs import read_curves
+from fairseq_admin.checkpoints.average import last_checkpoints
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of, task_options
 from fairseq_admin.checkpoints.fold import fold_checkpoint, unfoldable
 from fairseq_admin.errors import UserError
@@ -71,10 +72,9 @@ class Evaluation:
             self.tell_crash()
             return
         self.forget_others()
-        record = self.out / "record.json"
-        whole = self.options.to == STEPS[-1]  # the record is written then
-        untold = curves and whole and record.exists() and read_json(record).get("outcome") is None
-        if self.lacks("record.json") or untold:  # of the time before there was a log
+        old = {} if self.lacks("record.json") else read_json(self.out / "record.json")
+        untold = curves and self.options.to == STEPS[-1] and old.get("outcome") is None
+        if not old or untold:  # of the time before there was a log
             self.average()
             if self.options.to != "average":
                 self.translate()
@@ -115,10 +115,21 @@ class Evaluation:
                 f"{self.out / others[0]} was not made by evaluate.sh: move it, or give another "
                 "--output"
             )
+        self.check()
         for name in MADE:
             made = self.out / name
             rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
         self.write("inputs", inputs)
+
+    def check(self) -> None:
+        """Raise UserError for options by which nothing can be made, before anything is removed."""
+        options = self.options
+        count = options.num_update_checkpoints or options.num_epoch_checkpoints
+        if count:
+            updates, bound = bool(options.num_update_checkpoints), options.checkpoint_upper_bound
+            last_checkpoints(str(self.run), count, updates, bound)
+        if options.to != "average":
+            self.needed(next(self.run.glob("checkpoint*.pt")))
 
     def average(self) -> None:
         if self.averaging and self.lacks("mean.pt"):
@@ -130,15 +141,8 @@ class Evaluation:
 
     def translate(self) -> None:
         """Decode and, as far as wanted, what comes after."""
-        state = read_checkpoint(str(self.model))
-        told = task_options(state).get("data") or "no data named"
-        data = self.options.data or Path(told).resolve()
-        if not data.is_dir():
-            raise UserError(f"no such data folder: {data}: give --data")
-        sides, residual, to = languages(state, str(data)), residual_of(state), self.options.to
-        del state
-        given = self.check_scoring(data, sides) if to != "decode" else {}
-        target_entropy(data, *sides)  # what the record needs is there
+        data, sides, residual, given = self.needed(self.model)
+        to = self.options.to
         # with the plugin, which lets torch load the checkpoints of fairseq's own models too
         self.decode("generate.txt", self.model, data, sides, ["--user-dir", "fairseq_admin"])
         if to != "decode":
@@ -146,8 +150,23 @@ class Evaluation:
         if to == "fold":
             self.fold(data, sides, residual)
 
+    def needed(self, checkpoint: Path) -> Tuple[Path, Sequence[str], Optional[str], Dict[str, Any]]:
+        """The data, its languages, the residual method and how it is scored; UserError, before
+        hours of work, where one is not there."""
+        state, options = read_checkpoint(str(checkpoint)), self.options
+        told = task_options(state).get("data") or "no data named"
+        data = options.data or Path(told).resolve()
+        if not data.is_dir():
+            raise UserError(f"no such data folder: {data}: give --data")
+        if not any(data.glob(f"{options.subset}.*")):
+            raise UserError(f"no split {options.subset} in {data}: give another --subset")
+        sides = languages(state, str(data))
+        target_entropy(data, *sides)  # of the record
+        given = self.check_scoring(data, sides) if options.to != "decode" else {}
+        return data, sides, residual_of(state), given
+
     def check_scoring(self, data: Path, sides: Sequence[str]) -> Dict[str, Any]:
-        """The options of `score_files`, before hours of work; UserError where they are none."""
+        """The options of `score_files`; UserError where they are none."""
         options, steps = self.options, prepared(data)
         moses = options.moses if steps is None else "moses" in steps
         if options.moses and not moses:

@@ -16,10 +16,12 @@ Inputs:  between the lines
 import argparse
 import difflib
 import json
+import os
 import re
 import statistics
 import sys
 from collections import defaultdict
+from glob import escape, glob
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
@@ -28,7 +30,11 @@ from fairseq_admin.text import read_json
 from records.columns import COLUMNS, NONE, SIGNED, TOGETHER, Record, trained
 
 LOGS = ("log_file", "tensorboard_logdir")  # in a folder of each run
-TABLE = re.compile(r"(<!-- table: ([^>]*?) from ([^>]*?) -->\n)(.*?)(<!-- end of table -->)", re.S)
+TABLE = re.compile(
+    r"(<!-- table: ([^>]*?) from ([^>]*?) -->\n)((?:(?!<!-- table:).)*?)"
+    r"(<!-- end of table -->)",
+    re.S,
+)
 
 
 def natural(path: Path) -> List[Tuple[float, str]]:
@@ -47,7 +53,7 @@ def records(patterns: str, root: Path) -> List[Record]:
     found, seen = [], set()
     for pattern in patterns.split():
         pattern, _, key = pattern.partition("#")
-        paths = sorted(root.glob(pattern), key=natural)
+        paths = sorted(map(Path, glob(os.path.join(escape(root), pattern))), key=natural)
         if not paths:
             sys.exit(f"table: no record matches {pattern}")
         for path in paths:
@@ -56,7 +62,7 @@ def records(patterns: str, root: Path) -> List[Record]:
             seen.add((path, key))
             record = read_json(path)
             for row in record.get(key or "rows", [record]):
-                found.append({**row, "path": path.relative_to(root).as_posix()})
+                found.append({**row, "path": Path(os.path.relpath(path, root)).as_posix()})
     return found
 
 
@@ -178,6 +184,8 @@ def rewritten(text: str, root: Path) -> str:
         made = table(columns, records(match.group(3), root))
         return f"{match.group(1)}\n{made}\n{match.group(5)}"
 
+    if len(re.findall(r"<!--\s*table:", text)) != len(TABLE.findall(text)):
+        sys.exit("table: a table has no end, or its marker is not as --help shows it")
     return TABLE.sub(replace, text)
 
 

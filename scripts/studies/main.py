@@ -14,17 +14,20 @@ unigrams; it is stopped then) or `diverged` (nan, infinite, loss scale at its mi
 """
 
 import argparse
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Dict, Iterable, List
 
 from corpora.corpus import load_corpus
 from fairseq_admin.errors import UserError
+from fairseq_admin.text import read_json
 from recipes.processes import Steps, run_queue
 from recipes.training import ROOT
 from records.columns import TRAINED
@@ -47,15 +50,24 @@ def data_of(study: Study, options: argparse.Namespace) -> Path:
 
 
 def prepare(trials: List[Trial], options: argparse.Namespace) -> None:
-    """Make the corpora that are not there."""
+    """Make the corpora that are not there, or were made of another corpus.yaml."""
     for corpus, folder in {t.study.corpus: t.training.data for t in trials}.items():
-        if options.data or (folder / "manifest.json").exists():
+        if options.data or is_made(corpus, folder):
             continue
         command = ["bash", str(ROOT / "scripts/prepare.sh"), corpus, "--output", str(folder)]
         command += ["--sample"] * (options.smoke and not load_corpus(corpus).generator)
         command += ["--mirror", options.mirror] if options.mirror else []
         if subprocess.run(command).returncode:
             raise UserError(f"the corpus {corpus} could not be prepared, see above")
+
+
+def is_made(corpus: str, folder: Path) -> bool:
+    """Whether *folder* holds the *corpus* as it is said now; of a sample, whether it holds one."""
+    manifest = folder / "manifest.json"
+    if not manifest.exists():
+        return False
+    was, now = read_json(manifest)["corpus"], json.loads(json.dumps(asdict(load_corpus(corpus))))
+    return folder.parent.parent.name == "smoke" or all(now.get(k) == x for k, x in was.items())
 
 
 def trials_of(study: Study, options: argparse.Namespace) -> List[Trial]:
@@ -77,7 +89,8 @@ def take_over(trials: List[Trial]) -> None:
     """Record those of *trials* that other studies have recorded."""
     records = known(trials[0].path.parent.parent)
     for trial in trials:
-        if not trial.record() and trial.setting.digest in records:
+        record = records.get(trial.setting.digest)
+        if record and not trial.record() and trial.of_its_data(record):
             trial.save(records[trial.setting.digest])
 
 

@@ -83,11 +83,12 @@ def draw(study: Study, found: Sequence[Record], path: Path) -> None:
                 points = []
                 for x, place in places.items():
                     runs = [r for r in here if r["method"] == method and r["labels"][axis] == x]
-                    values = [value(r) for r in runs if r["outcome"] == TRAINED]
+                    trained = [r for r in runs if r["outcome"] == TRAINED]
+                    values = [x for x in map(value, trained) if x is not None]
                     if values:
                         spread = statistics.stdev(values) if len(values) > 1 else 0
                         points.append((place, statistics.mean(values), spread))
-                    if len(values) < len(runs):
+                    if len(trained) < len(runs):
                         cross = {"color": style["color"], "transform": axes.get_xaxis_transform()}
                         axes.plot([place], [0.02], "x", clip_on=False, **cross)
                 if points:

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -15,7 +16,7 @@ from fairseq_admin.text import read_json
 from recipes.launch import Hardware, Launch
 from recipes.processes import Job, Steps
 from recipes.training import ROOT, Training
-from records.record import trained_record
+from records.record import data_sha256, trained_record
 from studies.study import SEED, Setting, Study
 
 POINTS = 20  # of a curve in a record
@@ -38,6 +39,9 @@ def read_record(path: Path) -> Optional[Dict[str, Any]]:
     return record if isinstance(record, dict) and record.keys() >= NEEDED else None
 
 
+known_sha256 = lru_cache(maxsize=None)(data_sha256)  # it reads all of it
+
+
 class Trial:
     """*setting* of *study*, trained on *data* in a folder of *runs*, recorded in *results*."""
 
@@ -52,9 +56,15 @@ class Trial:
         return f"{self.study.name}/{self.setting.name}"
 
     def record(self) -> Optional[Dict[str, Any]]:
-        """What is recorded of it; None where nothing is, or of another definition."""
+        """What is recorded of it; None where nothing is, or of another definition or data."""
         record = read_record(self.path) if self.path.exists() else None
-        return record if record and record["definition"] == self.setting.digest else None
+        ours = record and record["definition"] == self.setting.digest and self.of_its_data(record)
+        return record if ours else None
+
+    def of_its_data(self, record: Dict[str, Any]) -> bool:
+        """Whether *record* is of the data that is there, if it is."""
+        binarized = self.training.data / "bin"
+        return not binarized.is_dir() or record["data_sha256"] == known_sha256(binarized)
 
     def outcome(self) -> Outcome:
         """What became of it, or would if it ended now."""
@@ -74,6 +84,11 @@ class Trial:
         """What is still to be run: the training, and the evaluation of one that learned, or went on
         to its end; then the record is written. Raises UserError where one of these fails."""
         training = self.training
+        if self.study.evaluate and not self.reference().is_file():
+            raise UserError(
+                f"nothing to score against later, no {self.reference()}: give the corpus a test "
+                "set, or the study evaluate: ''"
+            )
         training.claim()
         with writing(self.path):  # told before the hours of training
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,13 +119,16 @@ class Trial:
         cpu = bool(self.training.config.common.get("cpu"))
         return Launch(self.training, Hardware(gpus=1, cpu=cpu))
 
+    def reference(self) -> Path:
+        """Raw text to score against."""
+        return self.training.data / "raw" / f"test.{self.training.config.task.target_lang}"
+
     def evaluation(self) -> List[str]:
         """scripts/evaluate.sh, as the study has it."""
         data = self.training.data
         command = [str(BIN / "python"), "-W", "ignore", str(ROOT / "scripts"), "records.evaluation"]
         command += [str(self.training.folder), "--data", str(data / "bin")]
-        reference = data / "raw" / f"test.{self.training.config.task.target_lang}"
-        command += ["--reference", str(reference)]
+        command += ["--reference", str(self.reference())]
         return command + [word.format(data=data) for word in shlex.split(self.study.evaluate)]
 
     def write(self) -> None:

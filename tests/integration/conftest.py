@@ -31,6 +31,8 @@ from fairseq_admin.omega_file import Profile
 
 BIN = Path(sys.executable).parent
 PLUGIN = Path(fairseq_admin.__file__).parent
+# fairseq asks for GPUs, and counts them, whatever --cpu says
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 HANGS = 240  # seconds; a process of these tests takes 5 to 20 on a busy machine
 
 LAYERS = ["--encoder-layers", "3", "--decoder-layers", "3"]
@@ -86,10 +88,11 @@ class Run:
 def run_process(command, cwd=None, stdin="", env=None, hangs=HANGS) -> Run:
     """Run *command* to its end; one that takes longer than *hangs* seconds is killed with all its
     children."""
+    on_cpu = "--cpu" in map(str, command)
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(NO_GPU if on_cpu else {}), **(env or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

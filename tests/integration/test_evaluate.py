@@ -76,6 +76,24 @@ def test_without_a_log_nothing_is_said_of_the_training(evaluated, keel):
     assert keel.record["outcome"] in ("trained", "stuck") and keel.record["train_ppl"]
 
 
+@pytest.mark.parametrize(
+    "wrong", ["--subset tset", "--tokenize fores", "--num-epoch-checkpoints 50"]
+)
+def test_a_mistake_removes_nothing(wrong, evaluated, admin, corpus, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(evaluated.out, out)
+
+    def files():
+        return {p.name: p.read_bytes() for p in out.iterdir() if p.suffix != ".lock"}
+
+    before = files()
+    given = [admin.folder, "--output", out, "--data", corpus, *wrong.split()]
+    monkeypatch.setattr(sys, "argv", ["evaluate.sh", *map(str, given)])
+    with pytest.raises(UserError, match="no split tset|no tokenizer fores|not 50"):
+        evaluation.main()
+    assert files() == before
+
+
 @pytest.mark.parametrize("case", ["of others", "training text", "reference"])
 def test_what_is_wrong_is_told_before_hours_of_decoding(case, admin, corpus, tmp_path, monkeypatch):
     data, reference, out = tmp_path / "data", corpus.parent / "test.en", tmp_path / "out"

@@ -332,6 +332,17 @@ def test_hydra_train_trains(train, lab, tmp_path):
         assert (omega - profile[name]).abs().max() < 3e-5, name  # two updates of at most 1e-5
 
 
+@pytest.mark.slow  # three starts of hydra
+def test_a_sweep_does_not_end_well_with_the_first_training_that_does(train, tmp_path):
+    two = ["model.dropout=0.1,0.2", "-m", "hydra.sweep.dir=sweep"]
+    train("demo_admin", [])
+    with pytest.raises(AssertionError, match="fairseq_admin: the sweep ends here, with a training"):
+        train("demo_admin", two)  # into the folder of one that is finished
+    own = ["checkpoint.save_dir=.", "common.suppress_crashes=true"]
+    train("demo_admin", [*two, *own])
+    assert len(list((tmp_path / "sweep").glob("*/checkpoint_last.pt"))) == 2
+
+
 def test_bf16_goes_on_from_rounded_weights_and_decodes(train, lab, corpus, tmp_path):
     """fairseq's checkpoints hold the fp32 moments, not the fp32 weights that Adam adds to."""
     bf16 = ["common.bf16=true", "optimization.max_update=4", "checkpoint.save_interval_updates=2"]

@@ -5,6 +5,7 @@ import math
 import random
 import re
 from collections import Counter
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from fairseq.data import indexed_dataset
 
+from corpora.corpus import load_corpus
 from fairseq_admin import outcome
 from fairseq_admin.analysis.course import Curves
 from fairseq_admin.analysis.logs import parse
@@ -20,8 +22,10 @@ from fairseq_admin.outcome import is_near, stuck, unigram_entropy
 from fairseq_admin.text import read_json
 from recipes.ends import outcome_of, target_entropy
 from records.columns import TOGETHER, last_fifth
+from records.record import data_sha256
 from records.table import table
 from studies import study as module
+from studies.main import is_made, take_over
 from studies.page import page, records_of, write_page
 from studies.study import RESULTS, Setting, choices, known_studies, load_study
 from studies.trial import POINTS, Trial, read_record, thinned
@@ -161,6 +165,10 @@ RIGHT = "title: T, asks: A, corpus: c, conditions: [multi30k_admin_6l], table: m
         (f"{{{RIGHT} lr}}", "not every training has a label of lr"),
         (f"{{{RIGHT} highest_lr}}", "not every training has a label of lr"),
         (f"{{{RIGHT} blue}}", "no column blue: there are"),
+        (
+            f"{{{RIGHT}, grids: [{{optimization.lr: [1, 2]}}], figure: {{x: lr, y: best_bleu}}}}",
+            "a figure's y is a column with a number, not best_bleu",
+        ),
         (f"{{{RIGHT}, overrides: [optimization.max_update=0]}}", "no optimization.max_update"),
         (
             f"{{{RIGHT}, conditions: [nonesuch]}}".replace("conditions: [multi30k_admin_6l], ", ""),
@@ -268,6 +276,44 @@ def test_a_record_of_another_definition_stands_on_no_page(tmp_path):
     first.path.unlink()
     with pytest.raises(UserError, match="no record of settings: run bash scripts/study.sh"):
         write_page(study, [first, second])
+
+
+def test_a_record_of_another_text_is_none(tmp_path):
+    """A corpus that was prepared anew, of other sources say, under the same name."""
+    study = STUDIES["settings"]
+    binarized = tmp_path / "bin"
+    binarized.mkdir()
+    (binarized / "train.de-en.de.bin").write_bytes(b"text")
+    setting = study.settings()[0]
+    trial = Trial(study, setting, tmp_path, tmp_path, tmp_path / "results")
+    record = {"wall_seconds": 1.0, "layers": "6-6", "updates": 2, "outcome": "trained"}
+    trial.save({**record, "data_sha256": "of another"})
+    assert trial.record() is None
+    take_over([trial])  # nor by another study's record
+    assert trial.record() is None
+    trial.save({**record, "data_sha256": data_sha256(binarized)})
+    assert trial.record()
+    with pytest.raises(UserError, match="nothing to score against later, no .*raw/test.en"):
+        next(trial.jobs())
+
+
+@pytest.mark.parametrize("change", [{}, {"subwords": 1}, {"normalize": True}])
+def test_a_corpus_that_is_said_otherwise_now_is_made_anew(tmp_path, change):
+    corpus = asdict(load_corpus("multi30k_de_en"))
+    assert not is_made("multi30k_de_en", tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"corpus": {**corpus, **change}}))
+    assert is_made("multi30k_de_en", tmp_path) == (not change)
+
+
+def test_any_axis_is_a_column(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "STUDIES", tmp_path)
+    axis = "criterion.label_smoothing: [0.0, 0.1]"
+    (tmp_path / "x.yaml").write_text(f"{{{RIGHT} label_smoothing bleu, grids: [{{{axis}}}]}}")
+    found = [of(1, bleu=10 + i, labels=s.labels) for i, s in enumerate(load_study("x").settings())]
+    assert [row[1:3] for row in rows("method label_smoothing bleu", found)[2:]] == [
+        ["0.0", "10.00"],
+        ["0.1", "11.00"],
+    ]
 
 
 def name_of(path):

@@ -195,6 +195,25 @@ def test_a_score_that_is_no_number_is_told(page, table, score):
     assert path.read_text() == MARKERS
 
 
+def test_a_table_without_its_end_takes_no_text_with_it(page, table):
+    path = page(record("a", 20))
+    whole = path.read_text()
+    for text in (
+        whole.replace("<!-- end of table -->\n", "") + whole,
+        whole.replace(" -->", "-->", 1),
+    ):
+        path.write_text(text)
+        assert "a table has no end, or its marker is not as" in table(path).stderr
+        assert path.read_text() == text
+
+
+def test_records_of_another_folder(page, table, tmp_path):
+    path = page(record("a", 20))
+    path.write_text(MARKERS.replace("runs/", f"{tmp_path}/runs/"))
+    table(path)
+    assert "| [a](runs/0.json) | 6-6 | 20.00 |" in path.read_text()
+
+
 def test_no_record_and_no_column_are_errors(page, table):
     path = page(markers=MARKERS)
     assert "no record matches runs/*.json" in table(path).stderr

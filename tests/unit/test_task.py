@@ -389,6 +389,20 @@ def test_an_index_damaged_in_its_middle(copied):
             built(copied)
 
 
+def test_batches_that_an_epoch_does_not_go_on_with_are_told(corpus, tmp_path, caplog):
+    """fairseq counts batches of a process: of others as many are another text."""
+    path = saved_in(tmp_path)
+    state = torch.load(path)
+    state["cfg"]["distributed_training"] = {"distributed_world_size": 2}
+    state["cfg"]["dataset"] = {"max_tokens": None, "batch_size": None}
+    for begun in (0, 3):
+        state["extra_state"]["train_iterator"]["iterations_in_epoch"] = begun
+        torch.save(state, path)
+        built(corpus, **{"checkpoint.save_dir": str(tmp_path)})
+        told = "within an epoch of distributed_world_size 2, which is 1 now: text of that epoch"
+        assert (told in caplog.text) == bool(begun)
+
+
 def test_both_directions_in_one_folder(copied):
     """Of WMT's test sets say, which are not of as many sentences: one pair is read."""
     for path in list(copied.glob("train.de-en.*")):
