@@ -71,6 +71,14 @@ def check_training(options: Any, model: Any) -> None:
             "--stop-when-stuck is told by the loss of all ranks, which --use-bmuf keeps apart: "
             "leave one of them out"
         )
+    recomputed = getattr(model, "checkpoint_activations", 0) or getattr(
+        model, "offload_activations", 0
+    )
+    if recomputed and getattr(model, "compile_layers", False):
+        raise UserError(
+            "--compile-layers draws other dropout masks than the recomputation of "
+            "--checkpoint-activations and --offload-activations: leave one of them out"
+        )
     if common.amp and not common.cpu:
         raise UserError(
             "--amp: fairseq divides gradients by the loss scale twice, of which weight decay is "

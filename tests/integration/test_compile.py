@@ -22,12 +22,11 @@ def plain(lab, corpus, tmp_path_factory):
     return folder, lab.run(lab.train_command(corpus, folder, *SMALL), cwd=folder).ok()
 
 
-@pytest.mark.parametrize("extra", [[], ["--checkpoint-activations"]], ids=" ".join)
 def test_losses_checkpoints_and_translations_are_those_of_the_plain_layers(
-    lab, corpus, plain, tmp_path, extra
+    lab, corpus, plain, tmp_path
 ):
     every = ["--save-interval-updates", "3"]
-    command = lab.train_command(corpus, tmp_path, *COMPILED, *every, *extra)
+    command = lab.train_command(corpus, tmp_path, *COMPILED, *every)
     compiled = lab.run(command, cwd=tmp_path, hangs=LONG).ok()
     folder, run = plain
     assert compiled.table() == run.table()  # profiled before
@@ -36,7 +35,7 @@ def test_losses_checkpoints_and_translations_are_those_of_the_plain_layers(
     assert models[0].keys() == models[1].keys()
 
     half, resumed = next(tmp_path.glob("checkpoint_*_3.pt")), tmp_path / "resumed"
-    command = lab.train_command(corpus, resumed, *COMPILED, *extra, "--restore-file", half)
+    command = lab.train_command(corpus, resumed, *COMPILED, "--restore-file", half)
     rest = lab.run(command, cwd=tmp_path, hangs=LONG).ok()
     assert close(rest.losses(), {n: x for n, x in compiled.losses().items() if n > 3})
     for name, weight in lab.load(resumed / "checkpoint_last.pt")["model"].items():

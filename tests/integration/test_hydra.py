@@ -334,12 +334,11 @@ def test_hydra_train_trains(train, lab, tmp_path):
 
 @pytest.mark.slow  # three starts of hydra
 def test_a_sweep_does_not_end_well_with_the_first_training_that_does(train, tmp_path):
-    two = ["model.dropout=0.1,0.2", "-m", "hydra.sweep.dir=sweep"]
+    two = ["hydra.sweep.dir=sweep", "model.dropout=0.1,0.2", "-m"]
     train("demo_admin", [])
     with pytest.raises(AssertionError, match="fairseq_admin: the sweep ends here, with a training"):
         train("demo_admin", two)  # into the folder of one that is finished
-    own = ["checkpoint.save_dir=.", "common.suppress_crashes=true"]
-    train("demo_admin", [*two, *own])
+    train("demo_admin", ["checkpoint.save_dir=.", "common.suppress_crashes=true", *two])
     assert len(list((tmp_path / "sweep").glob("*/checkpoint_last.pt"))) == 2
 
 

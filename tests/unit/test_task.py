@@ -313,6 +313,7 @@ REFUSED = {
         {"stop_when_stuck": True, "optimization.use_bmuf": True},
         "which --use-bmuf keeps apart",
     ),
+    "gradients that are scaled twice": ({"common.amp": True}, "--amp: fairseq divides gradients"),
     "no pretrained model": ({"checkpoint.finetune_from_model": "none.pt"}, "none.pt: no such file"),
 }
 
@@ -340,6 +341,15 @@ def test_training_a_pruned_model_is_refused_by_whatever_task(corpus, stack):
     with pytest.raises(UserError, match="prune where you decode"):
         build(**pruned).set_num_updates(0)
     built(corpus, from_checkpoint=True, model=pruned)[0].set_num_updates(7)  # to decode
+
+
+@pytest.mark.parametrize("option", ["checkpoint_activations", "offload_activations"])
+def test_compiled_layers_are_not_recomputed(corpus, option):
+    """Compiled, dropout is drawn by another generator than where it is recomputed."""
+    given = {"compile_layers": True, option: True}
+    with pytest.raises(UserError, match="--compile-layers draws other dropout masks"):
+        built(corpus, model=given)
+    built(corpus, from_checkpoint=True, model=given)
 
 
 def test_apex_takes_the_norm_of_one_precision(corpus, monkeypatch):
