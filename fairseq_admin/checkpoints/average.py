@@ -100,7 +100,7 @@ def average(paths: List[str]) -> Dict[str, Any]:
                 raise UserError(f"{key} is tied to {name} in {paths[0]}, but not in {path}")
             if key == name and tensor.is_floating_point():
                 means[key] += tensor
-        del state
+        del state, tensor
     for key, mean in means.items():
         if mean.is_floating_point():
             if not finite(mean):

@@ -15,6 +15,7 @@ import pytest
 
 from fairseq_admin.errors import UserError
 from recipes import processes
+from records.record import data_sha256
 from studies import main as script
 from studies import study as definitions
 from studies import trial
@@ -142,11 +143,11 @@ def test_a_training_that_fails_is_a_result(main, three, tmp_path, monkeypatch):
     assert "Not run yet" not in page
 
 
-def test_what_another_study_recorded_is_taken_over(main, three, tmp_path):
+def test_what_another_study_recorded_is_taken_over(main, three, data, tmp_path):
     (tmp_path / "other.yaml").write_text(TINY.replace("common.seed: [1]", "common.seed: [1, 2]"))
     assert "6 of 9 trainings to run" in main("other", three, "--dry-run")
     record = {"wall_seconds": 1, "method": "admin", "layers": "2-2", "updates": 5, "scores": None}
-    record.update(outcome="stuck", known=5, data_sha256="")
+    record.update(outcome="stuck", known=5, data_sha256=data_sha256(data / "bin"))
     for setting in load_study(three).settings():
         made = trial.Trial(
             load_study(three), setting, tmp_path, tmp_path, tmp_path / "results/three"

@@ -1,5 +1,6 @@
 """The mean of checkpoints, in precision, memory and what it refuses."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -188,8 +189,7 @@ def test_fewer_checkpoints_than_asked_for(tmp_path):
 
 
 def test_memory_of_two_checkpoints(tmp_path):
-    """Four files of 15 MB: beside what small ones need, their sum in fp64, twice a file, and one
-    file at a time."""
+    """Four files of 15 MB: beside what small ones need, their sum and one file at a time."""
     script = textwrap.dedent("""
         import re, sys
         from fairseq_admin.checkpoints.average import average
@@ -209,8 +209,9 @@ def test_memory_of_two_checkpoints(tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", script, *saved("small.pt", 100), *saved("large.pt", 60_000)],
         stdout=subprocess.PIPE,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},  # glibc keeps no large piece
         check=True,
         text=True,
     )
     small, large = (int(line) / 1024 for line in run.stdout.split()[-2:])
-    assert large - small < 3.2 * 60_000 * 64 * 4 / 2**20  # of the embeddings, in MB
+    assert large - small < 2.5 * 60_000 * 64 * 4 / 2**20  # of the embeddings, in MB
