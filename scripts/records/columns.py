@@ -72,6 +72,11 @@ def labelled(axis: str) -> Callable[[Record], str]:
     return lambda record: (record.get("labels") or {}).get(axis)
 
 
+def column(name: str) -> Tuple[str, Callable[[Record], Any], str]:
+    """The column *name*: one of COLUMNS, else the label on the axis of that name."""
+    return COLUMNS.get(name) or (name, labelled(name), "")
+
+
 def trained(run: Record) -> bool:
     """Whether *run* learned, or nothing is known against it."""
     return run.get("outcome") in (TRAINED, None)

@@ -27,7 +27,7 @@ from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 from fairseq_admin.methods import title
 from fairseq_admin.text import read_json
-from records.columns import COLUMNS, NONE, SIGNED, TOGETHER, Record, trained
+from records.columns import COLUMNS, NONE, SIGNED, TOGETHER, Record, column, trained
 
 LOGS = ("log_file", "tensorboard_logdir")  # in a folder of each run
 TABLE = re.compile(
@@ -45,17 +45,16 @@ def natural(path: Path) -> List[Tuple[float, str]]:
 
 def label(name: str) -> bool:
     """Whether a column holds no number."""
-    return name in COLUMNS and not COLUMNS[name][2]
+    return name not in TOGETHER and not column(name)[2]
 
 
-def records(patterns: str, root: Path) -> List[Record]:
-    """The records that *patterns* match, in their order; SystemExit where one matches none."""
-    found, seen = [], set()
+def records(patterns: str, root: Path) -> Tuple[List[Record], List[str]]:
+    """The records that *patterns* match, in their order, and the patterns that match none."""
+    found, seen, without = [], set(), []
     for pattern in patterns.split():
         pattern, _, key = pattern.partition("#")
         paths = sorted(map(Path, glob(os.path.join(escape(root), pattern))), key=natural)
-        if not paths:
-            sys.exit(f"table: no record matches {pattern}")
+        without += [pattern] * (not paths)
         for path in paths:
             if (path, key) in seen:
                 continue
@@ -63,7 +62,7 @@ def records(patterns: str, root: Path) -> List[Record]:
             record = read_json(path)
             for row in record.get(key or "rows", [record]):
                 found.append({**row, "path": Path(os.path.relpath(path, root)).as_posix()})
-    return found
+    return found, without
 
 
 def counted(runs: List[Record]) -> List[Record]:
@@ -75,7 +74,7 @@ def group_of(record: Record, columns: List[str]) -> str:
     """Equal for records that are one row: of runs that differ in the seed alone, evaluated alike;
     of a study, that have the same in all *columns* but numbers."""
     if "study" in record:
-        texts = [COLUMNS[name][1](record) for name in columns if label(name)]
+        texts = [column(name)[1](record) for name in columns if label(name)]
         return json.dumps(texts)
     if "config" not in record:
         return json.dumps(record, sort_keys=True)
@@ -109,7 +108,7 @@ def cell(name: str, runs: List[Record]) -> str:
     """One column of the row of *runs*."""
     if name in TOGETHER:
         return TOGETHER[name][1](runs)
-    _, value, form = COLUMNS[name]
+    _, value, form = column(name)
     if not form:
         return NONE if (text := value(runs[0])) in (None, "") else str(text)
     values = [x for x in map(value, counted(runs)) if x is not None]
@@ -150,7 +149,7 @@ def table(columns: List[str], found: List[Record]) -> str:
     for runs in groups.values():
         if len(runs) > 1:
             check_seeds(runs)
-    headers = [(TOGETHER.get(name) or COLUMNS[name])[0] for name in columns]
+    headers = [(TOGETHER.get(name) or column(name))[0] for name in columns]
     if any(len(runs) > 1 for runs in groups.values()):
         headers.append("n")
     rows = []
@@ -177,11 +176,16 @@ def rewritten(text: str, root: Path) -> str:
 
     def replace(match: "re.Match[str]") -> str:
         columns = match.group(2).split()
-        unknown = [name for name in columns if name not in {**COLUMNS, **TOGETHER}]
-        if unknown:
-            known = ", ".join({**COLUMNS, **TOGETHER})
-            sys.exit(f"table: no column {unknown[0]}; there are {known}")
-        made = table(columns, records(match.group(3), root))
+        found, without = records(match.group(3), root)
+        known = {**COLUMNS, **TOGETHER}
+        for record in found:
+            known.update(record.get("labels") or {})
+        for name in columns:
+            if name not in known:
+                sys.exit(f"table: no column {name}; there are {', '.join(known)}")
+        if without:
+            sys.exit(f"table: no record matches {without[0]}")
+        made = table(columns, found)
         return f"{match.group(1)}\n{made}\n{match.group(5)}"
 
     if len(re.findall(r"<!--\s*table:", text)) != len(TABLE.findall(text)):

@@ -52,7 +52,7 @@ def data_of(study: Study, options: argparse.Namespace) -> Path:
 def prepare(trials: List[Trial], options: argparse.Namespace) -> None:
     """Make the corpora that are not there, or were made of another corpus.yaml."""
     for corpus, folder in {t.study.corpus: t.training.data for t in trials}.items():
-        if options.data or is_made(corpus, folder):
+        if options.data or is_made(corpus, folder, options.smoke):
             continue
         command = ["bash", str(ROOT / "scripts/prepare.sh"), corpus, "--output", str(folder)]
         command += ["--sample"] * (options.smoke and not load_corpus(corpus).generator)
@@ -61,13 +61,14 @@ def prepare(trials: List[Trial], options: argparse.Namespace) -> None:
             raise UserError(f"the corpus {corpus} could not be prepared, see above")
 
 
-def is_made(corpus: str, folder: Path) -> bool:
-    """Whether *folder* holds the *corpus* as it is said now; of a sample, whether it holds one."""
+def is_made(corpus: str, folder: Path, sample: bool = False) -> bool:
+    """Whether *folder* holds the *corpus* as it is said now, or a *sample* of it."""
     manifest = folder / "manifest.json"
-    if not manifest.exists():
+    said = read_json(manifest) if manifest.exists() else None
+    if not isinstance(said, dict) or not isinstance(said.get("corpus"), dict):
         return False
-    was, now = read_json(manifest)["corpus"], json.loads(json.dumps(asdict(load_corpus(corpus))))
-    return folder.parent.parent.name == "smoke" or all(now.get(k) == x for k, x in was.items())
+    now = json.loads(json.dumps(asdict(load_corpus(corpus))))
+    return sample or all(now.get(name) == value for name, value in said["corpus"].items())
 
 
 def trials_of(study: Study, options: argparse.Namespace) -> List[Trial]:
@@ -91,7 +92,7 @@ def take_over(trials: List[Trial]) -> None:
     for trial in trials:
         record = records.get(trial.setting.digest)
         if record and not trial.record() and trial.of_its_data(record):
-            trial.save(records[trial.setting.digest])
+            trial.save(record)
 
 
 def hours(trials: List[Trial], records: Iterable[Dict[str, Any]]) -> str:
@@ -181,6 +182,9 @@ def main() -> None:
             print(trial)
         print(f"{len(todo)} of {len(trials)} trainings to run, {hours(todo, records.values())}")
         return
+    if not options.table:  # before its records are looked at
+        there = (t for t in trials if (t.training.data / "manifest.json").exists())
+        prepare(list(there), options)
     take_over(trials)
     if options.table:
         for study, some in found:

@@ -27,7 +27,7 @@ from yaml import YAMLError
 
 from fairseq_admin.errors import UserError
 from recipes.training import ROOT, load_config, quoted
-from records.columns import COLUMNS, LABELS, TOGETHER, labelled
+from records.columns import COLUMNS, LABELS, TOGETHER
 
 STUDIES = ROOT / "studies"
 RESULTS = ROOT / "results" / "studies"
@@ -154,13 +154,12 @@ def check(study: Study) -> None:
     drawn = {key: axis for key, axis in study.figure.items() if key != "y"}
     if set(drawn) - {"x", "row", "column"} or bool(drawn) != ("y" in study.figure):
         raise ValueError("a figure has x and y, and row and column")
-    for axis in axes - {SEED}:
-        COLUMNS.setdefault(axis, (axis, labelled(axis), ""))
     shown = {**LABELS, "highest_lr": "lr"}
     for axis in {*drawn.values(), *(shown[name] for name in columns if name in shown)} - axes:
         raise ValueError(f"not every training has a label of {axis}: there are {sorted(axes)}")
-    for column in {*columns} - {*COLUMNS, *TOGETHER}:
-        raise ValueError(f"no column {column}: there are {', '.join([*COLUMNS, *TOGETHER])}")
+    known = [*COLUMNS, *TOGETHER, *sorted(axes - {SEED, *COLUMNS})]
+    for column in {*columns} - {*known}:
+        raise ValueError(f"no column {column}: there are {', '.join(known)}")
     if study.figure.get("y", "valid") not in (n for n, (_, _, form) in COLUMNS.items() if form):
         raise ValueError(f"a figure's y is a column with a number, not {study.figure['y']}")
     for setting in settings:

@@ -4,10 +4,12 @@ import json
 import math
 import random
 import re
+import sys
 from collections import Counter
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +25,8 @@ from fairseq_admin.text import read_json
 from recipes.ends import outcome_of, target_entropy
 from records.columns import TOGETHER, last_fifth
 from records.record import data_sha256
-from records.table import table
+from records.table import rewritten, table
+from studies import main
 from studies import study as module
 from studies.main import is_made, take_over
 from studies.page import page, records_of, write_page
@@ -305,6 +308,23 @@ def test_a_corpus_that_is_said_otherwise_now_is_made_anew(tmp_path, change):
     assert is_made("multi30k_de_en", tmp_path) == (not change)
 
 
+def test_a_corpus_that_changed_is_made_anew_before_its_records_are_looked_at(tmp_path, monkeypatch):
+    """Though all is recorded: of the text that was."""
+    asked = []
+    folder = tmp_path / "runs" / "data" / "multi30k_de_en"
+    monkeypatch.setattr(main, "ROOT", tmp_path)
+    monkeypatch.setattr(main, "prepare", lambda trials, _: asked.append(list(map(str, trials))))
+    monkeypatch.setattr(main, "signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=0))
+    monkeypatch.setattr(main.logging.getLogger(), "setLevel", lambda level: None)
+    monkeypatch.setattr(sys, "argv", ["study.sh", "settings", "--only", "0.0_0.0005"])
+    main.main()
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    main.main()
+    assert asked == [[], ["settings/0.0_0.0005"]]
+    assert not is_made("multi30k_de_en", folder)  # of another program
+
+
 def test_any_axis_is_a_column(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "STUDIES", tmp_path)
     axis = "criterion.label_smoothing: [0.0, 0.1]"
@@ -314,6 +334,10 @@ def test_any_axis_is_a_column(tmp_path, monkeypatch):
         ["0.0", "10.00"],
         ["0.1", "11.00"],
     ]
+    for i, record in enumerate(found):  # in a page of one's own, that knows no study
+        (tmp_path / f"{i}.json").write_text(json.dumps(record))
+    marker = "<!-- table: method label_smoothing bleu from *.json -->\n<!-- end of table -->\n"
+    assert "| Admin | 0.1 | 11.00 |" in rewritten(marker, tmp_path)
 
 
 def name_of(path):
