@@ -3,7 +3,6 @@
 from typing import Any, Dict, Optional
 
 import torch
-import torch._dynamo.config as dynamo
 from fairseq.modules.transformer_layer import (
     TransformerDecoderLayerBase,
     TransformerEncoderLayerBase,
@@ -213,6 +212,8 @@ def masks_over_memory(x, encoder_out, encoder_padding_mask, attn_mask, padding_m
 
 def compile_layers(model: nn.Module) -> None:
     """`torch.compile` each layer of *model*, in place, so that names in checkpoints stay."""
+    from torch._dynamo import config as dynamo  # it takes long
+
     # the layers of a stack are one code object, compiled for the first, others and the last, with
     # padding and without; and one of them is too small to be split for DDP's buckets
     dynamo.cache_size_limit = max(dynamo.cache_size_limit, 64)

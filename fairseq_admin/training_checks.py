@@ -24,10 +24,11 @@ PRUNED = (
 
 
 # what decides how many batches an epoch has for a process
-BATCHES = {
-    "distributed_training": ["distributed_world_size"],
-    "dataset": ["max_tokens", "batch_size"],
-}
+BATCHES = (
+    ("distributed_training", "distributed_world_size"),
+    ("dataset", "max_tokens"),
+    ("dataset", "batch_size"),
+)
 logger = logging.getLogger(__name__)
 
 
@@ -155,14 +156,15 @@ def find_checkpoint(options: Any, model: Any) -> Tuple[Optional[str], bool]:
 def check_batches(state: Any, options: Any, path: str) -> None:
     """Warn where the checkpoint *state* lies within an epoch of other batches than those of a
     task's *options*: fairseq counts them, so that text is left out or read twice."""
-    within = (state.get("extra_state") or {}).get("train_iterator") or {}
-    before, now = state.get("cfg") or {}, {name: group(options, name) for name in BATCHES}
-    if not within.get("iterations_in_epoch") or group(options, "checkpoint").reset_dataloader:
-        return
-    for name, keys in BATCHES.items():
-        for key in keys:
-            was, value = (before.get(name) or {}).get(key), getattr(now[name], key)
-            if was not in (None, value):
+    try:
+        begun = state["extra_state"]["train_iterator"]["iterations_in_epoch"]
+        before = {key: state["cfg"][name][key] for name, key in BATCHES}
+    except (KeyError, TypeError):
+        return  # of the time before hydra, or fairseq says what is wrong with it
+    if begun and not group(options, "checkpoint").reset_dataloader:
+        for name, key in BATCHES:
+            was, value = before[key], getattr(group(options, name), key)
+            if was != value:
                 logger.warning(
                     f"{path} lies within an epoch of {key} {was}, which is {value} now: text of "
                     "that epoch is left out or read twice"

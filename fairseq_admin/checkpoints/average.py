@@ -128,12 +128,12 @@ def check_same_model(a: Dict[str, Any], b: Dict[str, Any], path_a: str, path_b: 
         {**task_options(x), **model_options(x), "method": method(x)} for x in (a, b)
     )
     for name in COMPUTED_BY:
-        told = {options_a.get(name), options_b.get(name)}
-        if len(told - {None} if name in LANGUAGES else told) > 1:
+        values = [options_a.get(name), options_b.get(name)]
+        if values[0] != values[1] and not (name in LANGUAGES and None in values):
             name_shown = "architecture" if name == "_name" else name
             raise UserError(
-                f"{path_b} is another model: its {name_shown} is {options_b.get(name)}, that of "
-                f"{path_a} is {options_a.get(name)}"
+                f"{path_b} is another model: its {name_shown} is {values[1]}, that of {path_a} is "
+                f"{values[0]}"
             )
     weights_a, weights_b = a["model"], b["model"]
     for key in [*weights_a, *weights_b]:

@@ -124,12 +124,12 @@ class Evaluation:
     def check(self) -> None:
         """Raise UserError for options by which nothing can be made, before anything is removed."""
         options = self.options
-        count = options.num_update_checkpoints or options.num_epoch_checkpoints
+        count, model = options.num_update_checkpoints or options.num_epoch_checkpoints, self.model
         if count:
             updates, bound = bool(options.num_update_checkpoints), options.checkpoint_upper_bound
-            last_checkpoints(str(self.run), count, updates, bound)
-        if options.to != "average":
-            self.needed(next(self.run.glob("checkpoint*.pt")))
+            model = Path(last_checkpoints(str(self.run), count, updates, bound)[0])
+        if options.to != "average" and model.is_file():
+            self.needed(model)
 
     def average(self) -> None:
         if self.averaging and self.lacks("mean.pt"):

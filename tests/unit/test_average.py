@@ -148,6 +148,15 @@ def test_another_direction_is_refused_and_another_seed_told(tmp_path, caplog):
     assert "c.pt is of seed 7" in caplog.text and "the mean of two trainings" in caplog.text
 
 
+def test_an_option_of_any_kind_is_compared(tmp_path):
+    path, _ = saved(tmp_path, "a.pt")
+    state = torch.load(path)
+    state["cfg"]["model"]["activation_fn"] = ["relu"]
+    torch.save(state, tmp_path / "b.pt")
+    with pytest.raises(UserError, match=r"activation_fn is \['relu'\]"):
+        average([path, str(tmp_path / "b.pt")])
+
+
 def test_nan_is_refused(tmp_path):
     path, _ = saved(tmp_path, "a.pt")
     state = torch.load(path)
