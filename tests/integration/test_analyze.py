@@ -30,7 +30,8 @@ def analyze(tmp_path, monkeypatch, capsys):
         told = " and ".join([f"{analysis}.json", *pictures])
         assert capsys.readouterr().out == f"wrote {told}\n"
         assert all((tmp_path / name).read_bytes().startswith(PNG) for name in pictures)
-        return json.loads((tmp_path / f"{analysis}.json").read_text())
+        text = (tmp_path / f"{analysis}.json").read_text()
+        return json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are none of JSON
 
     return run
 
@@ -167,6 +168,8 @@ def test_parameter_init(analyze):
     for name in names:
         assert variances["paper", name] > 3 * variances["fairseq", name]
     default = analyze("dependency", *names, *TINY)["models"]
+    (admin,) = analyze("dependency", "admin", *TINY)["models"]
+    assert admin["stacks"]["encoder"]["scales"][-1] > 1  # it is profiled
     found = [model["stacks"]["encoder"]["variances"][1][1] for model in default]
     expected = [variances["fairseq", "transformer"], *(variances["paper", x] for x in names[1:])]
     assert found == pytest.approx(expected, rel=1e-5)

@@ -24,6 +24,7 @@ from records.table import table
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 DECODING = "--beam 4 --max-tokens 2000 --cpu"
 MEAN = ["--num-update-checkpoints", "2"]
+COMMIT = 40 * (SCRIPTS.parent / ".git").exists()  # characters of the record's
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_the_record_says_what_was_run(evaluated, admin, corpus, lab):
     assert [name.split("_")[-1] for name in record["averaged"]] == ["100.pt", "60.pt"]
     assert record["averaging"] == "--num-update-checkpoints 2"
     assert record["decoding"].startswith("--gen-subset test --beam 4")
-    assert record["wall_seconds"] > 0 and len(record["commit"]) == 40
+    assert record["wall_seconds"] > 0 and len(record["commit"]) == COMMIT
     last = lab.load(admin.folder / "checkpoint_last.pt")
     assert record["profile"] == lab.profile_of(last).to_dict()
     assert record["versions"]["fairseq_admin"] and record["hardware"]
@@ -239,8 +240,23 @@ def test_a_run_that_crashed_has_a_record_and_no_scores(
     assert "| 1 of 1 (1 diverged) | – |" in table(["method", "failed", "bleu"], [record])
 
 
+@pytest.mark.parametrize("name", ["run/checkpoint1.pt", "reference", "spm", "data/test.bin"])
+def test_what_changed_is_evaluated_anew(tmp_path, name):
+    files = ("run/checkpoint1.pt", "reference", "spm", "data/test.bin")
+    for path in map(tmp_path.joinpath, files):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("a")
+    given = {"reference": tmp_path / "reference", "sentencepiece": tmp_path / "spm"}
+    options = Namespace(data=tmp_path / "data", to="fold", **given)
+    one = SimpleNamespace(run=tmp_path / "run", options=options)
+    before = evaluation.Evaluation.inputs(one)
+    assert evaluation.Evaluation.inputs(one) == before
+    (tmp_path / name).write_text("ab")
+    assert evaluation.Evaluation.inputs(one) != before
+
+
 def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
-    assert len(git("rev-parse", "HEAD")) == 40
+    assert len(git("rev-parse", "HEAD")) == COMMIT
     monkeypatch.setattr("records.record.ROOT", tmp_path)  # within no repository, or in another's
     assert git("rev-parse", "HEAD") == ""
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -144,10 +144,22 @@ def test_examples_have_settings_that_train(place):
         assert float(value[flag]) == config.model[flag[2:].replace("-", "_")], flag
 
 
-def test_train_and_generate(folder, commands):
-    out = bash(tiny(block_with("docs/training.md", "fairseq-generate")), folder, commands)
-    assert "encoder.layers.1.ffn" in out  # the table of omegas
-    assert len(re.findall(r"^D-\d+", out, flags=re.MULTILINE)) == 20
+@pytest.fixture(scope="module")
+def trained(folder, commands) -> str:
+    """What training and decoding print."""
+    return bash(tiny(block_with("docs/training.md", "fairseq-generate")), folder, commands)
+
+
+@pytest.fixture(scope="module")
+def finished(folder, commands, trained) -> str:
+    """What is printed by the commands after the training."""
+    block = block_with("docs/after_training.md", "fairseq-admin average")
+    return bash(tiny(block), folder, commands)
+
+
+def test_train_and_generate(trained):
+    assert "encoder.layers.1.ffn" in trained  # the table of omegas
+    assert len(re.findall(r"^D-\d+", trained, flags=re.MULTILINE)) == 20
 
 
 def test_profile_and_omega_file(folder, commands):
@@ -229,12 +241,8 @@ def test_messages_are_those_of_the_code():
             assert part.strip() in said, message
 
 
-def test_after_training(folder, commands):
-    """After test_train_and_generate, whose checkpoints it takes."""
-    out = bash(
-        tiny(block_with("docs/after_training.md", "fairseq-admin average")), folder, commands
-    )
-    assert "| BLEU |" in out and "in fp64" in out
+def test_after_training(folder, finished):
+    assert "| BLEU |" in finished and "in fp64" in finished
     translations = {
         name: dict(re.findall(r"^D-(\d+)\t\S+\t(.*)$", (folder / name).read_text(), re.MULTILINE))
         for name in ("generate.txt", "folded.txt")
@@ -262,8 +270,7 @@ LONG = [pytest.mark.slow]  # of the analysis that builds the deepest models
         for words in analysis_commands()
     ],
 )
-def test_analyses(folder, words, monkeypatch, capsys):
-    """After test_after_training, in this process."""
+def test_analyses(folder, finished, words, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["fairseq-admin"])
     sized = "checkpoints/checkpoint1.pt" not in words and words[1] not in ("curves", "errors")
@@ -273,7 +280,7 @@ def test_analyses(folder, words, monkeypatch, capsys):
     assert written and all((folder / name).exists() for name in written)
 
 
-def test_evaluate(folder, commands):
+def test_evaluate(folder, trained, commands):
     block = at_once(tiny(block_with("docs/after_training.md", "scripts/evaluate.sh checkpoints")))
     out = bash(block, folder, commands)
     record = json.loads((folder / "checkpoints" / "eval" / "record.json").read_text())

@@ -84,6 +84,8 @@ def test_every_recipe_shows_its_commands_and_writes_nothing(main, tmp_path, name
     kept = config.checkpoint.keep_last_epochs
     assert kept == original.checkpoint.keep_last_epochs
     assert evaluation[evaluation.index("--num-epoch-checkpoints") + 1] == str(kept)
+    search = f"--beam {original.generation.beam} --lenpen {original.generation.lenpen} "
+    assert evaluation[evaluation.index("--decoding") + 1].startswith(search)
     (data,) = (word for word in train if word.startswith("task.data="))
     assert data == f"task.data={evaluation[evaluation.index('--data') + 1]}"
     assert config.distributed_training.distributed_world_size == (

@@ -582,6 +582,16 @@ def test_languages_of_sides_that_are_called_otherwise(parts):
     assert (parts.output / "dict.source.txt").exists()
 
 
+def test_the_translation_is_detokenized_as_its_language_and_lengths_weigh_as_given(parts):
+    (parts.folder / "made").mkdir()
+    sides_without_languages(parts)
+    arguments = [str(x) for x in (parts.checkpoint, parts.data, parts.output)]
+    export_model(*arguments, moses=[], source_lang="de", target_lang="fr")
+    translator = LineTranslator(str(parts.output), lenpen=0.3, threads=1)
+    assert translator.text(["l&apos;", "homme", "."], 1) == "l'homme."
+    assert translator.decoding["length_penalty"] == 0.3
+
+
 def test_without_ctranslate2(parts, monkeypatch):
     monkeypatch.setitem(sys.modules, "ctranslate2.converters", None)
     (parts.folder / "made").mkdir()

@@ -88,6 +88,23 @@ def test_the_loss_is_of_the_tokens_that_have_one(criterion, monkeypatch):
     assert (bits, tokens) == (pytest.approx(8 * 240), 240)
 
 
+@pytest.mark.parametrize("warmup, after", [(None, 300), (8000, 8000)])
+def test_nothing_is_told_in_the_warmup_and_validation_is_not_watched(warmup, after, monkeypatch):
+    class Task(WatchedTask, LegacyFairseqTask):
+        pass
+
+    monkeypatch.setattr(LegacyFairseqTask, "reduce_metrics", lambda *_: None)
+    task = Task(argparse.Namespace())
+    schedule = argparse.Namespace(warmup_updates=warmup)
+    task.cfg = argparse.Namespace(train_subset="train", stuck_after=300, lr_scheduler=schedule)
+    task.datasets = {"train": argparse.Namespace(tgt=[torch.tensor([4, 5, 2])])}
+    logs = [{"loss": 1, "ntokens": 1, "nsentences": 1}]
+    task.reduce_metrics(logs, argparse.Namespace(training=False))
+    assert task.watch is None
+    task.reduce_metrics(logs, argparse.Namespace(training=True))
+    assert task.watch.after == after
+
+
 @pytest.fixture(scope="module")
 def still(corpus, lab, tmp_path_factory):
     """A training whose rate is 0."""

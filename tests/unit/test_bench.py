@@ -1,6 +1,7 @@
 """scripts/bench.py: each method against fairseq's own Post-LN, a row a size and method."""
 
 from argparse import Namespace
+from itertools import cycle
 
 import pytest
 
@@ -20,6 +21,16 @@ def test_a_row_a_size_and_method(monkeypatch):
     assert [(r["method"], r["layers"]) for r in rows] == [("admin", "1-1"), ("admin", "2-1")]
     for row in rows:
         assert (row["peak_mb"], row["against_peak_mb"]) == (len("admin"), len("fairseq"))
+
+
+def test_twice_the_time_is_half_the_speed(monkeypatch):
+    """Pairs in turn: against, own, own, against."""
+    seconds = cycle([1.0, 2.0, 2.0, 1.0])
+    monkeypatch.setattr(training, "timed", lambda _: next(seconds))
+    monkeypatch.setattr(training, "peak_memory", lambda *_: 1)
+    row = training.bench("admin", "1", 16, OPTIONS)
+    assert (row["ratio"], row["step_s"]) == (0.5, 2)
+    assert row["tokens_per_s"] == pytest.approx(row["against_tokens_per_s"] / 2, abs=1)
 
 
 def test_an_option_against_its_absence(monkeypatch):

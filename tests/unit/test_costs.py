@@ -162,6 +162,10 @@ def test_updates_end_with_what_comes_first():
     assert rows["iwslt14_de_en_admin_6l"]["updates"] == 100_000  # max_update
     epoch = 4_500_000 * 28 / 0.85 / 32_768  # 4523.7 updates
     assert rows["wmt14_en_de_admin_18l"]["updates"] == 100 * (int(epoch) + 1)  # max_epoch
+    name = "wmt14_en_fr_bt_admin_36l_12l"
+    back_translated = costs.Costs(name, load_recipes()[name])
+    twice = 2 * 35_800_000 * 28 / 0.85 / 1_280_000  # upsample_primary: 1842.6 updates an epoch
+    assert back_translated.updates() == 50 * (int(twice) + 1)
 
 
 def test_every_recipe_has_its_row_and_what_was_published_for_it():

@@ -14,8 +14,8 @@ from fairseq.optim import build_optimizer
 from fairseq_admin.arguments import training_config
 from fairseq_admin.doctor import rule
 from fairseq_admin.doctor.case import STEPS, TOKENS, Case, check, draw_text, schedule, stepper
-from fairseq_admin.doctor.probe import dependence, look, probe, spread, step
-from fairseq_admin.doctor.remedies import candidates, remedies, with_method
+from fairseq_admin.doctor.probe import State, dependence, look, probe, spread, step
+from fairseq_admin.doctor.remedies import candidates, remedies, with_method, with_warmup
 from fairseq_admin.errors import UserError
 from fairseq_admin.profiling import named_junctions
 from fairseq_admin.text import read_json
@@ -75,6 +75,22 @@ def test_spread_is_the_share_in_which_tokens_differ():
     assert spread(torch.tensor([[3.0], [1.0]])) == pytest.approx(1 / 5)  # 1 of a mean square of 5
 
 
+def test_padding_is_not_looked_at():
+    narrow, wide = (
+        look(build(), batched(sentences(LENGTHS), **columns), PAD)
+        for columns in ({}, {"source": 30, "target": 30})
+    )
+    assert wide.dependence == pytest.approx(narrow.dependence, rel=1e-5)
+    for a, b in zip(wide.sublayers, narrow.sublayers):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_reach_is_of_the_first_ffn_over_the_last():
+    names = ["encoder.layers.0.ffn", "decoder.layers.0.ffn", "decoder.layers.1.ffn"]
+    rows = [{"name": name, "gradient": g} for name, g in zip(names, (9.0, 1.0, 4.0))]
+    assert State(0.0, rows).reach == 0.25
+
+
 @pytest.mark.parametrize(
     ("warmup", "expected"),
     [
@@ -90,6 +106,11 @@ def test_spread_is_the_share_in_which_tokens_differ():
 def test_a_schedule_is_gone_through_in_the_steps(config, warmup, expected):
     rates, peak, found = schedule(config("--lr", "0.01", "--warmup-updates", str(warmup)))
     assert rates == pytest.approx(expected) and peak == pytest.approx(0.01) and found == warmup
+
+
+def test_a_longer_warmup_is_tried_at_the_rates_that_it_has(config, case):
+    rates = schedule(config("--lr", "0.01", "--warmup-updates", "6000"))[0]
+    assert with_warmup(case, 6000).rates == pytest.approx(rates)
 
 
 class Text(list):

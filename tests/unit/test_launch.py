@@ -324,6 +324,15 @@ def test_hours_to_stop_after_decide_nothing(tmp_path):
     assert inputs() != inputs("optimization.max_update=2")
 
 
+@pytest.mark.parametrize("data", ["manifest.json", "bin/train.de-en.de.bin"])
+def test_other_data_make_another_run(data, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / data).write_text("{}")
+    before = Training("demo_admin", tmp_path, tmp_path).inputs()
+    (tmp_path / data).write_text("[]")
+    assert Training("demo_admin", tmp_path, tmp_path).inputs() != before
+
+
 def test_mending_ahead_of_a_slurm_job(saved):
     saved.save("checkpoint1.pt", "1")
     launch = launched(gpus=1, slurm=["timeout_min=60"])
