@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class TranslationAdminConfig(ProfiledConfig, WatchOptions, TranslationConfig):
     """Options of `translation_admin`: those of `translation`, how to profile, and when to warn."""
 
-    lr_scheduler: Any = II("lr_scheduler")
+    schedule: Any = II("lr_scheduler")  # by whose name the command line would fill it
 
 
 @register_task("translation_admin", dataclass=TranslationAdminConfig)

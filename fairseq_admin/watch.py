@@ -133,7 +133,9 @@ class WatchedTask:
         if not criterion.training or self.cfg.train_subset not in self.datasets:
             return
         if self.watch is None:
-            warmup = getattr(self.cfg.lr_scheduler, "warmup_updates", None) or 0
+            schedule = self.cfg.schedule  # of which tri_stage calls it otherwise
+            updates = (getattr(schedule, f"warmup_{name}", None) for name in ("updates", "steps"))
+            warmup = next(filter(None, updates), 0)
             entropy = text_entropy(self.datasets[self.cfg.train_subset].tgt)
             self.watch = Watch(entropy, max(self.cfg.stuck_after, warmup))
         key = "nll_loss" if "nll_loss" in logging_outputs[0] else "loss"

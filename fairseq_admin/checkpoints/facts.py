@@ -43,5 +43,6 @@ def training_facts(state: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any
         "wall_seconds": round(seconds, 1) if math.isfinite(seconds) else None,
     }
     if isinstance(cfg.get("task"), dict):  # of ours, which holds other sections too
-        cfg["task"] = {name: x for name, x in cfg["task"].items() if name not in SECTIONS}
+        twice = ("schedule", *SECTIONS)
+        cfg["task"] = {name: x for name, x in cfg["task"].items() if name not in twice}
     return facts, portable({name: cfg[name] for name in SECTIONS if name in cfg})

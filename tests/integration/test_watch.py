@@ -3,15 +3,17 @@
 import argparse
 import math
 import re
+import sys
 from contextlib import suppress
 
 import pytest
 import torch
-from fairseq.tasks import LegacyFairseqTask
+from fairseq.tasks import FairseqTask, LegacyFairseqTask, setup_task
 from torch import nn
 
 from fairseq_admin.analysis import curves
 from fairseq_admin.analysis.logs import parse
+from fairseq_admin.arguments import training_config
 from fairseq_admin.outcome import ALARM
 from fairseq_admin.watch import DIVERGED, WINDOW, Watch, WatchedTask, largest_gradient
 from fairseq_admin_cli import main as cli
@@ -88,16 +90,24 @@ def test_the_loss_is_of_the_tokens_that_have_one(criterion, monkeypatch):
     assert (bits, tokens) == (pytest.approx(8 * 240), 240)
 
 
-@pytest.mark.parametrize("warmup, after", [(None, 300), (8000, 8000)])
-def test_nothing_is_told_in_the_warmup_and_validation_is_not_watched(warmup, after, monkeypatch):
-    class Task(WatchedTask, LegacyFairseqTask):
-        pass
-
-    monkeypatch.setattr(LegacyFairseqTask, "reduce_metrics", lambda *_: None)
-    task = Task(argparse.Namespace())
-    schedule = argparse.Namespace(warmup_updates=warmup)
-    task.cfg = argparse.Namespace(train_subset="train", stuck_after=300, lr_scheduler=schedule)
+@pytest.mark.parametrize(
+    "schedule, after",
+    [
+        ([], 300),
+        (["--warmup-updates", "8000"], 8000),
+        (["--lr-scheduler", "tri_stage", "--warmup-steps", "8000"], 8000),
+    ],
+)
+def test_nothing_is_told_in_the_warmup_and_validation_is_not_watched(
+    corpus, schedule, after, monkeypatch
+):
+    """The options of a real command line."""
+    monkeypatch.setattr(sys, "argv", sys.argv[:])
+    options = ["--task", "translation_admin", "--arch", "transformer_admin", "--optimizer", "adam"]
+    config = training_config([str(corpus), *options, *schedule])
+    task = setup_task(config.task)
     task.datasets = {"train": argparse.Namespace(tgt=[torch.tensor([4, 5, 2])])}
+    monkeypatch.setattr(FairseqTask, "reduce_metrics", lambda *_: None)
     logs = [{"loss": 1, "ntokens": 1, "nsentences": 1}]
     task.reduce_metrics(logs, argparse.Namespace(training=False))
     assert task.watch is None
