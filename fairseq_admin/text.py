@@ -25,7 +25,7 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks, UTF-32's begin alike
 
 # IWSLT's train.tags files, some of which begin with <doc> too; NIST's XML and SGML, with their text
 # in <seg> elements
-TALKS = re.compile(rb"^\s*<(?:url|talkid|keywords)>", re.MULTILINE)
+TALKS = re.compile(rb"^\s*<(url|talkid|keywords)>.*</\1>\s*$", re.MULTILINE)
 SEGMENTS = re.compile(rb"\s*<(?:\?xml|!doctype|mteval|srcset|refset|tstset|doc|seg)\b", re.I)
 
 
@@ -64,7 +64,8 @@ def check_encoding(path: Union[str, PathLike], head: bytes) -> None:
             f"{path} is UTF-16 or no text (it holds NUL bytes or a UTF-16 mark): convert it, for "
             "example by iconv -f UTF-16 -t UTF-8"
         )
-    if b"\r" in head.rstrip(b"\r\n") and b"\n" not in head:
+    text = head.rstrip(b"\r\n")  # a single line may end in CR
+    if text.count(b"\r") - text.count(b"\r\n") > head.count(b"\n"):
         raise UserError(f"{path} ends its lines with CR alone: convert it, tr '\\r' '\\n'")
 
 

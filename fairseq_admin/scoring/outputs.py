@@ -6,7 +6,8 @@ import re
 import unicodedata
 from collections import Counter
 from itertools import islice
-from typing import Dict, Iterable, List, Optional, Set, Tuple
+from os import PathLike
+from typing import Dict, Iterable, List, Optional, Set, Tuple, Union
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.text import HEAD, KINDS, check_encoding, markup, read_bytes
@@ -162,28 +163,37 @@ def why_missing(texts: Dict[int, str], total: int, seen: Set[int]) -> str:
 
 def undo_pieces(lines: List[str]) -> List[str]:
     """*lines* with pieces joined: SentencePiece's where most lines hold its U+2581, else those of
-    subword-nmt; as `--remove-bpe` does (fairseq/data/data_utils.py, post_process, 0.12.3)."""
+    subword-nmt where more than one in FEW has its `@@`; as `--remove-bpe` does
+    (fairseq/data/data_utils.py, post_process, 0.12.3)."""
     if 2 * sum(PIECE in line for line in lines) > sum(bool(line.strip()) for line in lines):
         return [line.replace(" ", "").replace(PIECE, " ").strip() for line in lines]
-    return [f"{x} ".replace("@@ ", "").rstrip() if "@@ " in f"{x} " else x for x in lines]
+    cut = ["@@ " in f"{line} " for line in lines]
+    if FEW * sum(cut) <= len(lines):
+        return lines
+    return [f"{x} ".replace("@@ ", "").rstrip() if c else x for x, c in zip(lines, cut)]
 
 
 def read_reference(path: str) -> List[str]:
-    """Lines of raw text to compare with, as `read_lines`; UserError where they are in pieces, a
-    warning where they are Moses' tokens."""
+    """Lines of raw text to compare with, as `read_lines` and `check_raw`."""
     lines = read_lines(path)
+    check_raw(path, lines, "scores are of raw text")
+    return lines
+
+
+def check_raw(path: Union[str, PathLike], lines: List[str], wanted: str) -> None:
+    """Raise UserError where *lines* of *path* are in pieces; a warning, which ends with what is
+    *wanted*, where they are Moses' tokens."""
     cut = sum(line != joined for line, joined in zip(lines, undo_pieces(lines)))
-    if FEW * cut > len(lines):
+    if cut:
         raise UserError(f"{path} is cut into subwords (as in {cut} lines): give raw text")
     tokens = sum(bool(ESCAPED.search(line)) for line in lines)
     if FEW * tokens > len(lines):
-        logger.warning(f"{path} looks like Moses' tokens ({tokens} lines): scores are of raw text")
-    return lines
+        logger.warning(f"{path} looks like Moses' tokens ({tokens} lines): {wanted}")
 
 
 def letters(text: str) -> str:
     """The letters and digits of *text*: they outlast tokenizing, escaping and lower-casing."""
-    text = unicodedata.normalize("NFKC", html.unescape(text).replace("##AT##", ""))
+    text = unicodedata.normalize("NFKD", html.unescape(text).replace("##AT##", ""))
     return "".join(filter(str.isalnum, text.casefold()))
 
 

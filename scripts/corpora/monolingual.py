@@ -8,15 +8,15 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile, rmtree
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 from fairseq.data.indexed_dataset import best_fitting_int_dtype
 
 from corpora import subwords, text
 from corpora.corpus import Clean, Corpus
-from corpora.parallel import batches, in_order, progress
-from corpora.reading import Lines, read_text
+from corpora.parallel import batches, in_order, progress, visible_devices
+from corpora.reading import Line, Lines, read_text
 from corpora.splits import Splits, read_lines
 from corpora.steps import BIN, combined, discard, made, run_command, run_step, sha256
 from fairseq_admin.errors import UserError
@@ -40,6 +40,7 @@ class BackTranslation:
         self.corpus, self.data, self.out, self.options = corpus, data, out, options
         self.source, self.target = corpus.languages
         self.model = data / "spm" / subwords.MODEL
+        self.read = 0  # lines of monolingual text
 
     def shards(self, files: List[Path]) -> Dict[str, Any]:
         """Step `mono`: the text in subwords, so many lines a file."""
@@ -47,7 +48,7 @@ class BackTranslation:
         digest = combined(sums, self.corpus.digest(), sha256(self.model), self.options.shard_lines)
 
         def make(folder: Path) -> Dict[str, Any]:
-            count = 0
+            count = self.read = 0
             with ExitStack() as stack:
                 for count, pieces in enumerate(self.pieces(files), 1):
                     if (count - 1) % self.options.shard_lines == 0:
@@ -57,7 +58,7 @@ class BackTranslation:
                     shard.write(f"{pieces}\n")
             if not count:
                 raise UserError("no monolingual text that can be used")
-            return {"lines": count}
+            return {"lines": count, "left_out": self.read - count}
 
         return run_step(self.out / "mono", digest, make)
 
@@ -73,7 +74,7 @@ class BackTranslation:
             with ExitStack() as stack:
                 stack.callback(lines.close)
                 show = stack.enter_context(progress(f"mono: {path.name}"))
-                single = batches((line,) for line in read_text(lines))
+                single = batches(map(self.counted, read_text(lines)))
                 how, processes = (corpus, True, False, False, lines.markup), self.options.processes
                 treated = in_order(text.Treatment, single, processes, how)
                 treated = text.readable(treated, [path], corpus)
@@ -85,6 +86,10 @@ class BackTranslation:
                         checked = True
                     yield from kept
                     show(lines.done())
+
+    def counted(self, line: Line) -> Tuple[Line]:
+        self.read += 1
+        return (line,)
 
     def check_language(self, path: Path, lines: Sequence[str]) -> None:
         """Raise UserError where *lines* of *path*, in subwords, are rather of the source language,
@@ -174,6 +179,8 @@ class BackTranslation:
         command = [BIN / "fairseq-generate", folder, "--user-dir", "fairseq_admin"]
         command += ["-s", self.target, "-t", self.source, "--path", model]
         command += ["--gen-subset", "test", "--required-batch-size-multiple", "1"]
+        # what has no end by then is cut, and left out for its length
+        command += ["--max-len-a", str(CLEAN.ratio), "--max-len-b", "1"]
         command += ["--max-tokens", "8000", *self.options.decoding.split()]
         env = {**os.environ, "CUDA_VISIBLE_DEVICES": device}
         if self.options.cpu:
@@ -233,12 +240,6 @@ class BackTranslation:
         self.translate(mono, model)
         pairs = self.filter(mono)
         return {"mono": mono, "pairs": pairs, "bin": self.binarize(pairs)}
-
-
-def visible_devices(count: int) -> List[str]:
-    """Names of *count* GPUs, those that CUDA_VISIBLE_DEVICES leaves, if it is set."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return given.split(",")[:count] if given else list(map(str, range(count)))
 
 
 def plausible(translation: str, original: str) -> bool:

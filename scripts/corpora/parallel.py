@@ -93,3 +93,9 @@ def _begin(make: Callable[..., Callable[[Any], Any]], arguments: Tuple[Any, ...]
 def _end_with_parent() -> None:
     parent_process().join()
     os._exit(1)
+
+
+def visible_devices(count: int) -> List[str]:
+    """Names of *count* GPUs, those that CUDA_VISIBLE_DEVICES leaves, if it is set."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",")[:count] if given else list(map(str, range(count)))

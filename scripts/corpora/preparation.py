@@ -71,7 +71,7 @@ class Preparation:
             languages, left_out = self.corpus.languages, {}
             raw_names = [f"raw.{lang}" for lang in languages]
             with Splits(folder, languages) as tokens, Splits(folder, raw_names) as raw:
-                for split in SPLITS:
+                for split in SPLITS[::-1]:  # what is wrong in a small file is told at once
                     left_out[split] = Counter()
                     for t in getattr(self.corpus, split):
                         left_out[split] += self.treat(t, split, tokens, raw)
@@ -95,7 +95,8 @@ class Preparation:
             for batch in text.readable(treated, paths, self.corpus, training):
                 left_out += batch.dropped
                 for i, pair in enumerate(batch.tokens):
-                    held_out = training and every and (sum(tokens.pairs.values()) + 1) % every == 0
+                    read = tokens.pairs["train"] + tokens.pairs["valid"]
+                    held_out = training and every and (read + 1) % every == 0
                     name = "valid" if held_out else split
                     tokens.write(name, pair)
                     if name != "train":

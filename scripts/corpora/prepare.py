@@ -31,6 +31,8 @@ from corpora.steps import run_command
 from corpora.text import share
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
+from fairseq_admin.scoring.moses import TWO
+from fairseq_admin.scoring.outputs import check_raw
 from fairseq_admin.text import markup, read_head
 
 GENERATORS = ("babel", "num2words")  # packages by which text is generated
@@ -47,6 +49,9 @@ def own_text(options: argparse.Namespace) -> Tuple[Dict[str, Tuple[Text, ...]], 
             check_sides(split, files, languages)
             paths = tuple(str(file.resolve()) for file in files)
             texts[split] = (Text(paths, format=markup(read_head(files[0]))),)
+            for file in () if options.tokenized else files:
+                lines = read_head(file).decode("utf-8", "replace").split("\n")
+                check_raw(file, lines, "give raw text, or Moses' tokens by --tokenized")
     return texts, languages
 
 
@@ -54,7 +59,7 @@ def language_of(file: Path) -> str:
     """The language of a file by its name, NAME.LANGUAGE; nothing where that does not end in one."""
     name = re.sub(r"(\.(xml|sgml?|txt))?(\.gz)?$", "", file.name)
     match = re.fullmatch(r".*\.([A-Za-z]{2,3}(?:[-_]\w+)?)", name)
-    return match.group(1) if match else ""
+    return match.group(1).replace("-", "_") if match else ""  # fairseq has - between languages
 
 
 def languages_of(files: Sequence[Path]) -> Tuple[str, str]:
@@ -71,14 +76,22 @@ def languages_of(files: Sequence[Path]) -> Tuple[str, str]:
 def check_sides(split: str, files: Sequence[Path], languages: Tuple[str, str]) -> None:
     """Raise UserError where a file is by its name of another language than its side of --train. Of
     three letters that may be no language, as in valid.src."""
-    codes = [re.split("[-_]", language)[0].lower() for language in languages]
+    codes = [code_of(language) for language in languages]
     for file, code, language in zip(files, codes, languages):
-        found = re.split("[-_]", language_of(file))[0].lower()
-        if found != code and (found in codes or len(found) == 2):
+        name = language_of(file)
+        found = code_of(name)
+        exchanged = name != language and name in languages
+        if exchanged or (found != code and (found in codes or len(found) == 2)):
             raise UserError(
-                f"--{split}: {file} is {found} by its name, but this side of --train is "
+                f"--{split}: {file} is {name} by its name, but this side of --train is "
                 f"{language}: give the files in the same order, and of the same languages"
             )
+
+
+def code_of(name: str) -> str:
+    """The code of a language without its region or script, of two letters where there is one."""
+    code = name.split("_")[0].lower()
+    return TWO.get(code, code)
 
 
 def as_tokenized(corpus: Corpus) -> Corpus:
@@ -184,7 +197,8 @@ def main() -> None:
             corpus = write_sample(corpus, Path(mirror))
         steps = Preparation(corpus, out, options.processes).run(mirror)
         write_manifest(corpus, steps, out)
-    pairs = ", ".join(f"{split} {n:,}" for split, n in steps["bpe"]["pairs"].items())
+    found = steps["bpe"]["pairs"]
+    pairs = ", ".join(f"{split} {found[split]:,}" for split in SPLITS if found.get(split))
     print(f"prepare: {out}: {pairs} pairs")
 
 

@@ -15,7 +15,7 @@ Line = Tuple[int, bytes]  # number in its file, from 1; text without its end
 
 # IWSLT's train.tags files: lines that are no text, then tags around lines that are.
 MARKUP = re.compile(
-    rb"\s*<(?:url|keywords|speaker|reviewer|translator|doc|/doc|transcript|/transcript)\b"
+    rb"\s*<(?:(url|keywords|speaker|reviewer|translator)\b.*</\1>\s*$|/?(?:doc|transcript)\b)"
 )
 TALK = re.compile(rb"\s*<talkid>\s*(.*?)\s*</talkid>")
 TAGS = re.compile(rb"</?(?:title|description)>")

@@ -1,9 +1,12 @@
 """Raw pairs to Moses tokens: the part of the preparation that runs in many processes."""
 
+import html
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Iterator, List, Optional, Sequence, Tuple
+
+from sacremoses import MosesDetokenizer, MosesTokenizer
 
 from corpora.corpus import Corpus
 from corpora.reading import Line
@@ -34,7 +37,8 @@ class Treatment:
         test: punctuation stays where the corpus is a published one, whose test set is not to be
             changed.
         form: of the text, a name of reading.FORMATS. Tokens of `segments` have U+2019 straight, as
-            in fairseq's prepare-iwslt14.sh and prepare-wmt14en2de.sh; the raw text as it was.
+            in fairseq's prepare-iwslt14.sh and prepare-wmt14en2de.sh; the raw text as it was. Those
+            leave entities of XML as they are; here that is of published corpora alone.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Treatment:
     ) -> None:
         self.corpus, self.training, self.raw, self.test = corpus, training, raw, test
         self.apostrophe = "'" if form == "segments" else CURLED
+        self.entities = form == "segments" and not corpus.sources
         self.detokenize = [Detokenizer(lang) for lang in corpus.languages if corpus.tokenized]
         self.sides = [self.side(lang) for lang in corpus.languages]
 
@@ -57,7 +62,8 @@ class Treatment:
             texts = []
             for side, (number, line) in enumerate(pair):
                 try:
-                    texts.append(decoded(line))
+                    text = decoded(line)
+                    texts.append(html.unescape(text) if self.entities else text)
                 except UnicodeDecodeError:
                     batch.unreadable = batch.unreadable or (side, number)
             if len(texts) < len(pair):
@@ -65,6 +71,8 @@ class Treatment:
                 continue
             straight = (text.replace(CURLED, self.apostrophe) for text in texts)
             tokens = tuple(step(text) for step, text in zip(self.sides, straight))
+            if self.corpus.tokenized:
+                tokens = tuple(map(escaped, tokens))
             counts = [len(side.split()) for side in tokens]
             if self.training:
                 if not all(counts):
@@ -80,6 +88,14 @@ class Treatment:
                 raw = [step(text) for step, text in zip(self.detokenize, raw)] or raw
                 batch.raw.append(tuple(map(str.lower, raw) if self.corpus.lowercase else raw))
         return batch
+
+
+def escaped(line: str) -> str:
+    """Tokens with Moses' escapes, those of *line* with or without them."""
+    rules = MosesDetokenizer.MOSES_UNESCAPE_XML_REGEXES + MosesTokenizer.MOSES_ESCAPE_XML_REGEXES
+    for pattern, replacement in rules:
+        line = pattern.sub(replacement, line)
+    return line
 
 
 def decoded(line: bytes) -> str:

@@ -106,8 +106,8 @@ def main() -> None:
         steps = BackTranslation(corpus, data, options.output, options).run(files, options.model)
         with whole_file(options.output / "manifest.json") as f:
             f.write(json.dumps({"corpus": treatment, **steps}, indent=1, sort_keys=True) + "\n")
-    pairs = steps["pairs"]
+    left_out = sum(steps[name]["left_out"] for name in ("mono", "pairs"))
     print(
-        f"back_translate: {options.output}: {pairs['pairs']:,} pairs beside the bitext, "
-        f"{pairs['left_out']:,} left out"
+        f"back_translate: {options.output}: {steps['pairs']['pairs']:,} pairs beside the bitext, "
+        f"{left_out:,} left out"
     )

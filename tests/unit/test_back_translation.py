@@ -13,11 +13,8 @@ from helpers import checkpoint_of, randomized
 import corpora.prepare
 from corpora import subwords
 from corpora.corpus import Text, corpus_of, load_corpus
-from corpora.monolingual import (
-    BackTranslation,
-    plausible,
-    visible_devices,
-)
+from corpora.monolingual import BackTranslation, plausible
+from corpora.parallel import visible_devices
 from corpora.preparation import Preparation
 from corpora.prepare import write_manifest
 from corpora.steps import combined, run_command, run_step, sha256
@@ -229,6 +226,14 @@ def mono(bitext, tmp_path):
         return [line.replace(" ", "").replace("▁", " ").strip() for line in found]
 
     return mono
+
+
+def test_lines_that_are_left_out_are_counted(bitext, tmp_path):
+    corpus = corpus_of(json.loads((bitext / "manifest.json").read_text(encoding="utf-8"))["corpus"])
+    (tmp_path / "mono").write_text("the dog\n\n" + "the dog " * 130 + "\n")
+    options = Namespace(shard_lines=1, decoders=1, decoding="", cpu=True, processes=1)
+    made = BackTranslation(corpus, bitext, tmp_path / "out", options).shards([tmp_path / "mono"])
+    assert (made["lines"], made["left_out"]) == (1, 2)
 
 
 def test_text_of_the_target_language_is_taken(mono):

@@ -145,13 +145,15 @@ MARKED = {
     "SGML": ("segments", XML[XML.index("<refset") : XML.index("</mteval>")].replace("ref", "src")),
     "segments alone": ("segments", XML[XML.index("<seg") : XML.index("</doc>")]),
     "text": ("plain", "{0} one.\n{0} two.\n"),
+    "text that begins like a tag": ("plain", "<url> {0}\n{0} <url> two\n<keywords> b</url>\n"),
 }
 
 
 def own(folder, train, **more):
     """The format and the text of the files *train* by their content, as prepare.sh takes them."""
-    options = {"train": train, "valid": train, "test": None, **more}
-    for split, files in options.items():
+    options = {"train": train, "valid": train, "test": None, "tokenized": False, **more}
+    for split in SPLITS:
+        files = options[split]
         for path, content in (files or {}).items():
             content = content.encode() if isinstance(content, str) else content
             (folder / path).write_bytes(content)
@@ -169,8 +171,9 @@ def test_markup_is_read_whatever_the_name(tmp_path, kind, zipped):
     german, english = (content.format(word).encode() for word in ("Satz", "Line"))
     pack = gzip.compress if zipped else bytes
     found = own(tmp_path, {"a.de": pack(german), "a.en": pack(english)})
+    texts = [content.format(word).splitlines() for word in ("Satz", "Line")]
     pairs = [("Satz one.", "Line one."), ("Satz two.", "Line two.")]
-    assert found == (("de", "en"), form, pairs)
+    assert found == (("de", "en"), form, [*zip(*texts)] if form == "plain" else pairs)
 
 
 @pytest.mark.parametrize("kind", ["train.tags", "XML"])
@@ -196,7 +199,11 @@ FILES = {  # of --train, of --valid, of the message
     "text": ("a.de.txt a.en.txt", "v.en.txt v.de.txt", "is en by its name"),
     "three letters": ("a.gsw a.en", "v.en v.gsw", "v.en is en by its name, .* is gsw"),
     "regions": ("a.de_AT a.en-GB", "v.en v.de", "v.en is en by its name, .* is de_AT"),
+    "only regions": ("a.pt_BR a.pt-PT", "v.pt_PT v.pt_BR", "v.pt_PT is pt_PT by its name"),
+    "scripts": ("a.zh-Hans a.zh-Hant", "v.zh-Hant v.zh-Hans", "v.zh-Hant is zh_Hant by its name"),
+    "codes of three letters": ("a.de a.en", "v.eng v.deu", "v.eng is eng by its name"),
     "right": ("a.de a.en", "v.de.gz v.en", ""),
+    "the same, by three letters": ("a.de a.en", "v.ger v.eng", ""),
     "the same region or none": ("a.de_AT a.en", "v.de v.en-GB", ""),
     "no language": ("a.de a.en", "source target", ""),
     "no language in three letters": ("a.de a.en", "v.src v.trg", ""),
@@ -350,7 +357,7 @@ def test_digest_is_of_the_treatment():
 
 def test_treatment_of_held_out_text():
     """Nothing is left out of it; raw text is as it was but for space."""
-    corpus = replace(load_corpus("own"), languages=("de", "en"), clean=Clean((1, 2)))
+    corpus = replace(load_corpus("wmt14_en_fr"), languages=("de", "en"), clean=Clean((1, 2)))
     pairs = [((1, b" A\t\xc2\xa0b,\x01  c. "), (1, "„x“\u2028y".encode())), ((2, b""), (2, b"z"))]
     batch = Treatment(corpus, training=False, raw=True, test=True)(pairs)
     assert batch.raw == [("A b,\x01 c.", "„x“ y"), ("", "z")] and batch.kept == [0, 1]
@@ -368,6 +375,53 @@ def test_tokens_of_segments_have_straight_apostrophes_and_references_their_own()
     assert Treatment(corpus, False, raw=True, test=True)([pair]).tokens == [
         ("so geht ’ s", "it ’ s so")
     ]
+
+
+def test_entities_of_markup_are_characters_but_in_published_text():
+    published = load_corpus("iwslt14_de_en")
+    pair = ((1, b"R&amp;D &quot;so&quot;"), (1, b"a &lt;b&gt;"))
+    own = load_corpus("own").with_texts({}, ("de", "en"))
+    batch = Treatment(own, False, raw=True, test=True, form="segments")([pair])
+    assert batch.tokens == batch.raw == [('R&D "so"', "a <b>")]
+    assert Treatment(own, False, raw=True)([pair]).raw == [
+        ("R&amp;D &quot;so&quot;", "a &lt;b&gt;")
+    ]
+    batch = Treatment(published, False, raw=True, test=True, form="segments")([pair])
+    assert batch.tokens[0][1] == "a &amp; lt ; b &amp; gt ;"
+
+
+def test_tokens_have_escapes_whether_they_were_made_or_not():
+    """What is translated later has them."""
+    corpus = replace(load_corpus("own"), languages=("de", "en"), tokenized=True)
+    lines = (b"a &apos;s &lt; &amp;", b"a 's < &")
+    batch = Treatment(corpus, training=True, raw=False)([tuple((1, x) for x in lines)])
+    assert batch.tokens == [("a &apos;s &lt; &amp;",) * 2]
+
+
+def test_own_text_comes_back_from_its_pieces_in_every_language():
+    """It is cut into subwords as it is: no tokens that only some languages give back."""
+    corpus = replace(load_corpus("own"), languages=("hi", "fr"))
+    lines = ("हिन्दी में लिखो।", "« l’eau », e\u0301te\u0301 d'hier\u2026")
+    pair = tuple((1, line.encode()) for line in lines)
+    batch = Treatment(corpus, training=True, raw=True)([pair])
+    assert batch.tokens == batch.raw == [lines]
+
+
+@pytest.mark.parametrize("side", ["de", "en"])
+def test_pieces_given_as_text_are_refused(tmp_path, side):
+    lines = {"a.de": "ein Satz\n", "a.en": "a sentence\n"}
+    for split in ("valid", "test"):
+        for pieces in ("a sen@@ tence\n", "\u2581a \u2581sen tence\n"):
+            with pytest.raises(UserError, match=f"v.{side} is cut into subwords"):
+                own(tmp_path, lines, **{split: {"v.de": "x\n", "v.en": "x\n", f"v.{side}": pieces}})
+
+
+def test_tokens_given_as_text_are_told(tmp_path, caplog):
+    own(tmp_path, {"a.de": "er sagte : &quot; ja\n", "a.en": "he\n"})
+    assert "a.de looks like Moses' tokens (1 lines): give raw text, or" in caplog.text
+    caplog.clear()
+    own(tmp_path, {"a.de": "er sagte : &quot; ja\n", "a.en": "he\n"}, tokenized=True)
+    assert not caplog.text
 
 
 def test_raw_text_of_tokens_is_detokenized():
@@ -409,6 +463,7 @@ NO_TEXT = {  # what the first bytes tell
     "UTF-16 in XML": (XML.encode("utf-16"), "UTF-16 or no text"),
     "a program": (b"\x7fELF\2\1\1\0\n\n", "UTF-16 or no text"),
     "CR": (b"a b\rc d\r", "ends its lines with CR alone"),
+    "CR but for the last": (b"a b\rc d\re f\n", "ends its lines with CR alone"),
 }
 
 
@@ -458,7 +513,9 @@ TREATMENTS = [*known_corpora(), "own", "own tokenized", "iwslt14_de_en tokenized
 def test_a_manifest_says_how_training_text_became_tokens(name):
     """Who serves a model of it has raw text, and these five entries, to do the same."""
     name, *tokenized = name.split()
-    corpus = replace(load_corpus(name), languages=("de", "en"), tokenized=bool(tokenized))
+    corpus = replace(load_corpus(name), languages=("de", "en"))
+    if tokenized:
+        corpus = replace(corpus, tokenized=True, moses=True)
     said = json.loads(json.dumps(asdict(corpus)))
     how = [said[key] for key in ("normalize", "moses", "aggressive", "lowercase")]
     texts = ["Er sagte: „Ja, e-mail“ \x85und ging\u2028–\xa0so.", "It’s “an e-mail”;\u200b no.\x0b"]

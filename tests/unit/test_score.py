@@ -346,6 +346,8 @@ def test_a_line_without_a_mark_among_pieces_is_joined_too():
 
 def test_subword_nmt_is_undone():
     assert undo_pieces(["Ein Sa@@ t@@ z .", "ab@@", "a@@b"]) == ["Ein Satz .", "ab", "a@@b"]
+    raw = ["@@ -4,3 +1,4 @@ Hunk", *["A line"] * 19]  # single lines of raw text may hold it
+    assert undo_pieces(raw) == raw != undo_pieces(raw[:-1])
 
 
 def test_pieces_of_targets_and_hypotheses_are_undone(written):
