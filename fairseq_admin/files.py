@@ -7,7 +7,7 @@ import shutil
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Iterable, Iterator, List, Optional, Sequence, Union
+from typing import IO, Iterator, List, Sequence, Union
 
 from fairseq_admin.errors import UserError
 
@@ -162,12 +162,3 @@ def locked(path: Union[str, Path], work: str) -> Iterator[IO[str]]:
                 print(f"waiting for another {work} of {path}", file=sys.stderr, flush=True)
                 take_lock(lock, wait=True)
         yield lock
-
-
-def check_no_input(output: Optional[str], inputs: Iterable[Optional[str]]) -> None:
-    """Raise UserError where *output* is one of the files *inputs*, by whatever name."""
-    if not output or not os.path.exists(output):
-        return
-    for path in inputs:
-        if path and os.path.exists(path) and os.path.samefile(path, output):
-            raise UserError(f"{output} is an input of this command: give another name")

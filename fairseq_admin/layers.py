@@ -151,7 +151,8 @@ class ResidualDecoderLayer(TransformerDecoderLayerBase):
 
         norm = self.self_attn_layer_norm
         entered = memory = self.self_attn_residual.enter(x, norm)
-        if self.cross_self_attention and not has_cached_keys(self.self_attn, incremental_state):
+        cached = incremental_state and self.self_attn._get_input_buffer(incremental_state)
+        if self.cross_self_attention and "prev_key" not in (cached or {}):
             memory = torch.cat((encoder_out, entered), dim=0)
             self_attn_mask, self_attn_padding_mask = masks_over_memory(
                 x, encoder_out, encoder_padding_mask, self_attn_mask, self_attn_padding_mask
@@ -186,13 +187,6 @@ class ResidualDecoderLayer(TransformerDecoderLayerBase):
         entered = self.ffn_residual.enter(x, norm)
         branch = self.fc2(self.activation_dropout_module(self.activation_fn(self.fc1(entered))))
         return self.ffn_residual(x, self.dropout_module(branch), norm), attn, None
-
-
-def has_cached_keys(attention: nn.Module, incremental_state) -> bool:
-    """Whether an earlier decoding step left keys for *attention*."""
-    if incremental_state is None:
-        return False
-    return "prev_key" in (attention._get_input_buffer(incremental_state) or {})
 
 
 def masks_over_memory(x, encoder_out, encoder_padding_mask, attn_mask, padding_mask):

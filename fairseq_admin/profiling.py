@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import greenlet
-import numpy as np
 import torch
+from fairseq.data.data_utils import numpy_seed
 from torch import Tensor, nn
 
 from fairseq_admin.errors import UserError
@@ -102,16 +102,14 @@ def keep_first_at_1(profile: Profile, model: nn.Module) -> None:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed Python, NumPy and torch's CPU generator, and give them their states back after."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    state = random.getstate()
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # NumPy takes 32 bits
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
     try:
-        yield
+        with numpy_seed(seed % 2**32), torch.random.fork_rng(devices=[]):  # NumPy takes 32 bits
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
+            yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+        random.setstate(state)
 
 
 @contextmanager

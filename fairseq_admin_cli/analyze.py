@@ -99,7 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, summary in ANALYSES.items():
         analysis = analyses.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         if name == "curves":
-            add_curves_arguments(analysis)
+            told = "folder of a run, its log, or its --tensorboard-logdir; LABEL=RUN names it"
+            analysis.add_argument("runs", nargs="+", metavar="RUN", help=told)
         elif name == "errors":
             add_errors_arguments(analysis)
         else:
@@ -107,16 +108,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         analysis.add_argument(
             "--output", metavar="NAME", help="of the two files, without their endings"
         )
-
-
-def add_curves_arguments(parser: argparse.ArgumentParser) -> None:
-    """What curves are of."""
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        metavar="RUN",
-        help="folder of a run, its log, or its --tensorboard-logdir; LABEL=RUN names it",
-    )
 
 
 def add_errors_arguments(parser: argparse.ArgumentParser) -> None:

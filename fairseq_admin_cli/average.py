@@ -37,11 +37,10 @@ def run(options: argparse.Namespace) -> None:
 
     from fairseq_admin.checkpoints.average import average, last_checkpoints
     from fairseq_admin.checkpoints.checkpoint import write_checkpoint
-    from fairseq_admin.files import check_no_input
 
     if count is not None:
         inputs = last_checkpoints(inputs[0], count, by_updates, options.checkpoint_upper_bound)
-        check_no_input(options.output, inputs)
+        check_output(options.output, *inputs)
     write_checkpoint(average(inputs), options.output)
     print(f"wrote {options.output}, the mean of {', '.join(inputs)}")
 

@@ -17,12 +17,13 @@ def check_there(kind: str, *paths: str) -> None:
             refuse(f"no such {kind}: {path}")
 
 
-def check_output(path: str, *inputs: str) -> None:
-    """Refuse a file to write that has no folder, or is one of *inputs*, which exist."""
+def check_output(path: str, *inputs: object) -> None:
+    """Refuse a file to write that has no folder, or is one of *inputs*."""
     folder = os.path.dirname(path.rstrip(os.sep))
     if not os.path.isdir(folder or "."):
         refuse(f"no such folder: {folder}")
-    if os.path.exists(path) and any(os.path.samefile(path, other) for other in inputs):
+    there = filter(os.path.exists, inputs)
+    if os.path.exists(path) and any(os.path.samefile(path, other) for other in there):
         refuse(f"{path} is an input of this command: give another name")
 
 

@@ -19,13 +19,13 @@ def run(options: argparse.Namespace) -> None:
     check_output(options.output)
     check_installed("analysis", "jinja2", "matplotlib")
 
-    from fairseq_admin.files import check_no_input, whole_file
+    from fairseq_admin.files import whole_file
     from fairseq_admin.reporting.page import page
     from fairseq_admin.reporting.report import collect
 
     try:
         data = collect(options.runs)
-        check_no_input(options.output, [path for run in data["runs"] for path in run.inputs])
+        check_output(options.output, *(path for run in data["runs"] for path in run.inputs))
         names = [run.label for run in data["runs"]]
         text = page(data, options.title or f"Report of {', '.join(names)}")
     except RecursionError:

@@ -7,8 +7,8 @@ sacreBLEU's tokenizer where Moses does not cut the language into words.
 """
 
 import argparse
-import os
 from collections import Counter
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from compare_mt.bucketers import FreqWordBucketer, LengthSentenceBucketer
@@ -19,11 +19,6 @@ from fairseq_admin.scoring.outputs import read_compared, read_lines, read_refere
 from fairseq_admin.scoring.score import bleu_metric, check_script, cut, cut_by_moses, detokenize
 
 REFERENCE = "reference"  # whose counts are taken without a training text
-
-
-def system_name(path: str) -> str:
-    """What a system without a label is called: as its file without the ending."""
-    return os.path.splitext(os.path.basename(path))[0]
 
 
 def read_systems(
@@ -97,7 +92,7 @@ def measure(options: argparse.Namespace) -> Dict[str, Any]:
     Raises:
         UserError: as `read_systems` and `bleu_metric`.
     """
-    systems = labelled(options.systems, system_name)
+    systems = labelled(options.systems, lambda path: Path(path).stem)
     lang = options.target_lang
     metric = bleu_metric(lang, options.tokenize)
     references, texts = read_systems(systems, options.reference, options.moses, lang)

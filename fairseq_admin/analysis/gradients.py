@@ -23,10 +23,11 @@ def mean_loss(model: nn.Module, batch: Batch, pad: int) -> Tensor:
 
 
 def weight_gradients(
-    model: nn.Module, batch: Batch, pad: int, sublayers: List[Sublayer]
+    model: nn.Module, batch: Batch, pad: int, stacks: Dict[str, List[Sublayer]]
 ) -> List[Dict[str, Tensor]]:
-    """The loss's gradient of each matrix of *sublayers*, which must be called within
+    """The loss's gradient of each matrix of the sublayers of *stacks*, which must be called within
     :func:`at_rest`; the parameters' own ``grad`` stays what it was."""
+    sublayers = [sublayer for found in stacks.values() for sublayer in found]
     weights = [weight for sublayer in sublayers for weight in sublayer.weights.values()]
     with torch.enable_grad():
         loss = mean_loss(model, batch, pad)
@@ -42,16 +43,10 @@ def gradient_norms(model: nn.Module, batch: Batch, pad: int) -> Dict[str, List[D
     outputs: Dict[str, float] = defaultdict(float)
 
     def observe(stack: str, passage: Passage) -> None:
-        name, valid = passage.sublayer.name, passage.valid
-
-        def record(gradient: Tensor) -> None:
-            outputs[name] = gradient[valid].float().norm().item()
-
-        passage.output.register_hook(record)
+        passage.tell_gradient(partial(outputs.__setitem__, passage.sublayer.name))
 
     with at_rest(model), attached(model, batch["net_input"], pad, observe) as stacks:
-        every = [sublayer for sublayers in stacks.values() for sublayer in sublayers]
-        gradients = iter(weight_gradients(model, batch, pad, every))
+        gradients = iter(weight_gradients(model, batch, pad, stacks))
     return {
         stack: [
             {

@@ -10,6 +10,7 @@ from typing import Dict, Iterator, List, Tuple
 from fairseq_admin.analysis.course import CRASHES, Curves, Points, add, assemble
 from fairseq_admin.errors import UserError
 from fairseq_admin.outcome import ALARM, NAN, RANK
+from fairseq_admin.text import read_bytes
 
 # Lines of fairseq/logging/progress_bar.py (0.12.3), whatever a logger writes before them
 INNER = re.compile(r"epoch \d+: +\d+ / \d+ (.*)")
@@ -71,11 +72,7 @@ def read_log(path: str) -> Curves:
     """Curves of a log file, empty where it has none or is not there; UserError if unreadable."""
     if not os.path.exists(path):
         return Curves([], [])
-    try:
-        with open(path, encoding="utf-8", errors="replace") as f:
-            return parse(f.read())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    return parse(read_bytes(path).decode(errors="replace"))
 
 
 def event_files(folder: str) -> Iterator[str]:

@@ -75,8 +75,7 @@ def output_changes(
     changes: Dict[str, Dict[str, List[float]]] = defaultdict(dict)
     with at_rest(model):
         stacks = named_sublayers(model)
-        every = [sublayer for sublayers in stacks.values() for sublayer in sublayers]
-        gradients = iter(weight_gradients(model, batch, pad, every))
+        gradients = iter(weight_gradients(model, batch, pad, stacks))
         before = outputs(*stacks)
         for stack, sublayers in stacks.items():
             weights = [weight for sublayer in sublayers for weight in sublayer.weights.values()]

@@ -54,6 +54,10 @@ class Passage:
         f_i(x_{i-1}), of ReZero a * f_i(x_{i-1})."""
         return self.total - self.shortcut * self.sublayer.scale
 
+    def tell_gradient(self, take: Callable[[float], None]) -> None:
+        """Call *take* with the norm of the output's gradient over tokens, once there is one."""
+        self.output.register_hook(lambda x: take(x[self.valid].float().norm().item()))
+
 
 def named_sublayers(model: nn.Module) -> Dict[str, List[Sublayer]]:
     """The model's sublayers by stack, in order of execution.

@@ -50,7 +50,9 @@ def read_checkpoint(path: str, optimizer: bool = False) -> Dict[str, Any]:
             f"{path} cannot be read: it is damaged, cut short, being written, or no file of "
             "torch.save"
         ) from None
-    if not isinstance(state, dict) or not is_state_dict(state.get("model")):
+    model = state.get("model") if isinstance(state, dict) else None
+    pairs = model.items() if isinstance(model, dict) else ()
+    if not pairs or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in pairs):
         raise UserError(f"{path} is no checkpoint of fairseq: it holds no model")
     if model_options(state) is None:
         raise UserError(f"{path} is no checkpoint of fairseq: it holds no model configuration")
@@ -119,15 +121,6 @@ def check_sizes(options: Dict[str, Any], weights: Dict[str, Tensor], path: str) 
                     f"{path} contradicts itself: {stack}_{name} is {said} in its options and "
                     f"{size} in its weights"
                 )
-
-
-def is_state_dict(model: Any) -> bool:
-    """Whether *model* maps names to tensors."""
-    return (
-        isinstance(model, dict)
-        and len(model) > 0
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in model.items())
-    )
 
 
 def model_options(state: Dict[str, Any]) -> Optional[Dict[str, Any]]:

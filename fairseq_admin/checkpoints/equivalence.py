@@ -54,7 +54,9 @@ def compare(
     Raises:
         UserError: where the models differ by more than rounding.
     """
-    batch = random_input(*original)
+    limits = [original[0].get(f"max_{side}_positions") for side in ("source", "target")]
+    lengths = [tuple(min(n, limit or n) for n, limit in zip(pair, limits)) for pair in LENGTHS]
+    batch = random_batch(lengths, types(original[1]))["net_input"]
     expected = logits(build(*original), original[1], batch)
     second = build(*made)
     exact, rounded = (
@@ -96,13 +98,6 @@ def types(weights: Weights) -> Tuple[int, int]:
     """Sizes of the source's and the target's vocabulary."""
     source, target = (len(weights[f"{stack}.embed_tokens.weight"]) for stack in STACKS)
     return source, target
-
-
-def random_input(options: Options, weights: Weights) -> Dict[str, Tensor]:
-    """Model inputs of random sentences of LENGTHS, or what fits into the model's positions."""
-    limits = [options.get(f"max_{side}_positions") for side in ("source", "target")]
-    lengths = [tuple(min(n, limit or n) for n, limit in zip(pair, limits)) for pair in LENGTHS]
-    return random_batch(lengths, types(weights))["net_input"]
 
 
 def logits(model: nn.Module, weights: Weights, batch: Dict[str, Tensor]) -> Tensor:

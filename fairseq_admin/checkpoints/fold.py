@@ -30,7 +30,6 @@ from fairseq_admin.checkpoints.equivalence import Difference, compare
 from fairseq_admin.checkpoints.moments import fold_moments
 from fairseq_admin.checkpoints.plain import OURS, plain, plain_config, without_ours
 from fairseq_admin.errors import UserError, one_line
-from fairseq_admin.files import check_no_input
 from fairseq_admin.fit import depths
 from fairseq_admin.layers import place_of
 from fairseq_admin.methods import by_stack, junctions_of, title
@@ -55,7 +54,8 @@ def fold_checkpoint(source: str, output: str, keep_training_state: bool = False)
     Raises:
         UserError: for a checkpoint that cannot be folded exactly; nothing is written then.
     """
-    check_no_input(output, [source])
+    if os.path.realpath(source) == os.path.realpath(output):
+        raise UserError(f"{output} is an input of this command: give another name")
     state = read_checkpoint(source, optimizer=keep_training_state)
     if "folded_from" in (state.get("extra_state") or {}):
         raise UserError(f"{source} is folded already")
@@ -101,8 +101,6 @@ def fold(
         plain_options = {name: value for name, value in plain_options.items() if name not in OURS}
         plain_options.update(_name="transformer", encoder_embed_path=None, decoder_embed_path=None)
         difference = compare((options, state["model"]), (plain_options, weights), written)
-    except UserError:
-        raise
     except Exception as error:  # whatever fairseq makes of options that no training had
         told = one_line(error)
         raise UserError(f"the weights are not those of the configuration: {told}") from error

@@ -10,6 +10,7 @@ import copy
 import math
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Dict, List
 
 import torch
@@ -85,17 +86,12 @@ def look(model: nn.Module, batch: Batch, pad: int) -> State:
     def observe(stack: str, passage: Passage) -> None:
         name, share = passage.sublayer.name, spread(passage.output[passage.valid])
         row = {"name": name, "spread": share if math.isfinite(share) else 0.0, "gradient": 0.0}
-
-        def record(gradient: Tensor) -> None:
-            row["gradient"] = gradient[passage.valid].float().norm().item()
-
-        passage.output.register_hook(record)
+        passage.tell_gradient(partial(row.__setitem__, "gradient"))
         rows[name] = row
 
     with at_rest(model), attached(model, batch["net_input"], pad, observe) as stacks:
         handle = model.register_forward_hook(lambda *args: found.append(args[-1][0].detach()))
-        every = [sublayer for sublayers in stacks.values() for sublayer in sublayers]
-        weight_gradients(model, batch, pad, every)
+        weight_gradients(model, batch, pad, stacks)
         handle.remove()
     log_probs = torch.log_softmax(found[0].float(), -1)[batch["target"].ne(pad)]
     return State(dependence(log_probs), list(rows.values()))

@@ -34,12 +34,6 @@ def with_method(case: Case, method: str) -> Case:
     return changed
 
 
-def with_rate(case: Case, factor: float) -> Case:
-    """*case* at so many times its rate."""
-    rates = [rate * factor for rate in case.rates]
-    return replace(case, rates=rates, peak=case.peak * factor)
-
-
 def with_warmup(case: Case, updates: int) -> Case:
     """*case* with a warmup of *updates*, which are more than LONG."""
     last = case.peak * math.sqrt(LONG / updates)
@@ -64,7 +58,8 @@ def candidates(case: Case) -> Iterator[Tuple[Dict[str, str], Callable[[], Case]]
         yield {"warmup-updates": str(updates)}, partial(with_warmup, case, updates)
     for factor in SLOWER:
         rate = case.config.optimization.lr[0] / factor
-        yield {"lr": f"{rate:.3g}"}, partial(with_rate, case, 1 / factor)
+        slower = {"rates": [x / factor for x in case.rates], "peak": case.peak / factor}
+        yield {"lr": f"{rate:.3g}"}, partial(replace, case, **slower)
 
 
 def remedies(case: Case, chance: float, took: float, until: float) -> List[Dict[str, Any]]:

@@ -25,10 +25,7 @@ def read_run(folder: str) -> Run:
         UserError: where there is no such folder, no run in it, or one of its files is damaged.
     """
     if not os.path.isdir(folder):
-        is_file = os.path.isfile(folder)
-        raise UserError(
-            f"{folder} is a file: give its folder" if is_file else f"no such folder: {folder}"
-        )
+        raise UserError(f"{folder} is not the folder of a run")
     run = Run(os.path.normpath(folder))
     recorded = read_record(run)
     read_state(run)

@@ -23,7 +23,7 @@ from fairseq_admin.checkpoints.checkpoint import (
 )
 from fairseq_admin.checkpoints.equivalence import Difference
 from fairseq_admin.checkpoints.fold import fold
-from fairseq_admin.errors import UserError
+from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.files import whole_folder, writing
 from fairseq_admin.scoring.moses import language
 from fairseq_admin.scoring.outputs import FEW
@@ -178,7 +178,7 @@ def read_dictionary(data: str, language: str) -> Dictionary:
     try:
         return Dictionary.load(path)
     except Exception as error:  # RuntimeError, ValueError, AssertionError, by what is wrong
-        raise UserError(f"{path} is no dictionary of fairseq: {first_line(error)}") from None
+        raise UserError(f"{path} is no dictionary of fairseq: {one_line(error)}") from None
 
 
 def check_sentencepiece(path: str, dictionary: Dictionary, language: str) -> None:
@@ -227,11 +227,5 @@ def convert(
         converter = FairseqConverter(str(path), data, *pair)
         converter.convert(str(folder), quantization=quantization, force=True)
     except (ValueError, RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
-        raise UserError(f"CTranslate2 cannot run this model: {first_line(error)}") from error
+        raise UserError(f"CTranslate2 cannot run this model: {one_line(error)}") from error
     path.unlink(missing_ok=True)  # force empties the folder
-
-
-def first_line(error: Exception) -> str:
-    """What *error* says, in one line."""
-    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or repr(error)

@@ -9,7 +9,7 @@ from typing import Callable, Iterable, Iterator, List, Optional, TextIO
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.moses import Detokenizer
-from fairseq_admin.serving.served import SERVE, Settings
+from fairseq_admin.serving.served import Settings
 from fairseq_admin.text import MARK, UTF_16
 
 CHUNK = 1 << 16  # bytes asked for at once, what a pipe holds
@@ -130,11 +130,8 @@ class LineTranslator:
         progress: Optional[Progress] = None,
     ) -> None:
         settings = Settings.load(folder)
-        try:
-            import ctranslate2
-            import sentencepiece
-        except ImportError as error:
-            raise UserError(f"{error.name} is not installed: {SERVE}") from None
+        import ctranslate2
+        import sentencepiece
 
         def processor(name: Optional[str]):
             if name is None:
@@ -154,7 +151,7 @@ class LineTranslator:
         self.progress = progress or Progress(sys.stderr)
         if device == "auto":
             device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
-        workers = (threads or cores()) if device == "cpu" else 1
+        workers = (threads or len(os.sched_getaffinity(0))) if device == "cpu" else 1
         try:
             self.translator = ctranslate2.Translator(
                 folder, device=device, inter_threads=workers, intra_threads=1
@@ -208,11 +205,3 @@ class LineTranslator:
         if self.detokenize:
             text = self.detokenize(text)
         return text.replace("\n", " ")  # which SentencePiece may spell byte by byte
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # no Linux
-        return os.cpu_count() or 1

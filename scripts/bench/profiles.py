@@ -10,11 +10,10 @@ from typing import Any, Dict, List, Sequence
 
 import numpy as np
 import torch
-from fairseq import options, tasks
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq import tasks
 
-import fairseq_admin
 from bench.training import sizes, stacks, timed
+from fairseq_admin.arguments import training_config
 from fairseq_admin.batch import draw_batch, grouped
 from fairseq_admin.profiling import profile_model
 
@@ -25,12 +24,10 @@ WHOLE = 200_000  # source tokens that stand for all of a corpus
 
 def task_and_model(layers: str, width: int, options_: Namespace) -> tuple:
     """The task of the data, and an Admin model for it."""
-    arguments = f"""{options_.profile} --user-dir {fairseq_admin.__path__[0]} --cpu
-        --task translation_admin --arch transformer_admin --share-all-embeddings
+    arguments = f"""{options_.profile} --cpu --arch transformer_admin --share-all-embeddings
         {sizes(layers, width)} --dropout {options_.dropout}
         --optimizer adam --profile-tokens {TOKENS}"""
-    args = options.parse_args_and_arch(options.get_training_parser(), arguments.split())
-    cfg = convert_namespace_to_omegaconf(args)
+    cfg = training_config(arguments.split())
     torch.manual_seed(1)
     task = tasks.setup_task(cfg.task)
     return task, task.build_model(cfg.model, from_checkpoint=True)

@@ -14,12 +14,11 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import torch
-from fairseq import options, tasks
+from fairseq import tasks
 from fairseq.data import Dictionary, LanguagePairDataset
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
 
-import fairseq_admin
+from fairseq_admin.arguments import training_config
 from fairseq_admin.checkpoints.random_text import dictionary
 from fairseq_admin.profiling import named_junctions
 from fairseq_admin.residuals.admin import AdminResidual
@@ -67,9 +66,8 @@ def make_trainer(
     with tempfile.TemporaryDirectory() as folder:
         for lang in ("de", "en"):
             dictionary(VOCABULARY).save(f"{folder}/dict.{lang}.txt")
-        arguments = f"""{folder} --user-dir {fairseq_admin.__path__[0]} --arch {arch}
-            --task translation -s de -t en --criterion label_smoothed_cross_entropy
-            --distributed-world-size 1
+        arguments = f"""{folder} --arch {arch} --task translation -s de -t en
+            --criterion label_smoothed_cross_entropy --distributed-world-size 1
             --label-smoothing 0.1 --optimizer adam --adam-betas (0.9,0.98) --lr 1e-4
             --lr-scheduler fixed --max-tokens {options_.tokens} --share-all-embeddings
             {sizes(layers, width)} --dropout {options_.dropout} {extra}"""
@@ -77,8 +75,7 @@ def make_trainer(
             arguments += " --fp16"
         if not torch.cuda.is_available():
             arguments += " --cpu"
-        args = options.parse_args_and_arch(options.get_training_parser(), arguments.split())
-        cfg = convert_namespace_to_omegaconf(args)
+        cfg = training_config(arguments.split(), any_task=True)
         cfg.common.bf16 = options_.dtype == "bf16"  # on the command line it would mean a TPU
         task = tasks.setup_task(cfg.task)
     model = task.build_model(cfg.model)

@@ -105,9 +105,8 @@ def _unpack(archive: Path, wanted: Set[str], folder: Path) -> Dict[str, int]:
 
 def _copy(content: Optional[IO[bytes]], path: Optional[Path]) -> int:
     """Reads *content* to its end, which checks it; to *path* if given. Its length in bytes."""
-    length = 0
     if content is None:
-        return length
+        return 0
     if path is None:
         return sum(map(len, iter(lambda: content.read(CHUNK), b"")))
     with writing(path):
@@ -117,10 +116,9 @@ def _copy(content: Optional[IO[bytes]], path: Optional[Path]) -> int:
         for data in iter(lambda: content.read(CHUNK), b""):
             with writing(path):
                 write(file, data)
-            length += len(data)
         with writing(path):
             os.fsync(file.fileno())
-    return length
+        return file.tell()
 
 
 def _safe(name: str, prefix: str = "") -> str:

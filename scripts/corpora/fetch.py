@@ -69,13 +69,13 @@ def fetch(source: Source, folder: Path, mirror: Optional[str] = None) -> Path:
         ) from error
     _pin(source, path, found)
     with suppress(OSError):
-        _origin(_partial(path)).unlink()  # of a process killed when the file was there
+        _beside(path, ".partial.from").unlink()  # of a process killed when the file was there
     return path
 
 
 def _download(source: Source, address: Address, path: Path) -> Path:
     """Makes *path*, which is not there; the lock is held."""
-    partial = _partial(path)
+    partial = _beside(path, ".partial")
     known = replace(source, sha256=_expected(source, path))
     _transfer(known, address, partial)
     try:
@@ -83,7 +83,7 @@ def _download(source: Source, address: Address, path: Path) -> Path:
     except ValueError as error:
         with writing(partial):
             partial.unlink()
-        pinned = "" if source.sha256 else f" (of the first download, see {_pinned(path)})"
+        pinned = "" if source.sha256 else f" (of the first download, see {path}.sha256)"
         raise UserError(f"what {address} gave {error}{pinned}; it was removed") from error
     _pin(source, path, found)  # first: what looks finished has its sum
     with writing(path):
@@ -91,7 +91,7 @@ def _download(source: Source, address: Address, path: Path) -> Path:
             os.fsync(file.fileno())
         os.replace(partial, path)
         with suppress(FileNotFoundError):
-            _origin(partial).unlink()
+            _beside(partial, ".from").unlink()
     return path
 
 
@@ -131,7 +131,7 @@ def _continue(source: Source, address: Address, partial: Path) -> None:
         if reply.start == 0:
             with writing(partial):
                 partial.write_bytes(b"")  # first: no bytes of another file under the new origin
-            with whole_file(_origin(partial)) as file:
+            with whole_file(_beside(partial, ".from")) as file:
                 file.write(f"{address}\n{reply.validator}\n")
         total = size if reply.total is None else reply.total
         done = _copy(reply.stream, partial, reply.start, total)
@@ -177,20 +177,15 @@ def _progress(name: str, start: int, total: Optional[int]) -> tqdm:
     )
 
 
-def _partial(path: Path) -> Path:
-    """What there is of *path* while it is fetched."""
-    return path.with_name(f"{path.name}.partial")
-
-
-def _origin(partial: Path) -> Path:
-    """The file that says what *partial* is a part of."""
-    return partial.with_name(f"{partial.name}.from")
+def _beside(path: Path, ending: str) -> Path:
+    """PATH.partial, PATH.partial.from or PATH.sha256, see above."""
+    return path.with_name(f"{path.name}{ending}")
 
 
 def _resumable(address: Address, partial: Path) -> Tuple[int, str]:
     """How many bytes of *partial* can stay, and the validator of the file that they are of."""
     try:
-        origin = _origin(partial).read_text(encoding="utf-8").splitlines()
+        origin = _beside(partial, ".from").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return 0, ""
     if len(origin) != 2 or origin[0] != str(address) or not origin[1]:
@@ -216,11 +211,6 @@ def _sum(path: Path, source: Source) -> str:
     return found
 
 
-def _pinned(path: Path) -> Path:
-    """The file that keeps the sum of *path* where none was known, as sha256sum writes it."""
-    return path.with_name(f"{path.name}.sha256")
-
-
 def _expected(source: Source, path: Path) -> Optional[str]:
     """The sum that *path* must have; None if it is the first of this source."""
     if source.sha256 is not None:
@@ -228,19 +218,19 @@ def _expected(source: Source, path: Path) -> Optional[str]:
             raise UserError(f"{source.url}: {source.sha256} is no SHA-256")
         return source.sha256.lower()
     try:
-        line = _pinned(path).read_text(encoding="utf-8")
+        line = _beside(path, ".sha256").read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {_pinned(path)}: {error}") from error
+        raise UserError(f"cannot read {path}.sha256: {error}") from error
     parsed = re.fullmatch(r"([\da-f]{64}) [ *](.*)\n?", line)
     if not parsed or parsed[2] != path.name:
-        raise UserError(f"{_pinned(path)} is damaged: remove it to trust the file as it is now")
+        raise UserError(f"{path}.sha256 is damaged: remove it to trust the file as it is now")
     return parsed[1]
 
 
 def _pin(source: Source, path: Path, found: str) -> None:
     """Keeps the sum *found* where none was known."""
-    if source.sha256 is None and not _pinned(path).exists():
-        with whole_file(_pinned(path)) as file:
+    if source.sha256 is None and not _beside(path, ".sha256").exists():
+        with whole_file(_beside(path, ".sha256")) as file:
             file.write(f"{found}  {path.name}\n")

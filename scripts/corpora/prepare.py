@@ -203,7 +203,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit("prepare: interrupted; run this again to go on") from None
+    main()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Iterator, Tuple
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.text import GZIP, KINDS, check_encoding, markup, read_head
+from fairseq_admin.text import GZIP, KINDS, MARK, check_encoding, markup, read_head
 
 Line = Tuple[int, bytes]  # number in its file, from 1; text without its end
 
@@ -45,8 +45,8 @@ class Lines:
         number = 0
         try:
             for number, line in enumerate(self.file, 1):
-                if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-                    line = line[3:]  # a byte order mark
+                if number == 1:
+                    line = line.removeprefix(MARK)
                 yield number, line.rstrip(b"\r\n")
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{self.path} is damaged after line {number}: {error}") from error

@@ -1,12 +1,12 @@
 """Joint SentencePiece BPE of the two sides."""
 
 import io
-import itertools
 import re
 from array import array
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import sentencepiece
@@ -15,19 +15,13 @@ from fairseq.data.indexed_dataset import MMapIndexedDataset, best_fitting_int_dt
 
 from corpora.corpus import Clean
 from corpora.parallel import batches, in_order, progress
+from corpora.splits import read_lines
 from fairseq_admin.errors import UserError
 
 SAMPLE = 1_000_000  # lines a side to train on, evenly spread: bounds the memory
 LONGEST = 16384  # bytes of a line to train on
 MODEL = "spm.model"
 MULTIPLE = 8  # of types, for tensor cores: as fairseq-preprocess pads
-
-
-def every(path: Path, step: int) -> Iterator[str]:
-    """Every *step*-th line of a file."""
-    with open(path, encoding="utf-8", newline="\n") as f:
-        for line in itertools.islice(f, 0, None, step):
-            yield line.rstrip("\n")
 
 
 def train(
@@ -49,10 +43,11 @@ def train(
         UserError: where the text is too small for so many *types*, or has more characters.
     """
     step = max(1, -(-lines // SAMPLE))
+    sample = (line for p in paths for (line,) in islice(read_lines([p]), 0, None, step))
     buffer = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=itertools.chain(*(every(path, step) for path in paths)),
+            sentence_iterator=sample,
             model_writer=buffer,
             model_type="bpe",
             vocab_size=types,

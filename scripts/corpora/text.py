@@ -21,9 +21,8 @@ UNREADABLE = "no UTF-8"  # or a NUL byte in the line: why it is left out
 class Batch:
     """A batch of pairs of one split (or of single lines, as tuples of one) after `Treatment`."""
 
-    kept: List[int] = field(default_factory=list)  # indices into the batch
-    tokens: List[Tuple[str, ...]] = field(default_factory=list)  # of the kept pairs
-    raw: List[Tuple[str, ...]] = field(default_factory=list)  # of the kept pairs, if asked for
+    tokens: List[Tuple[str, ...]] = field(default_factory=list)  # of the pairs that stay
+    raw: List[Tuple[str, ...]] = field(default_factory=list)  # of these, if asked for
     dropped: Counter = field(default_factory=Counter)  # pairs by reason
     unreadable: Optional[Tuple[int, int]] = None  # side and number of the first such line
 
@@ -58,7 +57,7 @@ class Treatment:
 
     def __call__(self, pairs: List[Tuple[Line, ...]]) -> Batch:
         batch = Batch()
-        for index, pair in enumerate(pairs):
+        for pair in pairs:
             texts = []
             for side, (number, line) in enumerate(pair):
                 try:
@@ -81,7 +80,6 @@ class Treatment:
                 if self.corpus.clean and not self.corpus.clean.keeps(*counts):
                     batch.dropped["length or ratio"] += 1
                     continue
-            batch.kept.append(index)
             batch.tokens.append(tokens)
             if self.raw:
                 raw = list(map(single_spaced, texts))
@@ -119,7 +117,7 @@ def readable(
         if batch.unreadable and not bad:
             first = batch.unreadable
         bad += batch.dropped[UNREADABLE]
-        lines += len(batch.kept) + batch.dropped.total()
+        lines += len(batch.tokens) + batch.dropped.total()
         yield batch
     if bad > (corpus.unreadable if training else 0) * lines:
         side, number = first

@@ -28,9 +28,8 @@ class Job(NamedTuple):
     keep: Sequence[int] = ()  # file descriptors that it holds open too, of locks for example
 
 
-Steps = Generator[
-    Optional[Job], None, None
-]  # of one task, one after another; None: it waits for something
+# of one task, one after another; None: it waits for something
+Steps = Generator[Optional[Job], None, None]
 
 
 def run_job(job: Job, tell: Callable[[float], None] = lambda seconds: None) -> None:

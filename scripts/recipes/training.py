@@ -13,7 +13,7 @@ from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.arguments import hydra_config
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import take_lock, whole_file
+from fairseq_admin.files import take_lock, whole_file, writing
 from fairseq_admin.methods import by_stack, method_of, title
 from fairseq_admin.outcome import Outcome
 from recipes.code import PACKAGE, ROOT, TRAINED_BY, code_of
@@ -123,14 +123,12 @@ class Training:
         if ":" in str(self.folder):
             raise UserError(f"{self.folder}: give a folder without ':', where fairseq ends a path")
         stamp, inputs = self.folder / "inputs.sha256", self.inputs()
-        try:
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             there = list(self.folder.iterdir())
             if not stamp.exists() and all(path.name.startswith("inputs.") for path in there):
                 with whole_file(stamp) as f:
                     f.write(inputs)
-        except OSError as error:
-            raise UserError(f"cannot write {self.folder}: {error.strerror}") from None
         if not stamp.exists() or stamp.read_text() != inputs:
             raise UserError(
                 f"{self.folder} was made from another config, code or data: give another folder, "

@@ -127,6 +127,10 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "compound": ("compound-split BLEU", score("compound_split_bleu"), ".2f"),
     "omegas": ("omega, from the second to the last, encoder; decoder", omegas, ""),
     "branches": ("branch variances", branches, ""),
+    # axes of studies that are not shown under their own name
+    "warmup": ("warmup", labelled("warmup_updates"), ""),
+    "by": ("optimizer", labelled("optimizer"), ""),
+    "init": ("parameter initialization", labelled("init"), ""),
     # of scripts/bench.py: training
     "size": ("layers, width", lambda r: f"{r['layers']}, {r['width']}", ""),
     "admin": ("tokens/s, Admin", lambda r: r["tokens_per_s"], "d"),
@@ -193,18 +197,6 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "peak": ("measured peak MB", lambda r: r["peak_mb"], "d"),
     "rest": ("difference", lambda r: r["peak_mb"] - r["counted_mb"], "d"),
 }
-LABELS = {  # axes of studies, by the column that shows their label
-    "part": "part",
-    "lr": "lr",
-    "warmup": "warmup_updates",
-    "by": "optimizer",
-    "dropout": "dropout",
-    "init": "init",
-}
-HEADERS = {"warmup": "warmup", "init": "parameter initialization"}
-COLUMNS.update(
-    {name: (HEADERS.get(name, axis), labelled(axis), "") for name, axis in LABELS.items()}
-)
 # of all runs of a row: header, value
 TOGETHER: Dict[str, Tuple[str, Callable[[List[Record]], str]]] = {
     "failed": ("failed", failed),

@@ -27,7 +27,7 @@ from yaml import YAMLError
 
 from fairseq_admin.errors import UserError
 from recipes.training import ROOT, load_config, quoted
-from records.columns import COLUMNS, LABELS, TOGETHER
+from records.columns import COLUMNS, TOGETHER
 
 STUDIES = ROOT / "studies"
 RESULTS = ROOT / "results" / "studies"
@@ -154,7 +154,8 @@ def check(study: Study) -> None:
     drawn = {key: axis for key, axis in study.figure.items() if key != "y"}
     if set(drawn) - {"x", "row", "column"} or bool(drawn) != ("y" in study.figure):
         raise ValueError("a figure has x and y, and row and column")
-    shown = {**LABELS, "highest_lr": "lr"}
+    shown = {"warmup": "warmup_updates", "by": "optimizer", "init": "init"}
+    shown.update(lr="lr", highest_lr="lr")
     for axis in {*drawn.values(), *(shown[name] for name in columns if name in shown)} - axes:
         raise ValueError(f"not every training has a label of {axis}: there are {sorted(axes)}")
     known = [*COLUMNS, *TOGETHER, *sorted(axes - {SEED, *COLUMNS})]

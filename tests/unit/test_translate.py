@@ -180,6 +180,7 @@ def data(tmp_path):
 
     def make(**treatment):
         (tmp_path / "bin").mkdir()
+        treatment = {"moses": True, "normalize": True, **treatment}
         write_manifest(replace(load_corpus("own"), **treatment), {}, tmp_path)
         return tmp_path / "bin"
 
