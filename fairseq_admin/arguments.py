@@ -34,6 +34,9 @@ def hydra_config(folder: str, name: str, overrides: Sequence[str]) -> Any:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    path = os.path.join(os.path.abspath(folder), name)
+    if not (os.path.isfile(path) or os.path.isfile(f"{path}.yaml")):
+        raise UserError(f"no such config: {path}.yaml (--config-dir, --config-name)")
     GlobalHydra.instance().clear()
     hydra_init(name)
     try:
@@ -43,7 +46,7 @@ def hydra_config(folder: str, name: str, overrides: Sequence[str]) -> Any:
         if plugin and os.path.basename(plugin.rstrip("/")) != "fairseq_admin":
             import_user_module(config.common)
         add_defaults(config)
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         which = getattr(error, "override", None) or getattr(error, "full_key", None)
         where = name if which is None else f"{name}: {which}"
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from None

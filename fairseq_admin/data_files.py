@@ -1,20 +1,58 @@
 """The files of binarized data: those of a split, and that they are whole."""
 
+import hashlib
 import os
 import struct
 from itertools import count
-from typing import List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
-from fairseq.data import indexed_dataset
+from fairseq.data import Dictionary, indexed_dataset
 
-from fairseq_admin.errors import UserError
+from fairseq_admin.errors import UserError, one_line
 
 MAGIC = indexed_dataset.MMapIndexedDataset.Index._HDR_MAGIC
 HEAD = struct.Struct(f"<{len(MAGIC)}sQBQ")  # magic, version, type of a token, sentences
 SIZE, POINTER = np.dtype("<i4"), np.dtype("<i8")  # of each sentence, in this order
 BLOCK = 1 << 20  # sentences that are looked at together
 AGAIN = "copy it again, or run fairseq-preprocess again"
+
+
+def described(languages: Sequence[str], dictionaries: Sequence[Dictionary]) -> Dict[str, Any]:
+    """What a checkpoint keeps of the text that it was trained on: *languages* and hashes of the
+    *dictionaries* of source and target."""
+    symbols = ("\n".join(dictionary.symbols).encode() for dictionary in dictionaries)
+    hashes = [hashlib.sha256(text).hexdigest() for text in symbols]
+    return {"languages": list(languages), "dictionaries": hashes}
+
+
+def text_of(state: Dict[str, Any]) -> Dict[str, Any]:
+    """What `described` of the text that the checkpoint *state* was trained on; empty where it does
+    not tell."""
+    text = (state.get("task_state") or {}).get("text")
+    told = isinstance(text, dict) and text.keys() >= {"languages", "dictionaries"}
+    return text if told else {}
+
+
+def check_dictionaries(state: Dict[str, Any], found: List[str], other: str, path: str) -> None:
+    """Raise UserError where the checkpoint *state* of the file *path* was trained with other
+    dictionaries than those with the hashes *found*: as many symbols in another order fit it."""
+    if text_of(state).get("dictionaries", found) != found:
+        raise UserError(
+            f"{path} was trained with other dictionaries than these data have: give the data of "
+            f"its training, or {other}"
+        )
+
+
+def read_dictionary(folder: str, language: str) -> Dictionary:
+    """The dictionary of *language* in *folder*; UserError where there is none to read."""
+    path = os.path.join(folder, f"dict.{language}.txt")
+    if not os.path.isfile(path):
+        raise UserError(f"no such dictionary: {path}")
+    try:
+        return Dictionary.load(path)
+    except Exception as error:  # RuntimeError, ValueError, AssertionError, by what is wrong
+        raise UserError(f"{path} is no dictionary of fairseq: {one_line(error)}") from None
 
 
 def check_pairs(folder: str, split: str, source: str, target: str, kind: Optional[str]) -> None:
@@ -66,9 +104,15 @@ def check_file(path: str) -> Optional[int]:
     fairseq-preprocess writes by default. Raises UserError where they hold nothing, less than the
     first promises, or where the first is damaged."""
     index, data = f"{path}.idx", f"{path}.bin"
-    with open(index, "rb") as f:
+    try:
+        file = open(index, "rb")  # noqa: SIM115  see below
+    except OSError as error:
+        raise UserError(f"cannot read {index}: {error.strerror}") from None
+    with file as f:
         head = f.read(HEAD.size)
         if not MAGIC.startswith(head[: len(MAGIC)]):
+            if indexed_dataset.infer_dataset_impl(path) is None:
+                raise UserError(f"{index} is no index of binarized text: {AGAIN}")
             return None
         if len(head) < HEAD.size:
             raise UserError(f"{index} is cut off: {AGAIN}")
@@ -89,7 +133,7 @@ def check_file(path: str) -> Optional[int]:
         if not token or (sizes[block] < 0).any() or (starts[block] != begins).any():
             raise UserError(f"{index} is damaged: {AGAIN}")
         promised = int(ends[-1])
-    there = os.path.getsize(data) if os.path.exists(data) else 0
+    there = os.path.getsize(data) if os.path.isfile(data) else 0
     if there < promised:
         raise UserError(f"{data} is cut off: {there:,} of {promised:,} bytes are there; {AGAIN}")
     return sentences

@@ -189,6 +189,11 @@ class ResidualDecoderLayer(TransformerDecoderLayerBase):
         return self.ffn_residual(x, self.dropout_module(branch), norm), attn, None
 
 
+# by which --retain-dropout-modules of fairseq-generate finds them
+ResidualEncoderLayer.__name__ = TransformerEncoderLayerBase.__name__
+ResidualDecoderLayer.__name__ = TransformerDecoderLayerBase.__name__
+
+
 def masks_over_memory(x, encoder_out, encoder_padding_mask, attn_mask, padding_mask):
     """Masks of cross+self-attention, whose keys are the source positions, then the target's.
 

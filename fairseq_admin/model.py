@@ -147,6 +147,11 @@ class TransformerAdminDecoder(TransformerDecoderBase):
         return wrapped(ResidualDecoderLayer(cfg, no_encoder_attn), cfg)
 
 
+# by which --retain-dropout-modules of fairseq-generate finds them
+TransformerAdminEncoder.__name__ = TransformerEncoderBase.__name__
+TransformerAdminDecoder.__name__ = TransformerDecoderBase.__name__
+
+
 class TransformerAdminModel(TransformerModelBase):
     """Transformer whose residual method is an option; Admin's, ``x = LN(x * omega + f(x))`` (Liu et
     al. 2020), unless another is chosen.
@@ -218,7 +223,8 @@ class TransformerAdminModel(TransformerModelBase):
             if get_global_rank() == 0:
                 logger.warning(
                     "NO OMEGA WAS PROFILED: this task does not profile, every omega is 1, and the "
-                    "model is an ordinary Post-LN Transformer. Train with --task translation_admin."
+                    "model is an ordinary Post-LN Transformer. Train with --task translation_admin in "
+                    "a new --save-dir."
                 )
 
     def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):

@@ -11,6 +11,8 @@ from fairseq.optim import FairseqOptimizer, register_optimizer
 from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from omegaconf import II
 
+from fairseq_admin.errors import UserError
+
 
 @dataclass
 class RAdamConfig(FairseqDataclass):
@@ -77,7 +79,8 @@ class Adam(torch.optim.AdamW):
                 group["updates"] = int(next(states, {"step": 0})["step"])
             group["updates"] += 1
             correction = 1 - group["betas"][1] ** group["updates"]
-            group["eps"] = self.defaults["eps"] / math.sqrt(correction)
+            eps = group.setdefault("uncorrected_eps", group["eps"])
+            group["eps"] = eps / math.sqrt(correction)
         return super().step(closure)
 
     def state_dict(self) -> Dict[str, Any]:
@@ -85,7 +88,7 @@ class Adam(torch.optim.AdamW):
         state = super().state_dict()
         for group in state["param_groups"]:
             group.pop("updates", None)
-            group["eps"] = self.defaults["eps"]
+            group["eps"] = group.pop("uncorrected_eps", group["eps"])
         return state
 
 
@@ -95,6 +98,8 @@ class FairseqFusedAdam(FairseqAdam):
 
     def __init__(self, cfg: FairseqAdamConfig, params) -> None:
         FairseqOptimizer.__init__(self, cfg)
+        if cfg.fp16_adam_stats:
+            raise UserError("--fp16-adam-stats means nothing to adam_fused: leave it out")
         self._optimizer = Adam(params, fused=True, **self.optimizer_config)
 
     def load_state_dict(self, state_dict, optimizer_overrides=None) -> None:

@@ -52,6 +52,13 @@ PROFILED_OPTIONS = (
     "relu_dropout",
     "activation_fn",
     "parameter_init",
+    "no_scale_embedding",
+    "layernorm_embedding",
+    "no_token_positional_embeddings",
+    "encoder_learned_pos",
+    "decoder_learned_pos",
+    "quant_noise_pq",
+    "cross_self_attention",
 )
 
 
@@ -130,7 +137,8 @@ class ProfiledTask:
         path, finished = None, False
         if not from_checkpoint and ddp_backend(self.options):
             self.check_training(cfg)
-            path, finished = from_rank_0(lambda: find_checkpoint(self.options, cfg))
+            text = self.state_dict().get("text")
+            path, finished = from_rank_0(lambda: find_checkpoint(self.options, cfg, text))
         if finished:
             logger.info("training is finished already, by %s: nothing to do", path)
             end_training(group(self.options, "common"))

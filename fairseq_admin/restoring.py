@@ -14,13 +14,16 @@ PICKLE = b"\x80"  # how files of torch before 1.6, which are no zip archives, be
 
 
 def is_whole(path: Union[str, Path]) -> bool:
-    """Whether the checkpoint file *path* has its end; a copy that was cut off has not."""
+    """Whether the checkpoint file *path* has its end, which a copy that was cut off has not, and
+    what its checksums are of."""
     try:
-        zipfile.ZipFile(path).close()
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except EOFError:
+        return False
     except zipfile.BadZipFile:
         with open(path, "rb") as f:
             return f.read(1) == PICKLE
-    return True
 
 
 def restored(cfg: Any) -> Optional[str]:
@@ -29,11 +32,18 @@ def restored(cfg: Any) -> Optional[str]:
 
     Args:
         cfg: fairseq's options `checkpoint`.
+
+    Raises:
+        ValueError: for a pretrained model that is not there, and for one beside --restore-file.
     """
     if cfg.restore_file == "checkpoint_last.pt":
         path = str(last_checkpoint(cfg.save_dir, cfg.checkpoint_suffix))
         if not os.path.exists(path):
             path = cfg.continue_once or cfg.finetune_from_model
+            if path == cfg.finetune_from_model and path and not os.path.isfile(path):
+                raise ValueError(f"--finetune-from-model {path}: no such file")
+    elif cfg.finetune_from_model:
+        raise ValueError("--restore-file and --finetune-from-model: give one of them")
     else:
         path = cfg.restore_file.replace(".pt", f"{cfg.checkpoint_suffix}.pt")
     return path if path and os.path.isfile(path) else None
@@ -68,14 +78,15 @@ def mend(folder: Union[str, Path], suffix: str = "", missing: bool = False) -> N
         return
     if not others:
         raise ValueError(
-            f"{last} is cut off, as where a training was killed while it wrote it, and no other "
-            "checkpoint there is whole: move it away to train anew, or give --restore-file"
+            f"{last} is cut off, as where a training was killed while it wrote it, or damaged, and "
+            "no other checkpoint there is whole: move it away to train anew, or give --restore-file"
         )
     newest = max(others, key=lambda p: p.stat().st_mtime_ns)
     partial = last.with_suffix(".partial")
     shutil.copyfile(newest, partial)
     os.replace(partial, last)
-    logger.warning("%s was cut off or not yet there: it is a copy of %s now", last, newest.name)
+    told = "%s was cut off, damaged or not yet there: it is a copy of %s now"
+    logger.warning(told, last, newest.name)
 
 
 def is_finished(state: Dict[str, Any], checkpoint: Any, optimization: Any) -> bool:
@@ -87,7 +98,7 @@ def is_finished(state: Dict[str, Any], checkpoint: Any, optimization: Any) -> bo
     """
     updates, epoch = 0, 1
     if not checkpoint.reset_optimizer and state.get("last_optimizer_state") is not None:
-        updates = state["optimizer_history"][-1]["num_updates"]
+        updates = (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)
     if not checkpoint.reset_dataloader:
         iterator = (state.get("extra_state") or {}).get("train_iterator") or {}  # none in crash.pt
         epoch = iterator.get("epoch", 1)  # the next, where one has ended

@@ -12,7 +12,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from omegaconf import II
 
-from fairseq_admin.data_files import check_parts
+from fairseq_admin.data_files import check_parts, described, read_dictionary
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.profiled_task import ProfiledConfig, ProfiledTask
 from fairseq_admin.training_checks import check_validation
@@ -42,7 +42,8 @@ class TranslationAdminTask(ProfiledTask, WatchedTask, TranslationTask):
             raise UserError("no data: give the folder that fairseq-preprocess wrote")
         folder = utils.split_paths(cfg.data)[0]
         if not os.path.isdir(folder):
-            raise UserError(f"no such data folder: {os.path.abspath(folder)}")
+            told = "; fairseq takes ':' for the end of a path" if ":" in cfg.data else ""
+            raise UserError(f"no such data folder: {os.path.abspath(folder)}{told}")
         langs = [cfg.source_lang, cfg.target_lang]
         if None in langs:
             langs = data_utils.infer_language_pair(folder)
@@ -58,7 +59,11 @@ class TranslationAdminTask(ProfiledTask, WatchedTask, TranslationTask):
                     f"missing dictionary {dictionary}: name the languages of the data by -s and "
                     "-t, or run fairseq-preprocess again"
                 )
-        return super().setup_task(cfg, **kwargs)
+            read_dictionary(folder, lang)  # fairseq stumbles over what is none
+        task = super().setup_task(cfg, **kwargs)
+        dictionaries = (task.src_dict, task.tgt_dict)
+        task.state.merge_state_dict({"text": described(langs, dictionaries)})
+        return task
 
     def check_training(self, cfg) -> None:
         """As `ProfiledTask`, and for a validation that cannot be."""

@@ -11,7 +11,7 @@ import torch
 from fairseq import utils
 from omegaconf import OmegaConf
 
-from fairseq_admin.data_files import check_pairs
+from fairseq_admin.data_files import check_dictionaries, check_pairs, text_of
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.methods import STACKS, method_of, title
 from fairseq_admin.restoring import is_finished, is_whole, last_checkpoint, mend, restored
@@ -29,6 +29,7 @@ BATCHES = (
     ("dataset", "max_tokens"),
     ("dataset", "batch_size"),
 )
+OMEGA, ABOUT_1 = "_residual.omega", 0.1
 logger = logging.getLogger(__name__)
 
 
@@ -115,39 +116,47 @@ def check_validation(task: Any) -> None:
         check_pairs(folder, split, task.source_lang, task.target_lang, task.dataset_impl)
 
 
-def find_checkpoint(options: Any, model: Any) -> Tuple[Optional[str], bool]:
+def find_checkpoint(options: Any, model: Any, text: Any) -> Tuple[Optional[str], bool]:
     """The checkpoint that fairseq is about to restore, mended where it can be; and whether no
     update is left to do after it.
 
     Args:
         options: of a task that profiles.
         model: those of the model.
+        text: `data_files.described` of the training's, None where that is not known.
 
     Raises:
-        UserError: for a checkpoint that is not there, cut off or of another method.
+        UserError: for a checkpoint that is not there, damaged, of another method or of other text,
+            and for one that was never profiled though its method is.
     """
     checkpoint, optimization = (group(options, name) for name in ("checkpoint", "optimization"))
-    path = restored(checkpoint)
-    if path is None:
-        if checkpoint.finetune_from_model and checkpoint.restore_file == "checkpoint_last.pt":
-            raise UserError(f"--finetune-from-model {checkpoint.finetune_from_model}: no such file")
-        return None, False
-    last = path == str(last_checkpoint(checkpoint.save_dir, checkpoint.checkpoint_suffix))
-    if last:
-        try:
+    try:
+        path = restored(checkpoint)
+        if path is None:
+            file = checkpoint.restore_file
+            if file != "checkpoint_last.pt":
+                logger.warning(f"--restore-file {file}: no such file, a new model is trained")
+            return None, False
+        last = path == str(last_checkpoint(checkpoint.save_dir, checkpoint.checkpoint_suffix))
+        if last:
             mend(checkpoint.save_dir, checkpoint.checkpoint_suffix)
-        except ValueError as error:
-            raise UserError(str(error)) from None
-    elif not is_whole(path):
-        raise UserError(f"{path} is cut off: give another checkpoint")
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if not last and not is_whole(path):
+        raise UserError(f"{path} is cut off or damaged: give another checkpoint")
     try:
         state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises whatever a damaged file makes it stumble over
         raise UserError(f"cannot read {path}: {one_line(error)}") from error
     if not isinstance(state, dict):
         raise UserError(f"{path} is no checkpoint of fairseq: give another")
-    check_method(state, model, path, last)
-    if path == checkpoint.finetune_from_model:
+    other, finetuned = (
+        "--save-dir" if last else "checkpoint",
+        path == checkpoint.finetune_from_model,
+    )
+    check_method(state, model, path, other)
+    check_text(state, text, path, other, finetuned)
+    if finetuned:
         return path, False
     check_batches(state, options, path)
     return path, is_finished(state, checkpoint, optimization)
@@ -171,19 +180,58 @@ def check_batches(state: Any, options: Any, path: str) -> None:
                 )
 
 
-def check_method(state: Any, model: Any, path: str, last: bool) -> None:
-    """Raise UserError where the checkpoint *state*, the *last* of --save-dir or another, is of
-    another residual method than the options *model*."""
+def check_method(state: Any, model: Any, path: str, other: str) -> None:
+    """Raise UserError where the checkpoint *state* of the file *path*, instead of which one would
+    give *other*, is of another residual method than the options *model*, or was not profiled as
+    its own method is."""
     own = getattr(model, "residual", None)
     try:
         saved = (state.get("cfg") or {}).get("model") or state.get("args") or {}
-        saved = method_of(vars(saved) if isinstance(saved, Namespace) else saved)
+        saved = vars(saved) if isinstance(saved, Namespace) else saved
+        method, learned = method_of(saved), bool(saved.get("learn_first_omega"))
+        unprofiled = never_profiled(state)
     except (AttributeError, KeyError, TypeError):
         return  # fairseq says what is wrong with it
-    if own and saved != method_of({"residual": own}):
+    if own and method != method_of({"residual": own}):
         raise UserError(
-            f"{path} is of the residual method {title(saved)}, the model of {title(own)}: give "
-            f"--residual {saved}, or another {'--save-dir' if last else 'checkpoint'}"
+            f"{path} is of the residual method {title(method)}, the model of {title(own)}: give "
+            f"--residual {method}, or another {other}"
+        )
+    if own and learned != model.learn_first_omega:
+        raise UserError(
+            f"{path} was trained {'with' if learned else 'without'} --learn-first-omega: train on "
+            f"as it was, or give another {other}"
+        )
+    if unprofiled:
+        raise UserError(
+            f"{path} was not profiled, as by a --task that does not, and its omegas are 1: give "
+            f"another {other}"
+        )
+
+
+def never_profiled(state: Any) -> bool:
+    """Whether the model of the checkpoint *state* has omegas, about 1 all of them, and no
+    profile."""
+    weights = (state.get("model") or {}).items()
+    omegas = [x.float().mean() for key, x in weights if key.endswith(OMEGA) and x.dim() > 0]
+    known = "profile" in (state.get("task_state") or {})
+    return bool(omegas) and not known and all(abs(x - 1) < ABOUT_1 for x in omegas)
+
+
+def check_text(state: Any, text: Any, path: str, other: str, finetuned: bool) -> None:
+    """Raise UserError where the checkpoint *state* of the file *path*, instead of which one would
+    give *other*, was trained on *text* of other dictionaries, or to be continued, of other
+    languages; both as `data_files.described`, or not known."""
+    saved = text_of(state)
+    if not text or not saved:
+        return
+    check_dictionaries(state, text["dictionaries"], f"another {other}", path)
+    if not finetuned and saved["languages"] != text["languages"]:
+        was, now = (" to ".join(x["languages"]) for x in (saved, text))
+        source, target = saved["languages"]
+        raise UserError(
+            f"{path} translates {was}, and this training is of {now}: give -s {source} -t "
+            f"{target}, or another {other}"
         )
 
 

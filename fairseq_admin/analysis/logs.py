@@ -49,8 +49,8 @@ def parse(text: str) -> Curves:
     curves: Dict[str, Points] = {}
     crash = stuck = None
     twice = False
-    for line in text.splitlines():
-        name, stats = line_stats(line)
+    for line in text.splitlines(keepends=True):
+        name, stats = line_stats(line.rstrip())
         told = TOLD.search(line)
         stuck = int(told[1]) if told else stuck
         try:
@@ -61,6 +61,8 @@ def parse(text: str) -> Curves:
             reasons = (reason for told, reason in CRASHES.items() if told in line)
             crash = next(reasons, CRASHES[NAN] if RANK.search(line) else crash)
         else:
+            if line == line.rstrip() and update < curves.get(name, [(0, 0)])[-1][0]:
+                continue  # the last, of which the number was cut
             add(curves, name, int(update), ppl)
             twice = twice or TWO_PASSES in stats
             crash = None  # a later start went on

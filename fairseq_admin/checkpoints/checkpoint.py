@@ -11,6 +11,7 @@ from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from torch import Tensor
 
 from fairseq_admin.checkpoints import tensor_file
+from fairseq_admin.data_files import text_of
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
 from fairseq_admin.fit import depths, methods_like
@@ -138,11 +139,12 @@ def model_options(state: Dict[str, Any]) -> Optional[Dict[str, Any]]:
 
 def task_options(state: Dict[str, Any]) -> Dict[str, Any]:
     """The options of a checkpoint's task that have a value; where all were in one, among the
-    model's."""
+    model's. Languages also where they were inferred from the data."""
     task = (state.get("cfg") or {}).get("task") or {}
     task = vars(task) if isinstance(task, argparse.Namespace) else task
     own = {name: value for name, value in task.items() if value is not None}
-    return {**(model_options(state) or {}), **own}
+    inferred = dict(zip(("source_lang", "target_lang"), text_of(state).get("languages", ())))
+    return {**(model_options(state) or {}), **inferred, **own}
 
 
 def seed_of(state: Dict[str, Any]) -> Any:

@@ -28,7 +28,7 @@ def fold_moments(
     Raises:
         UserError: for the state of another optimizer, and for none.
     """
-    if not state:
+    if not isinstance(state, dict) or not state:
         raise UserError(
             "the checkpoint holds no optimizer state, as a mean or a run with "
             "--no-save-optimizer-state: fold without the training state"
@@ -53,7 +53,7 @@ def fold_moments(
         else:
             (flat,) = moments.values()
             folded, count = {0: scaled(flat, names, weights, factors, junctions)}, 1
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError):
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
         raise UserError(
             "the state is of an optimizer that a fold cannot carry over: fold without the training "
             "state"

@@ -124,7 +124,10 @@ def check(config: Any) -> None:
     if len(config.optimization.lr) > 1:
         raise UserError(f"--lr {config.optimization.lr}: one rate can be followed, not several")
     if not OmegaConf.is_missing(config.checkpoint, "save_dir"):
-        path = restored(config.checkpoint)
+        try:
+            path = restored(config.checkpoint)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         if path:
             raise UserError(
                 f"the training would go on from {path}, and only a new model is looked at: give "

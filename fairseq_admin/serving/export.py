@@ -22,7 +22,8 @@ from fairseq_admin.checkpoints.checkpoint import (
     write_checkpoint,
 )
 from fairseq_admin.checkpoints.equivalence import Difference
-from fairseq_admin.checkpoints.fold import fold
+from fairseq_admin.checkpoints.fold import check_weights, fold
+from fairseq_admin.data_files import check_dictionaries, described, read_dictionary
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.files import whole_folder, writing
 from fairseq_admin.scoring.moses import language
@@ -76,8 +77,9 @@ def export_model(
     stored = (None, None)
     if models:
         stored = SIDES if models[0] != models[1] else (JOINT, JOINT)
+    dictionaries = [read_dictionary(data, lang) for lang in sides]
     for side, (stack, lang) in enumerate((("encoder", source), ("decoder", target))):
-        dictionary = read_dictionary(data, lang)
+        dictionary = dictionaries[side]
         rows = len(state["model"].get(f"{stack}.embed_tokens.weight", ()))
         if len(dictionary) != rows:
             raise UserError(
@@ -98,6 +100,8 @@ def export_model(
                 f"{data}/dict.{lang}.txt holds {min(escapes)}: where the text was Moses-tokenized, "
                 "give --moses"
             )
+    found = described(sides, dictionaries)["dictionaries"]
+    check_dictionaries(state, found, "another checkpoint", checkpoint)
     options = model_options(state)
     for name in ("max_source_positions", "max_target_positions"):
         if not isinstance(options.get(name), int):
@@ -117,6 +121,7 @@ def export_model(
         quantization=quantization,
         text=text,
     )
+    check_weights(state["model"])
     state, difference = fold(state) if residual_of(state) else (state, None)
     folder = Path(os.path.abspath(output))
     with whole_folder(folder) as partial, writing(output):
@@ -168,17 +173,6 @@ def languages(state: Dict[str, Any], data: str) -> Sequence[str]:
     if not all(said):
         raise UserError(f"neither the checkpoint nor {data} says which languages they are of")
     return said
-
-
-def read_dictionary(data: str, language: str) -> Dictionary:
-    """The dictionary of *language* in *data*; UserError where there is none to read."""
-    path = os.path.join(data, f"dict.{language}.txt")
-    if not os.path.isfile(path):
-        raise UserError(f"no such dictionary: {path}")
-    try:
-        return Dictionary.load(path)
-    except Exception as error:  # RuntimeError, ValueError, AssertionError, by what is wrong
-        raise UserError(f"{path} is no dictionary of fairseq: {one_line(error)}") from None
 
 
 def check_sentencepiece(path: str, dictionary: Dictionary, language: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections import Counter
 from importlib.metadata import version
 from itertools import repeat
@@ -198,6 +199,9 @@ class Preparation:
         """A step of STEPS; what was made after it, and the manifest of all, go before it is made
         anew."""
         if made(self.out / name).get("digest") != digest:
+            if (self.out / "manifest.json").exists():
+                told = f"prepare: {self.out} was made of other text or options, and is made anew"
+                print(told, file=sys.stderr)
             self.forget()
             for later in STEPS[STEPS.index(name) :]:
                 discard(self.out / later)

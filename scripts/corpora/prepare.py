@@ -47,7 +47,7 @@ def own_text(options: argparse.Namespace) -> Tuple[Dict[str, Tuple[Text, ...]], 
         files = getattr(options, split)
         if files:
             check_sides(split, files, languages)
-            paths = tuple(str(file.resolve()) for file in files)
+            paths = tuple(map(os.path.abspath, files))
             texts[split] = (Text(paths, format=markup(read_head(files[0]))),)
             for file in () if options.tokenized else files:
                 lines = read_head(file).decode("utf-8", "replace").split("\n")
@@ -174,7 +174,7 @@ def main() -> None:
     if options.sample and corpus.generator:
         raise UserError(f"{corpus.name} is generated as it is: prepare it without --sample")
     name = f"{corpus.name}{'-sample' * options.sample}"
-    out = (options.output or DATA.parent / "runs" / "data" / name).resolve()
+    out = Path(os.path.abspath(options.output or DATA.parent / "runs" / "data" / name))
     if options.train:
         texts, languages = own_text(options)
         corpus = corpus.with_texts(texts, languages)

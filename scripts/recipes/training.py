@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import IO, Callable, List, Optional, Sequence, Tuple
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log
 from fairseq_admin.arguments import hydra_config
-from fairseq_admin.errors import UserError
+from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.files import take_lock, whole_file, writing
 from fairseq_admin.methods import by_stack, method_of, title
 from fairseq_admin.outcome import Outcome
@@ -49,11 +51,15 @@ def merged(path: Path) -> DictConfig:
     """The config *path* with those that its `defaults:` name, as hydra merges them.
 
     Raises:
-        UserError: where a base wins over the config. hydra adds fairseq's defaults to the config
-            that is launched; were the bases merged before it, these defaults would win over them.
+        UserError: for what is no config, and where a base wins over it. hydra adds fairseq's
+            defaults to the config that is launched; were the bases merged before it, these defaults
+            would win over them.
     """
-    own = OmegaConf.load(path)
-    order = own.pop("defaults", ["_self_"])
+    try:
+        own = OmegaConf.load(path)
+        order = own.pop("defaults", ["_self_"])
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is no config: {one_line(error)}") from None
     parts = [own if name == "_self_" else merged(path.parent / f"{name}.yaml") for name in order]
     whole = OmegaConf.merge(*parts)
     if OmegaConf.merge(whole, own) != whole:

@@ -25,11 +25,11 @@ from fairseq_admin.analysis.logs import read_curves
 from fairseq_admin.checkpoints.average import last_checkpoints
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of, task_options
 from fairseq_admin.checkpoints.fold import fold_checkpoint, unfoldable
+from fairseq_admin.data_files import check_dictionaries, described, read_dictionary
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
-from fairseq_admin.scoring.outputs import read_reference
-from fairseq_admin.scoring.score import bleu_metric, check_script, score_files
-from fairseq_admin.serving.export import export_model, language_of, languages
+from fairseq_admin.scoring.score import score_files
+from fairseq_admin.serving.export import export_model, languages
 from fairseq_admin.serving.served import prepared
 from fairseq_admin.text import read_bytes, read_json
 from fairseq_admin_cli import main as cli
@@ -37,7 +37,7 @@ from fairseq_admin_cli.export import QUANTIZATIONS
 from recipes.code import EVALUATED_BY, code_of
 from recipes.ends import target_entropy
 from recipes.processes import Job, run_job
-from records.options import parsed
+from records.options import check_scoring, parsed
 from records.record import evaluated_record, summary, trained_record
 
 STEPS = ("average", "decode", "score", "fold")
@@ -92,13 +92,16 @@ class Evaluation:
     def inputs(self) -> str:
         """All that the outputs are made of."""
         options = {name: str(value) for name, value in vars(self.options).items() if name != "to"}
-        checkpoints = sorted(self.run.glob("checkpoint*.pt"))
+        checkpoints = sorted(filter(Path.is_file, self.run.glob("checkpoint*.pt")))
         if not checkpoints:
             raise UserError(f"no checkpoint*.pt in {self.run}")
         data = sorted(self.options.data.iterdir()) if self.options.data else []
         binarized = [path for path in data if path.suffix in BINARIZED]
         files = [*checkpoints, self.options.reference, self.options.sentencepiece, *binarized]
-        states = {str(path): path.stat() for path in files if path}
+        try:
+            states = {str(path): path.stat() for path in files if path}
+        except OSError as error:
+            raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
         told = [[path, state.st_size, state.st_mtime_ns] for path, state in states.items()]
         return json.dumps([options, told, code_of(EVALUATED_BY)], indent=1)
 
@@ -161,23 +164,14 @@ class Evaluation:
         if not any(data.glob(f"{options.subset}.*")):
             raise UserError(f"no split {options.subset} in {data}: give another --subset")
         sides = languages(state, str(data))
+        dictionaries = [read_dictionary(str(data), side) for side in sides]
+        found = described(sides, dictionaries)["dictionaries"]
+        check_dictionaries(state, found, "another run", str(checkpoint))
         target_entropy(data, *sides)  # of the record
-        given = self.check_scoring(data, sides) if options.to != "decode" else {}
+        given = (
+            check_scoring(options, data, sides, dictionaries[1]) if options.to != "decode" else {}
+        )
         return data, sides, residual_of(state), given
-
-    def check_scoring(self, data: Path, sides: Sequence[str]) -> Dict[str, Any]:
-        """The options of `score_files`; UserError where they are none."""
-        options, steps = self.options, prepared(data)
-        moses = options.moses if steps is None else "moses" in steps
-        if options.moses and not moses:
-            raise UserError(f"{data} is raw text by its manifest.json: leave --moses out")
-        if options.sentencepiece and (steps or moses):
-            language_of(sides[0], options.source_lang, "--source-lang")
-        lang = language_of(sides[1], options.target_lang, "--target-lang")
-        bleu_metric(lang, options.tokenize)
-        if options.reference:
-            check_script(read_reference(str(options.reference)), lang, options.tokenize)
-        return {"moses": moses, "target_lang": lang, "tokenize": options.tokenize}
 
     def decode(
         self, name: str, checkpoint: Path, data: Path, sides: Sequence[str], plugin: List[str]

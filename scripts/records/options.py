@@ -3,9 +3,17 @@
 import argparse
 import os
 from pathlib import Path
-from typing import List, Sequence
+from typing import Any, Dict, List, Sequence
 
+from fairseq.data import Dictionary
+from fairseq.data.data_utils import load_indexed_dataset
+
+from fairseq_admin.data_files import files_of
 from fairseq_admin.errors import UserError
+from fairseq_admin.scoring.outputs import check_targets, read_reference, undo_pieces
+from fairseq_admin.scoring.score import bleu_metric, check_script
+from fairseq_admin.serving.export import language_of
+from fairseq_admin.serving.served import prepared
 
 DECODING = "--beam 5 --max-len-a 1.2 --max-len-b 10 --batch-size 100"
 
@@ -66,5 +74,33 @@ def parsed(
         raise UserError("--quantization is of what is exported: give --sentencepiece too")
     if options.quantization not in (None, *kinds):
         raise UserError(f"--quantization {options.quantization}: one of {', '.join(kinds)}")
-    options.output = (options.output or options.run / "eval").resolve()
+    options.output = Path(os.path.abspath(options.output or options.run / "eval"))
     return options
+
+
+def check_scoring(
+    options: argparse.Namespace, data: Path, sides: Sequence[str], target: Dictionary
+) -> Dict[str, Any]:
+    """What `score_files` is to be given for the split of *data*, whose dictionary is *target*.
+
+    Raises:
+        UserError: for options that it does not take, and for a reference of another text.
+    """
+    steps = prepared(data)
+    moses = options.moses if steps is None else "moses" in steps
+    if options.moses and not moses:
+        raise UserError(f"{data} is raw text by its manifest.json: leave --moses out")
+    if options.sentencepiece and (steps or moses):
+        language_of(sides[0], options.source_lang, "--source-lang")
+    lang = language_of(sides[1], options.target_lang, "--target-lang")
+    bleu_metric(lang, options.tokenize)
+    if options.reference:
+        path = str(options.reference)
+        lines = read_reference(path)
+        check_script(lines, lang, options.tokenize)
+        for file in files_of(str(data), options.subset, *sides)[1:]:  # the target's
+            text = undo_pieces([target.string(x) for x in load_indexed_dataset(file, target)])
+            if len(text) != len(lines):
+                raise UserError(f"{path} has {len(lines)} lines, {file} {len(text)} sentences")
+            check_targets(text, lines, file, path)
+    return {"moses": moses, "target_lang": lang, "tokenize": options.tokenize}

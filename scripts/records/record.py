@@ -82,6 +82,8 @@ def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
     entropy = target_entropy(data, *languages(state, str(data)))
     updates = (config.get("optimization") or {}).get("max_update") or None
     kind, known = outcome_of(curves, entropy, updates) if curves else (None, None)
+    if entropy is None and kind == "trained":  # or stuck: the data that tell are not here
+        kind = known = None
     return {
         "name": run.name,
         **facts,
@@ -102,7 +104,7 @@ def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
         "data_sha256": data_sha256(data),
         "checkpoint": checkpoint.name,
         "averaged": (state.get("extra_state") or {}).get("averaged"),
-        "profile": portable(state.get("task_state", {}).get("profile")),
+        "profile": portable((state.get("task_state") or {}).get("profile")),
         "train_ppl": curves.train,
         "valid_ppl": curves.valid,
         **dict.fromkeys(("averaging", "decoding", "sentences", "distinct", "scores", "fold")),

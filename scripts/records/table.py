@@ -25,8 +25,9 @@ from glob import escape, glob
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
+from fairseq_admin.files import whole_file
 from fairseq_admin.methods import title
-from fairseq_admin.text import read_json
+from fairseq_admin.text import read_bytes, read_json
 from records.columns import COLUMNS, NONE, SIGNED, TOGETHER, Record, column, trained
 
 LOGS = ("log_file", "tensorboard_logdir")  # in a folder of each run
@@ -175,18 +176,20 @@ def rewritten(text: str, root: Path) -> str:
     """The Markdown *text* with its tables made anew."""
 
     def replace(match: "re.Match[str]") -> str:
-        columns = match.group(2).split()
-        found, without = records(match.group(3), root)
-        known = {**COLUMNS, **TOGETHER}
-        for record in found:
-            known.update(record.get("labels") or {})
-        for name in columns:
-            if name not in known:
-                sys.exit(f"table: no column {name}; there are {', '.join(known)}")
-        if without:
-            sys.exit(f"table: no record matches {without[0]}")
-        made = table(columns, found)
-        return f"{match.group(1)}\n{made}\n{match.group(5)}"
+        columns, patterns = match.group(2).split(), match.group(3)
+        try:
+            found, without = records(patterns, root)
+            known = {**COLUMNS, **TOGETHER}
+            for record in found:
+                known.update(record.get("labels") or {})
+            for name in columns:
+                if name not in known:
+                    sys.exit(f"table: no column {name}; there are {', '.join(known)}")
+            if without:
+                sys.exit(f"table: no record matches {without[0]}")
+            return f"{match.group(1)}\n{table(columns, found)}\n{match.group(5)}"
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            sys.exit(f"table: a record of {patterns} is not as it should be: {error!r}")
 
     if len(re.findall(r"<!--\s*table:", text)) != len(TABLE.findall(text)):
         sys.exit("table: a table has no end, or its marker is not as --help shows it")
@@ -200,10 +203,11 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--check", action="store_true", help="write nothing, tell what differs")
     options = parser.parse_args()
-    before = options.file.read_text(encoding="utf-8")
+    before = read_bytes(options.file).decode()
     after = rewritten(before, options.file.resolve().parent)
     if options.check:
         diff = difflib.unified_diff(before.split("\n"), after.split("\n"), "is", "should be")
         sys.exit("\n".join(diff) or None)
     if after != before:
-        options.file.write_text(after, encoding="utf-8")
+        with whole_file(options.file) as f:
+            f.write(after)

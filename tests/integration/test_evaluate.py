@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import sentencepiece
 import torch
+from fairseq.data import Dictionary
 
 from corpora.corpus import Corpus
 from corpora.prepare import write_manifest
@@ -17,7 +18,7 @@ from fairseq_admin.errors import UserError
 from fairseq_admin.serving.served import Settings
 from fairseq_admin_cli import main as cli
 from records import evaluation
-from records.options import parsed
+from records.options import check_scoring, parsed
 from records.record import git, trained_record
 from records.table import table
 
@@ -95,7 +96,10 @@ def test_a_mistake_removes_nothing(wrong, evaluated, admin, corpus, tmp_path, mo
     assert files() == before
 
 
-@pytest.mark.parametrize("case", ["of others", "training text", "reference"])
+CASES = ["of others", "training text", "reference", "another reference", "dictionary", "link"]
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_what_is_wrong_is_told_before_hours_of_decoding(case, admin, corpus, tmp_path, monkeypatch):
     data, reference, out = tmp_path / "data", corpus.parent / "test.en", tmp_path / "out"
     shutil.copytree(corpus, data)
@@ -107,6 +111,16 @@ def test_what_is_wrong_is_told_before_hours_of_decoding(case, admin, corpus, tmp
         with (data / "train.de-en.en.bin").open("r+b") as f:
             f.truncate(99)
         told = "train.de-en.en.bin is cut off"
+    elif case == "another reference":
+        reference = corpus.parent / "test.de"
+        told = "T- lines of .*test.de-en.en differ from .*test.de for"
+    elif case == "dictionary":  # as many symbols
+        path = data / "dict.en.txt"
+        path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+        told = "checkpoint_.*pt was trained with other dictionaries than these data have"
+    elif case == "link":
+        (data / "train1.de-en.de.bin").symlink_to(tmp_path / "gone")
+        told = "cannot read .*train1.de-en.de.bin"
     else:
         lines = [f"@@ {line}" for line in reference.read_text().splitlines()]
         reference = tmp_path / "test.bpe.en"
@@ -118,6 +132,19 @@ def test_what_is_wrong_is_told_before_hours_of_decoding(case, admin, corpus, tmp
         evaluation.main()
     assert not list(out.glob("generate*"))
     assert case != "of others" or (out / "mean.pt").read_text() == "mine"
+
+
+def test_without_the_training_text_nobody_knows_whether_it_was_stuck(admin, corpus, tmp_path):
+    checkpoint = admin.folder / "checkpoint_last.pt"
+    shutil.copytree(admin.folder, tmp_path / "run")
+    (tmp_path / "run" / "train.log").write_text(admin.run.output)
+    shutil.copytree(corpus, tmp_path / "data")
+    found = [trained_record(tmp_path / "run", checkpoint, corpus)]
+    for path in (tmp_path / "data").glob("train.*"):
+        path.unlink()
+    found.append(trained_record(tmp_path / "run", checkpoint, tmp_path / "data"))
+    assert [record["outcome"] for record in found] == ["trained", None]
+    assert found[1]["known"] is None and found[1]["train_ppl"] == found[0]["train_ppl"]
 
 
 def test_a_log_that_comes_later_is_told(evaluated, evaluate, admin, corpus, tmp_path):
@@ -367,7 +394,7 @@ def test_languages_tokenizer_and_moses_are_handed_on(nameless, evaluate, tmp_pat
 def test_a_manifest_says_whether_text_is_tokens(tmp_path):
     def checked(*arguments):
         options = parsed([str(tmp_path), *arguments], "", evaluation.STEPS, ["int8"])
-        return evaluation.Evaluation(options, 0).check_scoring(tmp_path / "bin", ["de", "en"])
+        return check_scoring(options, tmp_path / "bin", ["de", "en"], Dictionary())
 
     (tmp_path / "bin").mkdir()
     assert (checked()["moses"], checked("--moses")["moses"]) == (False, True)

@@ -161,6 +161,24 @@ def test_no_decoder_is_deeper_and_there_is_one_rate(name):
     assert len(config.optimization.lr) == 1
 
 
+NO_CONFIG = {
+    "no YAML": b"a: [1",
+    "Latin-1": "a: \u00fc".encode("latin-1"),
+    "a list": b"- a",
+    "of no such base": b"defaults: [base/nothing, _self_]",
+}
+
+
+@pytest.mark.parametrize("case", NO_CONFIG)
+def test_a_damaged_config_is_one_line(case, tmp_path, monkeypatch):
+    folder = in_copy(tmp_path, "demo_admin", lambda text: text)
+    (folder / "demo_admin.yaml").write_bytes(NO_CONFIG[case])
+    monkeypatch.setattr(training, "CONFIGS", folder)
+    with pytest.raises(UserError, match=r"(demo_admin|nothing).yaml is no config: ") as told:
+        load_config("demo_admin")
+    assert "\n" not in told.value.message
+
+
 @pytest.mark.parametrize("group", ["common", "task", "dataset", "model", "optimizer"])
 def test_a_misspelt_key_is_an_error(group, tmp_path):
     """What the test of what hydra composes relies on."""

@@ -1,6 +1,7 @@
 """Export and translate: the real commands, against `fairseq-generate` on the same sentences."""
 
 import json
+import math
 import random
 import resource
 import shutil
@@ -14,10 +15,12 @@ from types import SimpleNamespace
 import pytest
 import sentencepiece
 import torch
+from fairseq.data import Dictionary
 
 from corpora.corpus import Corpus
 from corpora.prepare import write_manifest
 from corpora.text import Treatment
+from fairseq_admin.data_files import described
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.moses import Detokenizer, TextSteps, Tokenizer
 from fairseq_admin.serving.export import export_model
@@ -383,6 +386,23 @@ def not_to_be_folded(parts):
     return "Keel does not fold into fairseq's transformer: it has two norms"
 
 
+def weights_of_a_training_that_diverged(parts):
+    state = torch.load(parts.checkpoint, map_location="cpu", weights_only=True)
+    state["model"]["encoder.layers.0.fc1.weight"][0, 0] = math.nan
+    torch.save(state, parts.checkpoint)
+    return "encoder.layers.0.fc1.weight holds NaN or infinity"
+
+
+def symbols_in_another_order(parts):
+    path = parts.data / "dict.de.txt"
+    dictionary = [Dictionary.load(str(parts.data / f"dict.{lang}.txt")) for lang in ("de", "en")]
+    state = torch.load(parts.checkpoint, map_location="cpu", weights_only=True)
+    state["task_state"] = {"text": described(("de", "en"), dictionary)}
+    torch.save(state, parts.checkpoint)
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    return "was trained with other dictionaries than these data have"
+
+
 def sides_without_languages(parts):
     spoil_options(parts, source_lang="source", target_lang="target")
     state = torch.load(parts.checkpoint, map_location="cpu", weights_only=True)
@@ -440,6 +460,8 @@ CASES = [
     other_sizes,
     not_to_be_folded,
     sides_without_languages,
+    weights_of_a_training_that_diverged,
+    symbols_in_another_order,
     output_exists,
     output_of_others,
     output_nowhere,

@@ -92,6 +92,15 @@ def test_valid_is_the_subset_of_that_name_else_the_first():
     assert log(summary(50, 9, "train_dev"), summary(50, 8, "other")).valid == [(50, 9)]
 
 
+@pytest.mark.parametrize("write", [inner, summary])
+def test_a_number_cut_at_the_end_of_the_file_is_no_new_start(write):
+    lines = "".join(f"{write(u, 50)}\n" for u in (1000, 2000))
+    end = write(3000, 50).rpartition("num_updates")[0] + "num_updates"
+    for cut in ("=3", " 3", "=30", " 30"):
+        found = parse(lines + end + cut).train
+        assert [update for update, _ in found] == [1000, 2000]
+
+
 def test_a_resumed_run_takes_the_place_of_what_it_does_again():
     lines = [inner(u, 100 - u) for u in (10, 20, 30, 40)] + [inner(u, 50 - u) for u in (20, 30)]
     assert log(*lines).train == [(10, 90), (20, 30), (30, 20)]

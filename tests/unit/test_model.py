@@ -158,6 +158,19 @@ OPTIONS = {
 }
 
 
+@pytest.mark.parametrize("kept", ["TransformerEncoder", "TransformerDecoderLayerBase", "x"])
+def test_dropout_is_retained_in_modules_by_fairseqs_names(kept):
+    """--retain-dropout-modules of fairseq-generate."""
+    found = []
+    for name in ("transformer", "transformer_admin"):
+        model = build(name, **TINY)
+        generation = Namespace(retain_dropout=True, retain_dropout_modules=[kept])
+        model.prepare_for_inference_(Namespace(generation=generation))
+        modules = {n: getattr(m, "apply_during_inference", None) for n, m in model.named_modules()}
+        found.append({n for n, retained in modules.items() if retained})
+    assert found[0] == found[1] and bool(found[0]) == (kept != "x")
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_option_means_what_it_means_in_fairseq(name):
     """The same weights, output and gradients as fairseq's model of the same option, dropout on;

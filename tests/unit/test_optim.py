@@ -10,6 +10,7 @@ from fairseq.optim.adam import FairseqAdamConfig
 from omegaconf import OmegaConf
 
 import fairseq_admin  # noqa: F401  registers radam
+from fairseq_admin.errors import UserError
 from fairseq_admin.optim import RAdamConfig
 from fairseq_admin.residuals.admin import AdminResidual
 from fairseq_admin.residuals.residual import Place
@@ -90,6 +91,24 @@ def test_adam_fused_is_fairseqs_adam_and_each_goes_on_from_the_others_checkpoint
         assert second == "adam" or other.param_groups[0]["fused"]
         steps(got, other, 60)
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_adam_fused_takes_another_eps_at_a_resume():
+    results = []
+    for name in ("adam", "adam_fused"):
+        got = weights()
+        steps(got, one := adam(got, name), 3)
+        other = adam(got, name)
+        other.load_state_dict(copy.deepcopy(one.state_dict()), {"eps": 1e-1})
+        results.append(steps(got, other, 3))
+        assert other.state_dict()["param_groups"][0]["eps"] == 1e-1
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_adam_fused_has_no_statistics_in_fp16():
+    given = {"_name": "adam_fused", "lr": [0.1], "fp16_adam_stats": True}
+    with pytest.raises(UserError, match="--fp16-adam-stats means nothing to adam_fused"):
+        optim.build_optimizer(OmegaConf.structured(FairseqAdamConfig(**given)), [weights()])
 
 
 @pytest.mark.parametrize("name", ["adam_fused", "radam"])

@@ -74,6 +74,19 @@ def test_a_row_a_record_with_the_signature_below(page):
     assert path.read_text().startswith("before\n") and path.read_text().endswith("after\n")
 
 
+@pytest.mark.parametrize("content", [[], None, {}, {"rows": "x"}, {"rows": None}, {"scores": {}}])
+def test_what_is_no_record_is_told_in_one_line(page, table, content):
+    path = page(content)
+    before = path.read_text()
+    done = table(path)
+    assert done.returncode == 1 and "of runs/*.json is not as it should be" in done.stderr
+    assert "\n" not in done.stderr and path.read_text() == before
+
+
+def test_a_page_that_is_not_there_is_told(tmp_path, table):
+    assert f"cannot read {tmp_path / 'page.md'}" in table(tmp_path / "page.md").stderr
+
+
 def test_seeds_are_one_row_with_mean_and_spread(page, table):
     path = page(*(record(f"s{seed}", bleu, seed) for seed, bleu in ((1, 20), (2, 22), (3, 24))))
     table(path)

@@ -283,6 +283,56 @@ def test_a_checkpoint_of_another_method_is_named(corpus, tmp_path, residual, cas
     assert "\n" not in str(error.value)
 
 
+def resumed(path, task_state=None, **weights):
+    """Change the checkpoint *path*."""
+    state = torch.load(path, weights_only=False)
+    state["task_state"] = task_state or {}
+    state["model"].update(weights)
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize("case", ["resume", "restore-file", "finetune"])
+def test_a_checkpoint_that_was_never_profiled_is_named(corpus, tmp_path, case):
+    """As of a start with --task translation: else its omegas would be 1 without a word."""
+    path = saved_in(tmp_path / "folder")
+    omegas = {name: x for name, x in build().state_dict().items() if name.endswith(".omega")}
+    resumed(path, **omegas)
+    with pytest.raises(UserError, match=f"{path} was not profiled, .*give another "):
+        built(corpus, **options_of(case, tmp_path))
+    resumed(path, {"profile": {}}, **omegas)  # which may be 1
+    built(corpus, **options_of(case, tmp_path))
+
+
+@pytest.mark.parametrize("case", ["resume", "finetune"])
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_first_omega_stays_trained_or_constant(corpus, tmp_path, learned, case):
+    path = saved_in(tmp_path / "folder")
+    state = torch.load(path, weights_only=False)
+    state["cfg"]["model"]["learn_first_omega"] = learned
+    torch.save(state, path)
+    told = f"{path} was trained {'with' if learned else 'without'} --learn-first-omega: "
+    with pytest.raises(UserError, match=told):
+        built(corpus, model={"learn_first_omega": not learned}, **options_of(case, tmp_path))
+
+
+def test_a_checkpoint_of_another_text_is_named(corpus, tmp_path):
+    """Dictionaries of as many symbols fit its embeddings, and languages nothing tells."""
+    path = saved_in(tmp_path / "folder")
+    text = task_of(corpus).state_dict()["text"]
+    assert text["languages"] == ["de", "en"]
+    again, tuned = options_of("resume", tmp_path), options_of("finetune", tmp_path)
+    resumed(path, {"text": {**text, "languages": ["en", "de"]}})
+    with pytest.raises(UserError, match="translates en to de, and this training is of de to en: "):
+        built(corpus, **again)
+    built(corpus, **tuned)
+    resumed(path, {"text": {**text, "dictionaries": text["dictionaries"][:1] + ["other"]}})
+    for given in (again, tuned):
+        with pytest.raises(UserError, match=f"{path} was trained with other dictionaries"):
+            built(corpus, **given)
+    resumed(path, {"text": text})
+    built(corpus, **again)
+
+
 def test_plain_transformer_under_this_task_is_only_warned_of(caplog):
     task = make_task()
     model = task.build_model(model_config("transformer", **TINY))
@@ -315,6 +365,10 @@ REFUSED = {
     ),
     "gradients that are scaled twice": ({"common.amp": True}, "--amp: fairseq divides gradients"),
     "no pretrained model": ({"checkpoint.finetune_from_model": "none.pt"}, "none.pt: no such file"),
+    "two checkpoints": (
+        {"checkpoint.finetune_from_model": "a.pt", "checkpoint.restore_file": "b.pt"},
+        "give one of them",
+    ),
 }
 
 
@@ -386,6 +440,31 @@ def test_an_index_of_no_known_type_is_damaged(copied):
     index.write_bytes(data)
     with pytest.raises(UserError, match=f"{index} is damaged: .*fairseq-preprocess"):
         built(copied)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
+DAMAGED = {  # a file, what it holds (None: it is a folder), what is told
+    "pointer for an index": ("train.de-en.de.idx", POINTER, "is no index of binarized text: copy"),
+    "folder for an index": ("train.de-en.de.idx", None, "cannot read .*train.de-en.de.idx"),
+    "folder for a text": ("train.de-en.de.bin", None, "train.de-en.de.bin is cut off: 0 of"),
+    "pointer for a dictionary": ("dict.de.txt", POINTER, "dict.de.txt is no dictionary"),
+    "dictionary that is no UTF-8": ("dict.en.txt", b"\xff 1\n", "dict.en.txt is no dictionary"),
+    "word twice in a dictionary": ("dict.en.txt", b"a 1\na 1\n", "dict.en.txt is no dictionary"),
+    "folder for a dictionary": ("dict.de.txt", None, "no such dictionary: .*dict.de.txt"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_file_of_the_data_is_one_line(copied, case):
+    name, content, told = DAMAGED[case]
+    (copied / name).unlink()
+    if content is None:
+        (copied / name).mkdir()
+    else:
+        (copied / name).write_bytes(content)
+    with pytest.raises(UserError, match=told) as error:
+        built(copied)
+    assert "\n" not in str(error.value)
 
 
 def test_an_index_damaged_in_its_middle(copied):
@@ -532,10 +611,11 @@ def test_a_task_without_the_options_of_a_trainer_profiles(corpus):
 
 
 @pytest.mark.parametrize("restore", ["none.pt", "checkpoint_best.pt"])
-def test_where_there_is_none_the_model_is_profiled(corpus, tmp_path, restore):
+def test_where_there_is_none_the_model_is_profiled(corpus, tmp_path, restore, caplog):
     saved_in(tmp_path, "checkpoint1.pt")
     given = {"checkpoint.save_dir": str(tmp_path), "checkpoint.restore_file": restore}
     assert omegas_of(built(corpus, **given)[0])[1] > 1
+    assert f"--restore-file {restore}: no such file, a new model is trained" in caplog.text
 
 
 FINISHED = {  # what the training is to come to, and whether 7 updates of 2 epochs are all of it
@@ -586,6 +666,18 @@ def test_a_torn_checkpoint_is_named_and_kept(corpus, tmp_path, case, share):
     with pytest.raises(UserError, match=f"{path} is cut off") as error:
         built(corpus, **options_of(case, tmp_path))
     assert "\n" not in str(error.value) and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("case", ["resume", "restore-file", "finetune"])
+def test_damage_within_a_checkpoint_is_named(corpus, tmp_path, case):
+    """Its weights would be trained on, and the next checkpoint have checksums that are right."""
+    path = saved_in(tmp_path / "folder")
+    data = path.read_bytes()
+    largest = max(zipfile.ZipFile(path).infolist(), key=lambda info: info.file_size)
+    weights = zipfile.ZipFile(path).read(largest)
+    path.write_bytes(data.replace(weights, weights[:99] + bytes([weights[99] ^ 1]) + weights[100:]))
+    with pytest.raises(UserError, match=f"{path} is cut off,? (as .*)?or damaged"):
+        built(corpus, **options_of(case, tmp_path))
 
 
 def test_a_file_that_is_no_checkpoint_is_named(corpus, tmp_path):
