@@ -223,8 +223,8 @@ class TransformerAdminModel(TransformerModelBase):
             if get_global_rank() == 0:
                 logger.warning(
                     "NO OMEGA WAS PROFILED: this task does not profile, every omega is 1, and the "
-                    "model is an ordinary Post-LN Transformer. Train with --task translation_admin in "
-                    "a new --save-dir."
+                    "model is an ordinary Post-LN Transformer. Train with --task translation_admin "
+                    "in a new --save-dir."
                 )
 
     def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):

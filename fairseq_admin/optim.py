@@ -11,7 +11,7 @@ from fairseq.optim import FairseqOptimizer, register_optimizer
 from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from omegaconf import II
 
-from fairseq_admin.errors import UserError
+from fairseq_admin.errors import UserError, one_line
 
 
 @dataclass
@@ -31,8 +31,21 @@ class RAdamConfig(FairseqDataclass):
     lr: List[float] = II("optimization.lr")
 
 
+class OfTheSameParameters:
+    """Before fairseq's class among the bases: the state of other parameters is one line."""
+
+    def load_state_dict(self, state_dict, optimizer_overrides=None) -> None:
+        try:
+            super().load_state_dict(state_dict, optimizer_overrides)
+        except ValueError as error:
+            raise UserError(
+                f"the checkpoint's optimizer had other parameters ({one_line(error)}): give the "
+                "options of its training, or --reset-optimizer"
+            ) from None
+
+
 @register_optimizer("radam", dataclass=RAdamConfig)
-class FairseqRAdam(FairseqOptimizer):
+class FairseqRAdam(OfTheSameParameters, FairseqOptimizer):
     """Rectified Adam (Liu et al. 2019, "On the Variance of the Adaptive Learning Rate and
     Beyond"), as torch has it."""
 
@@ -93,7 +106,7 @@ class Adam(torch.optim.AdamW):
 
 
 @register_optimizer("adam_fused", dataclass=FairseqAdamConfig)
-class FairseqFusedAdam(FairseqAdam):
+class FairseqFusedAdam(OfTheSameParameters, FairseqAdam):
     """fairseq's `adam` with its options and its checkpoints, all parameters in one call."""
 
     def __init__(self, cfg: FairseqAdamConfig, params) -> None:

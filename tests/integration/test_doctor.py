@@ -74,7 +74,8 @@ def test_hydra(corpus, lab, tmp_path):
         assert run.code == 2 and run.last_line.startswith("fairseq_admin: "), run.output
         assert told in run.last_line
     run = lab.run([command[0], "doctor", "--config-name", "nothing"], cwd=tmp_path)
-    assert run.code == 2 and run.last_line.startswith("fairseq_admin: ")
+    assert run.code == 2
+    assert run.last_line.startswith(f"fairseq_admin: no such config: {tmp_path}/configs/nothing.y")
 
 
 ADAM = ["--optimizer", "adam"]

@@ -224,6 +224,12 @@ def test_of_several_rates_none_is_followed(config):
         check(several)
 
 
+def test_a_pretrained_model_that_is_not_there_is_told(config, tmp_path):
+    given = ["--save-dir", str(tmp_path), "--finetune-from-model", "none.pt"]
+    with pytest.raises(UserError, match="--finetune-from-model none.pt: no such file"):
+        check(config("--lr", "0.1", *given))
+
+
 def test_what_is_tried(case):
     assert [options for options, _ in candidates(case)] == [
         {"residual": "pre-ln"},

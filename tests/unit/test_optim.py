@@ -105,6 +105,15 @@ def test_adam_fused_takes_another_eps_at_a_resume():
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adam_fused", "radam"])
+def test_a_state_of_other_parameters_is_one_line(name):
+    stepper = adam(weights(), name) if "adam_" in name else optimizer(weights())
+    state = stepper.state_dict()
+    state["param_groups"][0]["params"] = [0, 1]
+    with pytest.raises(UserError, match="optimizer had other parameters .*--reset-optimizer"):
+        stepper.load_state_dict(state)
+
+
 def test_adam_fused_has_no_statistics_in_fp16():
     given = {"_name": "adam_fused", "lr": [0.1], "fp16_adam_stats": True}
     with pytest.raises(UserError, match="--fp16-adam-stats means nothing to adam_fused"):
