@@ -14,16 +14,13 @@ PICKLE = b"\x80"  # how files of torch before 1.6, which are no zip archives, be
 
 
 def is_whole(path: Union[str, Path]) -> bool:
-    """Whether the checkpoint file *path* has its end, which a copy that was cut off has not, and
-    what its checksums are of."""
+    """Whether the checkpoint file *path* has its end; a copy that was cut off has not."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except EOFError:
-        return False
+        zipfile.ZipFile(path).close()
     except zipfile.BadZipFile:
         with open(path, "rb") as f:
             return f.read(1) == PICKLE
+    return True
 
 
 def restored(cfg: Any) -> Optional[str]:
@@ -78,15 +75,14 @@ def mend(folder: Union[str, Path], suffix: str = "", missing: bool = False) -> N
         return
     if not others:
         raise ValueError(
-            f"{last} is cut off, as where a training was killed while it wrote it, or damaged, and "
-            "no other checkpoint there is whole: move it away to train anew, or give --restore-file"
+            f"{last} is cut off, as where a training was killed while it wrote it, and no other "
+            "checkpoint there is whole: move it away to train anew, or give --restore-file"
         )
     newest = max(others, key=lambda p: p.stat().st_mtime_ns)
     partial = last.with_suffix(".partial")
     shutil.copyfile(newest, partial)
     os.replace(partial, last)
-    told = "%s was cut off, damaged or not yet there: it is a copy of %s now"
-    logger.warning(told, last, newest.name)
+    logger.warning("%s was cut off or not yet there: it is a copy of %s now", last, newest.name)
 
 
 def is_finished(state: Dict[str, Any], checkpoint: Any, optimization: Any) -> bool:

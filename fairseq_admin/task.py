@@ -57,7 +57,8 @@ class TranslationAdminTask(ProfiledTask, WatchedTask, TranslationTask):
             if not os.path.exists(dictionary):
                 raise UserError(
                     f"missing dictionary {dictionary}: name the languages of the data by -s and "
-                    "-t, or run fairseq-preprocess again"
+                    "-t (hydra: task.source_lang, task.target_lang), or run fairseq-preprocess "
+                    "again"
                 )
             read_dictionary(folder, lang)  # fairseq stumbles over what is none
         task = super().setup_task(cfg, **kwargs)

@@ -143,19 +143,21 @@ def find_checkpoint(options: Any, model: Any, text: Any) -> Tuple[Optional[str],
     except ValueError as error:
         raise UserError(str(error)) from None
     if not last and not is_whole(path):
-        raise UserError(f"{path} is cut off or damaged: give another checkpoint")
+        raise UserError(f"{path} is cut off: give another checkpoint")
     try:
-        state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path))
+        archived = zipfile.is_zipfile(path)
+        damaged = archived and zipfile.ZipFile(path).testzip()  # torch compares no checksum of mmap
+        if damaged:
+            raise ValueError(f"{damaged} in it is not what its checksum is of")
+        state = torch.load(path, map_location="cpu", mmap=archived)
     except Exception as error:  # torch raises whatever a damaged file makes it stumble over
         raise UserError(f"cannot read {path}: {one_line(error)}") from error
     if not isinstance(state, dict):
         raise UserError(f"{path} is no checkpoint of fairseq: give another")
-    other, finetuned = (
-        "--save-dir" if last else "checkpoint",
-        path == checkpoint.finetune_from_model,
-    )
+    other = "--save-dir" if last else "checkpoint"
+    finetuned = path == checkpoint.finetune_from_model
     check_method(state, model, path, other)
-    check_text(state, text, path, other, finetuned)
+    check_text(state, text, path, other, finetuned or checkpoint.reset_dataloader)
     if finetuned:
         return path, False
     check_batches(state, options, path)
@@ -204,8 +206,8 @@ def check_method(state: Any, model: Any, path: str, other: str) -> None:
         )
     if unprofiled:
         raise UserError(
-            f"{path} was not profiled, as by a --task that does not, and its omegas are 1: give "
-            f"another {other}"
+            f"{path} was not profiled, and its omegas are 1: give another {other}, or go on with "
+            "the --task of its training, which does not profile"
         )
 
 

@@ -39,6 +39,14 @@ class WatchOptions(FairseqDataclass):
     )
 
 
+def warmup_of(schedule: Any) -> int:
+    """Updates before the learning rate is at its highest, of options of fairseq's schedules."""
+    if getattr(schedule, "phase_ratio", None):  # of tri_stage, as warmup_steps
+        return int(schedule.phase_ratio[0] * schedule.max_update)
+    updates = (getattr(schedule, f"warmup_{name}", None) for name in ("updates", "steps"))
+    return next(filter(None, updates), 0)
+
+
 class Watch:
     """Compares the loss of a training with the entropy of the unigrams of what it learns to write.
 
@@ -133,9 +141,7 @@ class WatchedTask:
         if not criterion.training or self.cfg.train_subset not in self.datasets:
             return
         if self.watch is None:
-            schedule = self.cfg.schedule  # of which tri_stage calls it otherwise
-            updates = (getattr(schedule, f"warmup_{name}", None) for name in ("updates", "steps"))
-            warmup = next(filter(None, updates), 0)
+            warmup = warmup_of(self.cfg.schedule)
             entropy = text_entropy(self.datasets[self.cfg.train_subset].tgt)
             self.watch = Watch(entropy, max(self.cfg.stuck_after, warmup))
         key = "nll_loss" if "nll_loss" in logging_outputs[0] else "loss"

@@ -65,7 +65,7 @@ def read_output(path: str, count: Optional[int] = None) -> Tuple[List[str], List
             raise UserError(f"{path} is of fairseq-generate, but has no hypothesis with its score")
         if count not in (None, len(lines)):
             raise UserError(f"{path} has {len(lines)} lines, the reference {count}")
-        return undo_pieces(lines), []
+        return (undo_pieces(lines) if pieces_in(lines) else lines), []
     texts = split_blocks(lines, path)
     seen = set().union(*texts.values())
     count = count or 1 + max(seen)
@@ -163,14 +163,22 @@ def why_missing(texts: Dict[int, str], total: int, seen: Set[int]) -> str:
 
 def undo_pieces(lines: List[str]) -> List[str]:
     """*lines* with pieces joined: SentencePiece's where most lines hold its U+2581, else those of
-    subword-nmt where more than one in FEW has its `@@`; as `--remove-bpe` does
-    (fairseq/data/data_utils.py, post_process, 0.12.3)."""
-    if 2 * sum(PIECE in line for line in lines) > sum(bool(line.strip()) for line in lines):
+    subword-nmt; as `--remove-bpe` does (fairseq/data/data_utils.py, post_process, 0.12.3)."""
+    if in_sentencepiece(lines):
         return [line.replace(" ", "").replace(PIECE, " ").strip() for line in lines]
-    cut = ["@@ " in f"{line} " for line in lines]
-    if FEW * sum(cut) <= len(lines):
-        return lines
-    return [f"{x} ".replace("@@ ", "").rstrip() if c else x for x, c in zip(lines, cut)]
+    return [f"{x} ".replace("@@ ", "").rstrip() if "@@ " in f"{x} " else x for x in lines]
+
+
+def in_sentencepiece(lines: List[str]) -> bool:
+    """Whether most *lines* hold SentencePiece's U+2581."""
+    return 2 * sum(PIECE in line for line in lines) > sum(bool(line.strip()) for line in lines)
+
+
+def pieces_in(lines: List[str]) -> int:
+    """How many *lines* of a text are in pieces; 0 where they are so few that raw text may hold
+    their signs."""
+    cut = sum(line != joined for line, joined in zip(lines, undo_pieces(lines)))
+    return cut if FEW * cut > len(lines) else 0
 
 
 def read_reference(path: str) -> List[str]:
@@ -183,7 +191,7 @@ def read_reference(path: str) -> List[str]:
 def check_raw(path: Union[str, PathLike], lines: List[str], wanted: str) -> None:
     """Raise UserError where *lines* of *path* are in pieces; a warning, which ends with what is
     *wanted*, where they are Moses' tokens."""
-    cut = sum(line != joined for line, joined in zip(lines, undo_pieces(lines)))
+    cut = pieces_in(lines)
     if cut:
         raise UserError(f"{path} is cut into subwords (as in {cut} lines): give raw text")
     tokens = sum(bool(ESCAPED.search(line)) for line in lines)

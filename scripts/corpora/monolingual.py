@@ -14,7 +14,7 @@ import numpy as np
 from fairseq.data.indexed_dataset import best_fitting_int_dtype
 
 from corpora import subwords, text
-from corpora.corpus import Clean, Corpus
+from corpora.corpus import DATA, Clean, Corpus
 from corpora.parallel import batches, in_order, progress, visible_devices
 from corpora.reading import Line, Lines, read_text
 from corpora.splits import Splits, read_lines
@@ -25,7 +25,6 @@ from fairseq_admin.scoring import outputs
 
 CLEAN = Clean((1, 250), 1.5)  # subwords, as fairseq's extract_bt_data.py is used
 DECODING = "--beam 1 --sampling --seed 1"  # Edunov et al. 2018: sampling beats beam search here
-UNKNOWN = "<unk>"
 ENOUGH = 10  # lines that tell a language; ten always did, single ones not
 KNOWN = 1_000_000  # subwords of either side of the bitext that tell one language from the other
 
@@ -40,6 +39,7 @@ class BackTranslation:
         self.corpus, self.data, self.out, self.options = corpus, data, out, options
         self.source, self.target = corpus.languages
         self.model = data / "spm" / subwords.MODEL
+        self.clean = corpus.clean_subwords or CLEAN
         self.read = 0  # lines of monolingual text
 
     def shards(self, files: List[Path]) -> Dict[str, Any]:
@@ -79,7 +79,7 @@ class BackTranslation:
                 treated = in_order(text.Treatment, single, processes, how)
                 treated = text.readable(treated, [path], corpus)
                 tokens = (batch.tokens for batch in treated if batch.tokens)
-                for batch, _ in in_order(subwords.Encoder, tokens, 1, (self.model, CLEAN)):
+                for batch, _ in in_order(subwords.Encoder, tokens, 1, (self.model, self.clean)):
                     kept = [line for (line,) in filter(None, batch)]
                     if kept and not checked:
                         self.check_language(path, kept)
@@ -176,11 +176,10 @@ class BackTranslation:
 
     def generate(self, folder: Path, model: Path, output: Path, device: str) -> None:
         """fairseq-generate on one device."""
-        command = [BIN / "fairseq-generate", folder, "--user-dir", "fairseq_admin"]
+        command = [BIN / "fairseq-generate", folder, "--user-dir", DATA.parent / "fairseq_admin"]
         command += ["-s", self.target, "-t", self.source, "--path", model]
         command += ["--gen-subset", "test", "--required-batch-size-multiple", "1"]
-        # what has no end by then is cut, and left out for its length
-        command += ["--max-len-a", str(CLEAN.ratio), "--max-len-b", "1"]
+        command += ["--max-len-a", str(self.clean.ratio or CLEAN.ratio), "--max-len-b", "1"]
         command += ["--max-tokens", "8000", *self.options.decoding.split()]
         env = {**os.environ, "CUDA_VISIBLE_DEVICES": device}
         if self.options.cpu:
@@ -207,7 +206,7 @@ class BackTranslation:
                 for name in sums:
                     seen = set()  # of this shard: the memory stays that of one
                     for pair in read_lines([translations / name, self.out / "mono" / name]):
-                        if plausible(*pair) and pair not in seen:
+                        if plausible(*pair, self.clean) and pair not in seen:
                             seen.add(pair)
                             kept.write("train", pair)
                         else:
@@ -216,7 +215,8 @@ class BackTranslation:
                 raise UserError("no back-translation could be used: is the reverse model trained?")
             return {"pairs": kept.pairs["train"], "left_out": left_out}
 
-        return run_step(self.out / "pairs", combined(mono["files"], sums), make)
+        digest = combined(mono["files"], sums, repr(self.clean))
+        return run_step(self.out / "pairs", digest, make)
 
     def binarize(self, pairs: Dict[str, Any]) -> Dict[str, Any]:
         """Step `bin`: the bitext's files, linked, and the back-translations as train1."""
@@ -228,10 +228,10 @@ class BackTranslation:
                 prefix, processes = folder / f"train1.{languages}.{lang}", self.options.processes
                 subwords.binarize(pieces, pairs["pairs"], self.model, prefix, processes)
             for name in made(bitext)["files"]:
-                (folder / name).symlink_to(bitext / name)
+                (folder / name).symlink_to(os.path.relpath(bitext / name, self.out / "bin"))
             return {}
 
-        digest = combined(pairs["files"], made(bitext)["digest"], str(bitext))
+        digest = combined(pairs["files"], made(bitext)["digest"])
         return run_step(self.out / "bin", digest, make)
 
     def run(self, files: List[Path], model: Path) -> Dict[str, Any]:
@@ -242,9 +242,9 @@ class BackTranslation:
         return {"mono": mono, "pairs": pairs, "bin": self.binarize(pairs)}
 
 
-def plausible(translation: str, original: str) -> bool:
+def plausible(translation: str, original: str, clean: Clean = CLEAN) -> bool:
     """Whether a pair of lines in subwords may be a translation: of fitting length, with no unknown
     word, and not a copy."""
     tokens = translation.split()
-    fits = CLEAN.keeps(len(tokens), len(original.split()))
-    return fits and UNKNOWN not in tokens and translation != original
+    fits = clean.keeps(len(tokens), len(original.split()))
+    return fits and "<unk>" not in tokens and translation != original

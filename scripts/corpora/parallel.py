@@ -86,6 +86,7 @@ def _begin(make: Callable[..., Callable[[Any], Any]], arguments: Tuple[Any, ...]
     so keeps none of its locks."""
     global _function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     Thread(target=_end_with_parent, daemon=True).start()
     _function = make(*arguments)
 

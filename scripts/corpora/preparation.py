@@ -141,7 +141,7 @@ class Preparation:
                     for s, total in tok["pairs"].items()
                 }
             left_out = {s: n for s, n in left_out.items() if n}
-            check_any(pieces.pairs, left_out)
+            check_any(pieces.pairs, left_out, f" by their subwords, {clean}")
             return {"pairs": pieces.pairs, "left_out": left_out}
 
         return self.step("bpe", digest, make)
@@ -200,8 +200,8 @@ class Preparation:
         anew."""
         if made(self.out / name).get("digest") != digest:
             if (self.out / "manifest.json").exists():
-                told = f"prepare: {self.out} was made of other text or options, and is made anew"
-                print(told, file=sys.stderr)
+                told = f"{self.out} was made of other text or options, or by another release"
+                print(f"prepare: {told}: it is made anew", file=sys.stderr)
             self.forget()
             for later in STEPS[STEPS.index(name) :]:
                 discard(self.out / later)
@@ -238,9 +238,11 @@ class Preparation:
         return {"tok": tok, "spm": spm, "bpe": bpe, "raw": raw, "bin": self.binarize(spm, bpe)}
 
 
-def check_any(pairs: Dict[str, int], left_out: Dict[str, Any]) -> None:
+def check_any(pairs: Dict[str, int], left_out: Dict[str, Any], why: str = "") -> None:
     """Raise UserError where no pair is left to train on or to validate with."""
     for split in ("train", "valid"):
         if not pairs[split]:
-            reasons = f"; left out: {json.dumps(left_out)}" if left_out else ": too little text"
+            reasons = (
+                f"; left out{why}: {json.dumps(left_out)}" if left_out else ": too little text"
+            )
             raise UserError(f"no pair for {split}{reasons}")

@@ -31,10 +31,11 @@ from corpora.steps import run_command
 from corpora.text import share
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
-from fairseq_admin.scoring.moses import TWO
+from fairseq_admin.scoring.moses import TWO, language
 from fairseq_admin.scoring.outputs import check_raw
 from fairseq_admin.text import markup, read_head
 
+BARE, ESCAPE = re.compile(r"['\"<>|\[\]]"), re.compile(r"&(?:apos|quot|amp|lt|gt|#\d+);")
 GENERATORS = ("babel", "num2words")  # packages by which text is generated
 
 
@@ -43,13 +44,16 @@ def own_text(options: argparse.Namespace) -> Tuple[Dict[str, Tuple[Text, ...]], 
     if not options.valid:
         raise UserError("give --valid FILE FILE with --train")
     texts, languages = {}, languages_of(options.train)
+    for lang in languages:
+        language(lang)  # scoring and serving ask for it
     for split in SPLITS:
         files = getattr(options, split)
         if files:
             check_sides(split, files, languages)
             paths = tuple(map(os.path.abspath, files))
             texts[split] = (Text(paths, format=markup(read_head(files[0]))),)
-            for file in () if options.tokenized else files:
+            raw = texts[split][0].format == "plain" and not options.tokenized
+            for file in files if raw else ():
                 lines = read_head(file).decode("utf-8", "replace").split("\n")
                 check_raw(file, lines, "give raw text, or Moses' tokens by --tokenized")
     return texts, languages
@@ -76,15 +80,15 @@ def languages_of(files: Sequence[Path]) -> Tuple[str, str]:
 def check_sides(split: str, files: Sequence[Path], languages: Tuple[str, str]) -> None:
     """Raise UserError where a file is by its name of another language than its side of --train. Of
     three letters that may be no language, as in valid.src."""
-    codes = [code_of(language) for language in languages]
-    for file, code, language in zip(files, codes, languages):
+    codes = [code_of(side) for side in languages]
+    for file, code, side in zip(files, codes, languages):
         name = language_of(file)
         found = code_of(name)
-        exchanged = name != language and name in languages
+        exchanged = name != side and name in languages
         if exchanged or (found != code and (found in codes or len(found) == 2)):
             raise UserError(
                 f"--{split}: {file} is {name} by its name, but this side of --train is "
-                f"{language}: give the files in the same order, and of the same languages"
+                f"{side}: give the files in the same order, and of the same languages"
             )
 
 
@@ -96,8 +100,13 @@ def code_of(name: str) -> str:
 
 def as_tokenized(corpus: Corpus) -> Corpus:
     """*corpus* where its text is Moses' tokens already. How they were made its first lines show:
-    raw text that a model is to translate must become such tokens too."""
+    raw text that a model is to translate must become such tokens too. UserError where it cannot."""
     heads = [read_head(path).decode("utf-8", "replace") for path in corpus.train[0].files]
+    if any(map(BARE.search, heads)) and not any(map(ESCAPE.search, heads)):
+        raise UserError(
+            "--tokenized: no character is escaped (tokenizer.perl -no-escape), as those of what is "
+            "translated later will be: give the text as it was before"
+        )
     return replace(
         corpus,
         tokenized=True,
@@ -199,7 +208,10 @@ def main() -> None:
         write_manifest(corpus, steps, out)
     found = steps["bpe"]["pairs"]
     pairs = ", ".join(f"{split} {found[split]:,}" for split in SPLITS if found.get(split))
-    print(f"prepare: {out}: {pairs} pairs")
+    dropped = [sum(counts.values()) for counts in steps["tok"]["left_out"].values()]
+    left_out = sum(dropped) + sum(steps["bpe"]["left_out"].values())
+    told = f"{left_out:,} left out (see manifest.json), " if left_out else ""
+    print(f"prepare: {out}: {told}{pairs} pairs")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Steps that leave a folder, whole or not at all, and know what they made it from."""
 
+import glob
 import hashlib
 import json
 import os
@@ -48,10 +49,12 @@ def made(folder: Path) -> Dict[str, Any]:
 
 
 def discard(folder: Path) -> None:
-    """Remove *folder*, renamed first: what a kill leaves of it is no folder without made.json."""
+    """Remove *folder*, renamed first: what a kill leaves of it is no folder without made.json; and
+    what kills on any machine left, since this one has the lock."""
     partial = folder.with_name(f"{folder.name}.partial")
     with writing(folder):
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in (partial, *folder.parent.glob(f"{glob.escape(folder.name)}.*.partial")):
+            shutil.rmtree(left, ignore_errors=True)
         if folder.exists():
             folder.rename(partial)
             shutil.rmtree(partial)

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from sacremoses import MosesDetokenizer, MosesTokenizer
-
 from corpora.corpus import Corpus
 from corpora.reading import Line
 from fairseq_admin.errors import UserError
@@ -70,8 +68,6 @@ class Treatment:
                 continue
             straight = (text.replace(CURLED, self.apostrophe) for text in texts)
             tokens = tuple(step(text) for step, text in zip(self.sides, straight))
-            if self.corpus.tokenized:
-                tokens = tuple(map(escaped, tokens))
             counts = [len(side.split()) for side in tokens]
             if self.training:
                 if not all(counts):
@@ -86,14 +82,6 @@ class Treatment:
                 raw = [step(text) for step, text in zip(self.detokenize, raw)] or raw
                 batch.raw.append(tuple(map(str.lower, raw) if self.corpus.lowercase else raw))
         return batch
-
-
-def escaped(line: str) -> str:
-    """Tokens with Moses' escapes, those of *line* with or without them."""
-    rules = MosesDetokenizer.MOSES_UNESCAPE_XML_REGEXES + MosesTokenizer.MOSES_ESCAPE_XML_REGEXES
-    for pattern, replacement in rules:
-        line = pattern.sub(replacement, line)
-    return line
 
 
 def decoded(line: bytes) -> str:

@@ -27,6 +27,7 @@ from corpora.monolingual import DECODING, BackTranslation
 from corpora.prepare import check_generators
 from corpora.text import share
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint
+from fairseq_admin.data_files import check_dictionaries, described, read_dictionary
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
 from fairseq_admin.serving.export import languages
@@ -92,21 +93,28 @@ def main() -> None:
     except (UserError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{data} was not made by scripts/prepare.sh: give another --data") from None
     source, target = corpus.languages
-    found = tuple(languages(read_checkpoint(str(options.model)), str(data / "bin")))
+    state = read_checkpoint(str(options.model))
+    found = tuple(languages(state, str(data / "bin")))
     if found != (target, source):
         raise UserError(
             f"{options.model} translates from {found[0]} to {found[1]}, but the text to translate "
             f"is of {target}: give a model of {target} to {source}, trained with -s {target} "
             f"-t {source}"
         )
+    sides = [read_dictionary(str(data / "bin"), side) for side in found]
+    here = described(found, sides)["dictionaries"]
+    check_dictionaries(state, here, "a model that was trained on them", str(options.model))
     if options.unreadable is not None:
         corpus = replace(corpus, unreadable=options.unreadable)
     with locked(options.output / "back-translation", "back-translation"):
         files = monolingual(corpus, options)
         steps = BackTranslation(corpus, data, options.output, options).run(files, options.model)
+        raw = options.output / "raw"  # to score against
+        if not os.path.lexists(raw):
+            raw.symlink_to(os.path.relpath(data / "raw", options.output))
         with whole_file(options.output / "manifest.json") as f:
             f.write(json.dumps({"corpus": treatment, **steps}, indent=1, sort_keys=True) + "\n")
-    left_out = sum(steps[name]["left_out"] for name in ("mono", "pairs"))
+    left_out = sum(steps[name].get("left_out", 0) for name in ("mono", "pairs"))
     print(
         f"back_translate: {options.output}: {steps['pairs']['pairs']:,} pairs beside the bitext, "
         f"{left_out:,} left out"

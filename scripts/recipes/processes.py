@@ -77,7 +77,8 @@ def run_queue(
             time.sleep(0.2)
             if time.monotonic() - told > PROGRESS_S:
                 told = time.monotonic()
-                tell(told - start)
+                with suppress(OSError):  # nobody reads it any more, or the disk is full
+                    tell(told - start)
     finally:
         for now in filter(None, running.values()):
             end(now.process)

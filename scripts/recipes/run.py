@@ -21,13 +21,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-import torch
 from omegaconf import OmegaConf
 
 from corpora.steps import BIN
 from fairseq_admin.errors import UserError
 from fairseq_admin.serving.served import prepared
+from recipes.checks import check, check_gpus, check_scoring
 from recipes.launch import Hardware, Launch
+from recipes.processes import end
 from recipes.recipes import averaged, load_recipes, parsed, smoke_overrides
 from recipes.training import ROOT, Training
 
@@ -38,8 +39,6 @@ EVALUATION = {  # steps of scripts/evaluate.sh, and what each needs in RUN_DIR/e
     "score": "generate.txt",
     "fold": "score.json",
 }
-# overrides that would say another thing than the option does
-OWN = {"common.seed": "--seed", "checkpoint.save_dir": "--output", "task.data": "--data"}
 WORDS = {  # of an outcome
     "diverged": "diverged, known at update {}: the end of its log says why",
     "stuck": "is stuck, known at update {}: its loss is that of the unigrams of the text",
@@ -131,7 +130,12 @@ class Run:
             self.check_trained(step)
         for command in self.commands(step):
             say(f"{step}: {shlex.join(command)}")
-            if subprocess.run(command).returncode:
+            process = subprocess.Popen(command)
+            try:
+                code = process.wait()
+            finally:
+                end(process)
+            if code:
                 raise UserError(f"the step {step} of {self.name} failed, see above")
 
     def train_on(self) -> None:
@@ -142,8 +146,8 @@ class Run:
             hint = "give another --data" if given else f"run the step {first} first"
             raise UserError(f"no data in {self.data}: {hint}")
         self.training.check_languages()
-        if self.options.last in EVALUATION and not self.reference().is_file():
-            raise UserError(f"nothing to score against later: no {self.reference()}: --subset?")
+        if self.options.last in EVALUATION:
+            check_scoring(self.reference(), self.training.config.task.target_lang)
         self.training.claim()
         if self.training.trained() or self.training.crashed():
             say(f"train: {self.folder} was trained already")
@@ -155,10 +159,8 @@ class Run:
 
     def start(self) -> None:
         """Train until it ends by itself."""
+        check_gpus(self, ["train"])
         training, hardware = self.training, self.options.hardware
-        gpus, wanted = torch.cuda.device_count(), self.launch.processes
-        if not hardware.cpu and hardware.slurm is None and gpus < wanted:
-            raise UserError(f"{wanted} GPUs: there are {gpus} here; give fewer --gpus, or --cpu")
         say(f"train: {self.launch.batch()}")
         machines = hardware.nodes if hardware.slurm is None else 1
         try:
@@ -194,16 +196,6 @@ class Run:
         print(f"# the configuration\n{OmegaConf.to_yaml(config, resolve=True)}")
 
 
-def check(name: str, overrides: Sequence[str]) -> None:
-    """Raise UserError for an override that fairseq does not know, or that is an option here."""
-    for override in overrides:
-        option = OWN.get(override.lstrip("+").partition("=")[0])
-        if option:
-            raise UserError(f"{override}: give {option}")
-    if overrides:
-        Training(name, ROOT, ROOT).composed(overrides)
-
-
 def say(message: str) -> None:
     print(f"run: {message}", flush=True)
 
@@ -235,6 +227,8 @@ def main() -> None:
             if options.dry_run:
                 run.show(steps)
                 continue
+            if steps[0] != "train":  # hours before it
+                check_gpus(run, steps)
             for step in steps:
                 run.do(step)
         except UserError as error:  # one that diverges, say: the others go on

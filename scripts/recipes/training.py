@@ -83,6 +83,8 @@ class Training:
     """
 
     def __init__(self, name: str, data: Path, folder: Path, overrides: Sequence[str] = ()) -> None:
+        if ":" in str(folder):
+            raise UserError(f"{folder}: give a folder without ':', where fairseq ends a path")
         self.name, self.data, self.folder = name, data, folder
         self.overrides = list(overrides)
         values = [override.lstrip("+") for override in overrides if override[0] != "~"]
@@ -126,8 +128,6 @@ class Training:
         Raises:
             UserError: where it is of other inputs, cannot be made, or not be decoded from later.
         """
-        if ":" in str(self.folder):
-            raise UserError(f"{self.folder}: give a folder without ':', where fairseq ends a path")
         stamp, inputs = self.folder / "inputs.sha256", self.inputs()
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -219,9 +219,10 @@ class Training:
             [self.log.name] if machines == 1 else [f"machine{n + 1}.log" for n in range(machines)]
         )
         for name in names:
-            log = open(self.folder / name, "a")  # noqa: SIM115  the caller closes it
-            if take_lock(log):
-                return log
+            with writing(self.folder / name):
+                log = open(self.folder / name, "a")  # noqa: SIM115  the caller closes it
+                if take_lock(log):
+                    return log
             log.close()
         return None
 

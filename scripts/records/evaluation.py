@@ -34,7 +34,7 @@ from fairseq_admin.serving.served import prepared
 from fairseq_admin.text import read_bytes, read_json
 from fairseq_admin_cli import main as cli
 from fairseq_admin_cli.export import QUANTIZATIONS
-from recipes.code import EVALUATED_BY, code_of
+from recipes.code import EVALUATED_BY, PACKAGE, code_of
 from recipes.ends import target_entropy
 from recipes.processes import Job, run_job
 from records.options import check_scoring, parsed
@@ -147,7 +147,7 @@ class Evaluation:
         data, sides, residual, given = self.needed(self.model)
         to = self.options.to
         # with the plugin, which lets torch load the checkpoints of fairseq's own models too
-        self.decode("generate.txt", self.model, data, sides, ["--user-dir", "fairseq_admin"])
+        self.decode("generate.txt", self.model, data, sides, ["--user-dir", str(PACKAGE)])
         if to != "decode":
             self.score(given)
         if to == "fold":

@@ -33,10 +33,11 @@ def git(*arguments: str) -> str:
     """What git says of this checkout, nothing where it is none, or there is no git."""
     given = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     try:
-        top = subprocess.run(["git", "rev-parse", "--show-toplevel"], **given).stdout.strip()
+        ours = ["git", "-c", f"safe.directory={ROOT}"]  # somebody else's it may be
+        top = subprocess.run([*ours, "rev-parse", "--show-toplevel"], **given).stdout.strip()
         if not top or Path(top).resolve() != ROOT:
             return ""
-        return subprocess.run(["git", *arguments], **given).stdout.strip()
+        return subprocess.run([*ours, *arguments], **given).stdout.strip()
     except OSError:
         return ""
 

@@ -17,7 +17,6 @@ import argparse
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -165,7 +164,6 @@ def parsed(arguments: List[str]) -> argparse.Namespace:
 
 def main() -> None:
     logging.getLogger().setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its processes end with it
     options = parsed(sys.argv[1:])
     os.nice(options.nice)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -183,7 +181,7 @@ def main() -> None:
         print(f"{len(todo)} of {len(trials)} trainings to run, {hours(todo, records.values())}")
         return
     if not options.table:  # before its records are looked at
-        there = (t for t in trials if (t.training.data / "manifest.json").exists())
+        there = (t for t in trials if t.training.data.is_dir())
         prepare(list(there), options)
     take_over(trials)
     if options.table:

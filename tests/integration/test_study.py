@@ -65,7 +65,6 @@ def main(monkeypatch, capsys, lab, data, tmp_path):
     def run(*arguments):
         for module in ("recipes.launch", "studies.trial"):
             monkeypatch.setattr(sys.modules[module], "BIN", lab.bin)
-        monkeypatch.setattr(script.signal, "signal", lambda *_: None)
         monkeypatch.setattr(script.logging.getLogger(), "setLevel", lambda level: None)
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         folders = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]

@@ -90,12 +90,16 @@ def test_the_loss_is_of_the_tokens_that_have_one(criterion, monkeypatch):
     assert (bits, tokens) == (pytest.approx(8 * 240), 240)
 
 
+LAST = ["--max-update", "80000"]
+
+
 @pytest.mark.parametrize(
     "schedule, after",
     [
         ([], 300),
         (["--warmup-updates", "8000"], 8000),
         (["--lr-scheduler", "tri_stage", "--warmup-steps", "8000"], 8000),
+        (["--lr-scheduler", "tri_stage", "--phase-ratio", "(0.1, 0.4, 0.5)", *LAST], 8000),
     ],
 )
 def test_nothing_is_told_in_the_warmup_and_validation_is_not_watched(

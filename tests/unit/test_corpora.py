@@ -390,14 +390,6 @@ def test_entities_of_markup_are_characters_but_in_published_text():
     assert batch.tokens[0][1] == "a &amp; lt ; b &amp; gt ;"
 
 
-def test_tokens_have_escapes_whether_they_were_made_or_not():
-    """What is translated later has them."""
-    corpus = replace(load_corpus("own"), languages=("de", "en"), tokenized=True)
-    lines = (b"a &apos;s &lt; &amp;", b"a 's < &")
-    batch = Treatment(corpus, training=True, raw=False)([tuple((1, x) for x in lines)])
-    assert batch.tokens == [("a &apos;s &lt; &amp;",) * 2]
-
-
 def test_own_text_comes_back_from_its_pieces_in_every_language():
     """It is cut into subwords as it is: no tokens that only some languages give back."""
     corpus = replace(load_corpus("own"), languages=("hi", "fr"))
@@ -550,6 +542,14 @@ def test_how_tokens_were_made_shows_in_them(tmp_path, case):
     assert (corpus.aggressive, corpus.lowercase) == (aggressive, lowercase)
     batch = Treatment(corpus, training=True, raw=False)([tuple((1, x.encode()) for x in sides)])
     assert batch.tokens == [tuple(sides)]
+
+
+def test_tokens_without_escapes_are_refused(tmp_path):
+    """What is translated later has them."""
+    paths = write_pair(tmp_path, gzip.compress(b"so geht 's .\n"), gzip.compress(b"so it goes .\n"))
+    text = Text(tuple(map(str, paths)))
+    with pytest.raises(UserError, match="no character is escaped"):
+        as_tokenized(load_corpus("own").with_texts({"train": (text,)}, ("de", "en")))
 
 
 def test_tokens_of_a_corpus_of_raw_text_are_tokens(tmp_path):

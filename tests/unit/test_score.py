@@ -346,8 +346,15 @@ def test_a_line_without_a_mark_among_pieces_is_joined_too():
 
 def test_subword_nmt_is_undone():
     assert undo_pieces(["Ein Sa@@ t@@ z .", "ab@@", "a@@b"]) == ["Ein Satz .", "ab", "a@@b"]
-    raw = ["@@ -4,3 +1,4 @@ Hunk", *["A line"] * 19]  # single lines of raw text may hold it
-    assert undo_pieces(raw) == raw != undo_pieces(raw[:-1])
+
+
+def test_single_lines_of_a_plain_file_may_hold_the_sign_of_pieces(written):
+    """Not of fairseq-generate, which writes the one or the other."""
+    lines = ["@@ -4,3 +1,4 @@ Hunk", *["A line"] * 19]
+    joined = ["-4,3 +1,4 Hunk", *lines[1:]]
+    assert read_output(written(lines))[0] == lines
+    assert read_output(written(lines[:-1]))[0] == joined[:-1]
+    assert read_output(written(generated(lines, lines)))[0] == joined
 
 
 def test_pieces_of_targets_and_hypotheses_are_undone(written):

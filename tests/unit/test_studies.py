@@ -9,7 +9,6 @@ from collections import Counter
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -314,7 +313,6 @@ def test_a_corpus_that_changed_is_made_anew_before_its_records_are_looked_at(tmp
     folder = tmp_path / "runs" / "data" / "multi30k_de_en"
     monkeypatch.setattr(main, "ROOT", tmp_path)
     monkeypatch.setattr(main, "prepare", lambda trials, _: asked.append(list(map(str, trials))))
-    monkeypatch.setattr(main, "signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=0))
     monkeypatch.setattr(main.logging.getLogger(), "setLevel", lambda level: None)
     monkeypatch.setattr(sys, "argv", ["study.sh", "settings", "--only", "0.0_0.0005"])
     main.main()
