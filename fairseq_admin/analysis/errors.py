@@ -15,7 +15,7 @@ from compare_mt.bucketers import FreqWordBucketer, LengthSentenceBucketer
 from sacrebleu.metrics import BLEU
 
 from fairseq_admin.analysis.labels import labelled
-from fairseq_admin.scoring.outputs import read_compared, read_lines, read_reference
+from fairseq_admin.scoring.outputs import read_compared, read_reference
 from fairseq_admin.scoring.score import bleu_metric, check_script, cut, cut_by_moses, detokenize
 
 REFERENCE = "reference"  # whose counts are taken without a training text
@@ -97,7 +97,7 @@ def measure(options: argparse.Namespace) -> Dict[str, Any]:
     metric = bleu_metric(lang, options.tokenize)
     references, texts = read_systems(systems, options.reference, options.moses, lang)
     check_script(references, lang, options.tokenize)
-    train = read_lines(options.train_text) if options.train_text else None
+    train = read_reference(options.train_text) if options.train_text else None
     words = words_of(references, lang, metric)
     known = words_of(train, lang, metric) if train else words
     counts = Counter(word for line in known for word in line)

@@ -15,7 +15,7 @@ KIND_LINES = dict(zip(BRANCHES, ("-", "--", ":")))
 PREFIXES = {"self_attn": "self ", "encoder_attn": "cross ", "ffn": ""}  # of parameters' names
 LOW = 2.6  # inches of a row where there are several
 ALONE = 3.2  # inches of a row that is the figure
-FITS = "{:<10} {:>5} {:>6} {:>5}"  # a line of them
+FITS = "{:>5} {:>6} {:>5}  {}"  # a line of them
 TITLES = 75  # characters beside each other in a row of titles
 
 
@@ -48,14 +48,14 @@ def plot_output_change(result: Dict[str, Any], path: str) -> None:
         text.axis("off")
         told = [
             FITS.format(
-                fit["label"][-10:],
                 *(f"{x:.2f}" for x in (fit["N"]["r2"], fit["log N"]["r2"], fit["exponent"])),
+                fit["label"],
             )
             for fit in result["fits"]
             if (fit["stack"], fit["step"]) == (stack, kind)
         ]
         if told:
-            head = FITS.format("R² of fits", "N", "log N", "p") + "\n"
+            head = FITS.format("N", "log N", "p", "(R² of fits)") + "\n"
             told = "\n".join([head, *told, "\np: exponent of N"])
             text.text(0, 1, told, va="top", family="monospace", fontsize=7, parse_math=False)
     save(figure, path)
@@ -213,7 +213,7 @@ def plot_updates(result: Dict[str, Any], path: str) -> None:
 
 
 def plot_norms(result: Dict[str, Any], path: str) -> None:
-    """E|x|^2 / d after each layer, with the bounds of lemma 2."""
+    """E|x|^2 / d after each layer, with the bounds of lemma 2; a decoder has two attentions."""
     figure, [axes] = panels(1, 2)
     groups = by_label(result["models"])
     for panel, stack in zip(axes, STACKS):
@@ -226,9 +226,9 @@ def plot_norms(result: Dict[str, Any], path: str) -> None:
             panel.plot(range(1, len(norms) + 1), norms, marker=".", linewidth=1, **style)
         x = np.arange(1, longest + 1)
         panel.plot(x, np.full(len(x), 1.5), label="3/2: Post-LN", **THEORY)
-        bounds = {**THEORY, "linestyle": "--"}
-        panel.plot(x, 1 + 0.5 * x, label="1 + l/2 and 1 + 3l/2: Pre-LN", **bounds)
-        panel.plot(x, 1 + 1.5 * x, **bounds)
+        bounds, most = {**THEORY, "linestyle": "--"}, 1.5 if stack == "encoder" else 2.5
+        panel.plot(x, 1 + 0.5 * x, label="1 + l/2, 1 + 3l/2 or 5l/2: Pre-LN", **bounds)
+        panel.plot(x, 1 + most * x, **bounds)
         panel.set(xlabel="layer l", ylabel="E|x|² / d before the norm", title=stack, yscale="log")
     save(figure, path)
 

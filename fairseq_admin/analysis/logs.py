@@ -61,7 +61,7 @@ def parse(text: str) -> Curves:
             reasons = (reason for told, reason in CRASHES.items() if told in line)
             crash = next(reasons, CRASHES[NAN] if RANK.search(line) else crash)
         else:
-            if line == line.rstrip() and update < curves.get(name, [(0, 0)])[-1][0]:
+            if line == line.rstrip() and update < (curves.get(name) or [(0, 0)])[-1][0]:
                 continue  # the last, of which the number was cut
             add(curves, name, int(update), ppl)
             twice = twice or TWO_PASSES in stats
@@ -75,6 +75,19 @@ def read_log(path: str) -> Curves:
     if not os.path.exists(path):
         return Curves([], [])
     return parse(read_bytes(path).decode(errors="replace"))
+
+
+def read_logs(folder: str) -> Curves:
+    """Curves of the logs in *folder*, as `read_curves` has it."""
+    paths = filter(os.path.isfile, glob(os.path.join(escape(folder), "*.log")))
+    ends = []
+    for path in sorted(paths):
+        text = read_bytes(path).decode(errors="replace")
+        train = parse(text).train
+        ends.append((train[-1][0] if train else 0, os.path.basename(path) == "train.log", text))
+    ends.sort(key=lambda end: end[:2])
+    before = [text for update, _, text in ends if update < ends[-1][0]]
+    return parse("\n".join([*before, *(text for *_, text in ends[-1:])]))
 
 
 def event_files(folder: str) -> Iterator[str]:
@@ -147,16 +160,15 @@ def read_curves(path: str) -> Curves:
 
     Args:
         path: a log of fairseq, in `--log-format` simple, json or tqdm, by fairseq-train or hydra;
-            the folder of a run: its train.log, else another *.log with curves, else TensorBoard
-            files beneath it; or a `--tensorboard-logdir`, whose files do not say why a run ended.
+            the folder of a run: its *.log that goes furthest (of several train.log), after those
+            that end before that one does, else TensorBoard files beneath it; or a
+            `--tensorboard-logdir`, whose files do not say why a run ended.
 
     Raises:
         UserError: where *path* is missing or holds no curve.
     """
     if os.path.isdir(path):
-        logs = sorted(filter(os.path.isfile, glob(os.path.join(escape(path), "*.log"))))
-        logs.sort(key=lambda log: os.path.basename(log) != "train.log")
-        found = next(filter(bool, map(read_log, logs)), None) or read_events(path)
+        found = read_logs(path) or read_events(path)
     elif os.path.exists(path):
         found = read_log(path)
     else:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import textwrap
 from typing import Any, Dict, List, Sequence, Tuple
 
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # the root is at DEBUG under fairseq
@@ -22,6 +23,7 @@ WIDTH = 8  # inches of a figure
 LINE = 95  # characters of a legend's line in that width, with the strokes before its labels
 STROKE = 8  # characters that such a stroke takes
 HEIGHT = 4.5  # inches of a row of panels
+ROWS, ROW = 4, 0.2  # lines of a legend that fit below a row of panels, and inches of a further one
 DPI = 120  # 960 pixels wide
 FEW = 20  # points of a line below which each is marked
 
@@ -75,12 +77,15 @@ def save(figure: Figure, path: str) -> None:
     drawn = ((label, values(x)) for axes, x, label in found if axes.get_yscale() == "log")
     zero = {label for label, ys in drawn if ys and max(ys) <= 0}
     for _, handle, label in found:
-        entries.setdefault(f"{label} (0 where not drawn)" if label in zero else label, handle)
+        label = f"{label} (0 where not drawn)" if label in zero else label
+        entries.setdefault(textwrap.fill(label, LINE - STROKE), handle)
     if entries:
         fit = LINE // (STROKE + max(map(len, entries)))
         columns = min(len(entries), max(1, fit))
         place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
         figure.legend(entries.values(), entries.keys(), **place)
+        rows = -(-len(entries) // columns) - ROWS  # beyond those for which there is place
+        figure.set_figheight(figure.get_figheight() + ROW * max(0, rows))
     figure.savefig(path, dpi=DPI, format="png")
     plt.close(figure)
 

@@ -3,7 +3,7 @@
 import argparse
 import math
 import os
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, Tuple
 
 from fairseq_admin.checkpoints.checkpoint import method, model_options, seed_of
 from fairseq_admin.methods import STACKS
@@ -12,17 +12,28 @@ SECTIONS = ("common", "task", "dataset", "optimization", "criterion", "optimizer
 SECTIONS += ("checkpoint", "ema", "distributed_training", "model")  # of the configuration
 
 
-def portable(config: Any) -> Any:
-    """*config* in JSON's types, and with the names of files instead of a machine's paths."""
+def in_json(config: Any, word: Callable[[str], str] = str) -> Any:
+    """*config* in JSON's types, what is a string by *word*."""
     if isinstance(config, argparse.Namespace):
         config = vars(config)
     if isinstance(config, dict):
-        return {str(name): portable(value) for name, value in config.items()}
+        return {str(name): in_json(value, word) for name, value in config.items()}
     if isinstance(config, (list, tuple)):
-        return [portable(value) for value in config]
-    if isinstance(config, str) and os.path.isabs(config):
-        return os.pathsep.join(map(os.path.basename, config.split(os.pathsep)))
-    return config if isinstance(config, (str, int, float, bool, type(None))) else str(config)
+        return [in_json(value, word) for value in config]
+    if isinstance(config, str):
+        return word(config)
+    return config if isinstance(config, (int, float, bool, type(None))) else str(config)
+
+
+def portable(config: Any) -> Any:
+    """*config* in JSON's types, and with the names of files instead of a machine's paths."""
+
+    def name(word: str) -> str:
+        if not os.path.isabs(word):
+            return word
+        return os.pathsep.join(map(os.path.basename, word.split(os.pathsep)))
+
+    return in_json(config, name)
 
 
 def training_facts(state: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
@@ -45,4 +56,4 @@ def training_facts(state: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any
     if isinstance(cfg.get("task"), dict):  # of ours, which holds other sections too
         twice = ("schedule", *SECTIONS)
         cfg["task"] = {name: x for name, x in cfg["task"].items() if name not in twice}
-    return facts, portable({name: cfg[name] for name in SECTIONS if name in cfg})
+    return facts, in_json({name: cfg[name] for name in SECTIONS if name in cfg})

@@ -32,6 +32,7 @@ FACTS = {
     "averaging": "Averaged by",
     "decoding": "Decoded with",
     "sentences": "Sentences translated",
+    "reference": "Scored against",
     "fold": "Folded into a plain transformer",
     "same_translations": "Same translations after folding",
 }
@@ -49,7 +50,20 @@ def read_runs(folders: List[str]) -> List[Run]:
     runs = [read_run(folder) for folder in folders]
     for run, label in zip(runs, shortest([run.folder for run in runs])):
         run.label = printable(label)
+    tell_paths_apart(runs)
     return runs
+
+
+def tell_paths_apart(runs: List[Run]) -> None:
+    """Let options of *runs* that are paths differ where only the folders of the files do."""
+    for option in {option for run in runs for option in run.paths}:
+        paths = [run.paths[option] for run in runs if option in run.paths]
+        names = {run.config[option] for run in runs if option in run.paths}
+        distinct = list(dict.fromkeys(paths))
+        labels = dict(zip(distinct, shortest(distinct)))
+        for run in runs if len(distinct) > len(names) else ():
+            if option in run.paths:
+                run.config[option] = labels[run.paths[option]]
 
 
 def fact_rows(runs: List[Run]) -> List[Tuple[str, List[str]]]:
@@ -203,6 +217,7 @@ def collect(folders: List[str]) -> Dict[str, Any]:
         "runs": runs,
         "facts": [row for row in facts if row not in same],
         "same_facts": same,
+        "known": sum(bool(run.config) for run in runs),
         "differing": everywhere,
         "only_some": somewhere,
         "scores": score_rows(runs),

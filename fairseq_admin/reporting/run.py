@@ -24,6 +24,7 @@ class Run:
     label: str = ""
     facts: Dict[str, Any] = field(default_factory=dict)
     config: Dict[str, Any] = field(default_factory=dict)
+    paths: Dict[str, str] = field(default_factory=dict)  # whole, of which config has the names
     scores: Dict[str, Tuple[float, str]] = field(default_factory=dict)
     profile: Optional[Profile] = None
     curves: Dict[str, Any] = field(default_factory=dict)

@@ -39,6 +39,11 @@ def read_run(folder: str) -> Run:
     return run
 
 
+def has_content(path: Path) -> bool:
+    """Whether the file *path* is there and not empty, as while a decoder starts."""
+    return os.path.isfile(path) and os.path.getsize(path) > 0
+
+
 def flat(config: Dict[str, Any]) -> Dict[str, Any]:
     """Value by "section.option"."""
     sections = {name: options for name, options in config.items() if isinstance(options, dict)}
@@ -84,10 +89,13 @@ def read_scores(run: Run) -> None:
     if os.path.isfile(scores):
         run.inputs.append(scores)
         try:
-            run.scores = checked_scores(read_json(scores)["scores"])
+            record = read_json(scores)
+            run.scores = checked_scores(record["scores"])
+            run.facts["sentences"] = record.get("sentences") and whole(record["sentences"])
+            run.facts["reference"] = record.get("reference") and str(record["reference"])
         except BROKEN:
             raise UserError(f"{scores} is no record of fairseq-admin score") from None
-    elif os.path.isfile(scores.with_name("generate.txt")):
+    elif has_content(scores.with_name("generate.txt")):
         lang = run.config.get("task.target_lang") or "LANG"
         run.missing.append(("scores", scoring(run, str(lang))))
     else:
@@ -153,7 +161,7 @@ def read_state(run: Run) -> None:
 def take_state(run: Run, state: Dict[str, Any], name: str) -> None:
     """Fill *run* from the checkpoint *state* of the file *name*, or tell that a recorded one went
     on; one of BROKEN where it does not tell of a training."""
-    from fairseq_admin.checkpoints.facts import training_facts
+    from fairseq_admin.checkpoints.facts import portable, training_facts
 
     facts, config = training_facts(state)
     if run.facts:
@@ -161,7 +169,9 @@ def take_state(run: Run, state: Dict[str, Any], name: str) -> None:
             told = f"an evaluation after update {facts['updates']}, which is the last"
             run.missing.append((told, evaluation(run)))
         return
-    run.facts, run.config = {**facts, "checkpoint": name}, flat(config)
+    run.facts, run.config = {**facts, "checkpoint": name}, flat(portable(config))
+    given = {option: x for option, x in flat(config).items() if isinstance(x, str)}
+    run.paths = {option: x for option, x in given.items() if x != run.config[option]}
     profile = (state.get("task_state") or {}).get("profile")
     run.profile = profile and checked_profile(profile)
 
@@ -184,7 +194,7 @@ def read_curve(run: Run) -> None:
 def read_translations(run: Run) -> None:
     """Sources, references and hypotheses of eval/generate.txt, by sentence."""
     path = Path(run.folder, "eval", "generate.txt")
-    if os.path.isfile(path):
+    if has_content(path):
         run.inputs.append(path)
         texts = split_blocks(read_lines(str(path)), str(path))
         kinds = (texts["S"], texts["T"], texts["D"] or texts["H"])

@@ -30,6 +30,7 @@ OWN = {  # sacreBLEU's tokenizer of a language
 }
 # without spaces between words, and without a tokenizer of their own
 NO_SPACES = {"yue", "wuu", "th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bo", "bod", "dz"}
+HAN = {"yue", "wuu"}  # of these
 SCRIPTS = ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan")
 UNSPACED = regex.compile("".join(["[", *(rf"\p{{{script}}}" for script in SCRIPTS), "]"]))
 COMPOUND = re.compile(rb"(\S)-(\S)")  # of bytes, as Perl reads them
@@ -192,6 +193,8 @@ def score_files(
         "sacremoses": version("sacremoses"),
         "scores": measure(texts, references, tokens, targets, bleu),
     }
+    if language(target_lang) in NO_SPACES - HAN:  # TER's words are those of Han, or between spaces
+        del record["scores"]["ter"]
     if baseline:
         others, _ = read_compared(baseline, references, record["reference"])
         test = significance(texts, raw(others, target_lang), references, bleu)

@@ -78,6 +78,7 @@ def trained_record(run: Path, checkpoint: Path, data: Path) -> Dict[str, Any]:
     last = run / ("crash.pt" if curves.crashed else "checkpoint_last.pt")
     ended = read_checkpoint(str(last)) if last.exists() else state
     facts, config = training_facts(state)
+    config = portable(config)
     common = config.get("common") or {}  # none of the time before hydra
     facts.update({k: training_facts(ended)[0][k] for k in ("updates", "wall_seconds")})
     entropy = target_entropy(data, *languages(state, str(data)))

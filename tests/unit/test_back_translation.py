@@ -108,6 +108,7 @@ def test_pairs_that_stay_and_where_they_lie(back):
     for lang, word in (("de", "▁a"), ("en", "▁b")):
         link = back.out / "bin" / f"train.de-en.{lang}.bin"
         assert link.is_symlink() and link.samefile(bitext / link.name)
+        assert not link.readlink().is_absolute()  # they may move together
         data = data_utils.load_indexed_dataset(
             str(back.out / "bin" / f"train1.de-en.{lang}"), words
         )
@@ -166,9 +167,9 @@ def bitext(tmp_path_factory):
 def translate(bitext, tmp_path, monkeypatch):
     """Runs the command on monolingual text with a model of such languages."""
 
-    def translate(languages, lines):
+    def translate(languages, lines, **task_state):
         model, cfg = randomized()
-        state = checkpoint_of(model, cfg)
+        state = checkpoint_of(model, cfg, task_state=task_state)
         state["cfg"]["task"].update(zip(("source_lang", "target_lang"), languages))
         torch.save(state, tmp_path / "reverse.pt")
         (tmp_path / "mono").write_text("".join(f"{x}\n" for x in lines), encoding="utf-8")
@@ -187,6 +188,12 @@ def test_a_model_of_another_direction_translates_nothing(translate, tmp_path):
         with pytest.raises(UserError, match=f"reverse.pt translates {found}, .* model of en to de"):
             translate(languages, MORE_ENGLISH)
         assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_other_dictionaries_translates_nothing(translate, tmp_path):
+    with pytest.raises(UserError, match="reverse.pt was trained with other dictionaries than"):
+        translate(("en", "de"), MORE_ENGLISH, text={"languages": "?", "dictionaries": ["?"]})
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("lines", [MORE_GERMAN * 9, MORE_GERMAN * 9 + MORE_ENGLISH[:1]])

@@ -149,6 +149,8 @@ def test_mistakes_are_one_line(measured):
         measured(SYSTEM, "0=other.txt", reference=REFERENCE)
     with pytest.raises(UserError, match="cannot read missing.txt"):
         measured(SYSTEM, reference=REFERENCE, train_text="missing.txt")
+    with pytest.raises(UserError, match="train_text.txt is cut into subwords"):
+        measured(SYSTEM, reference=REFERENCE, train_text=[f"@@ {line}" for line in TRAIN])
     with pytest.raises(UserError, match="is IWSLT.s train.tags markup"):
         measured(SYSTEM, reference=REFERENCE, train_text=["<talkid>1</talkid>", *TRAIN])
 

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from fairseq_admin.errors import UserError
 from recipes import launch as launch_module
+from recipes.checks import check_scoring
 from recipes.launch import OWN_STORE, WORKER, Hardware, Launch, update_freq, world_of
 from recipes.recipes import load_recipes
 from recipes.training import ROOT, Training, quoted
@@ -172,6 +173,13 @@ def test_one_slurm_job_a_run():
     other = Launch(Training(launch.training.name, Path("/data"), Path("/b")), launch.hardware)
     assert port not in other.command()  # two jobs may share a machine
     assert f"hydra.launcher.name={launcher['name']}" not in other.command()
+
+
+def test_what_cannot_be_scored_is_told_before_the_training(tmp_path):
+    (tmp_path / "test.th").write_text("x")
+    check_scoring(tmp_path / "test.th", "en")
+    with pytest.raises(UserError, match="th has no spaces .*: give --to train, and the rest to"):
+        check_scoring(tmp_path / "test.th", "th")
 
 
 def test_a_folder_that_could_not_be_decoded_from_is_refused_before_training(tmp_path):

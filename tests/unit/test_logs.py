@@ -169,6 +169,21 @@ def test_the_log_in_a_folder(tmp_path):
     assert read_curves(str(tmp_path / "b.log")).train == [(10, 5)]
 
 
+def test_a_later_start_in_a_log_of_its_own(tmp_path):
+    """It went on: the first log's end is not that of the training."""
+    gave_up = "FloatingPointError: Minimum loss scale reached (0.0001). Your loss"
+    (tmp_path / "train.log").write_text(f"{inner(100, 9)}\n{inner(200, 8)}\n{gave_up}\n")
+    assert read_curves(str(tmp_path)).diverged == 200
+    (tmp_path / "again.log").write_text(f"{inner(300, 7)}\n{inner(400, 6)}\n")
+    found = read_curves(str(tmp_path))
+    assert found.train == [(100, 9), (200, 8), (300, 7), (400, 6)] and found.diverged is None
+
+
+def test_a_new_start_whose_first_line_is_the_last_and_not_finished():
+    lines = [inner(100, 9), summary(200, 8, "valid"), inner(50, 9), summary(50, 8, "valid")]
+    assert log(*lines).valid == [(50, 8)]
+
+
 def write_events(folder, points):
     from torch.utils.tensorboard import SummaryWriter
 

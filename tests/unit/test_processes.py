@@ -1,13 +1,18 @@
 """recipes.processes: several at once, their output where it belongs, none left behind."""
 
 import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from fairseq_admin.errors import UserError
 from recipes import processes
 from recipes.processes import Job, run_job, run_queue
+
+SCRIPTS = Path(processes.__file__).parents[1]
 
 
 @pytest.fixture
@@ -35,6 +40,41 @@ def test_of_one_that_fails_the_last_lines_are_told(job, tmp_path):
         run_job(job("short", "for i in 1 2 3 4 5 6 7; do echo line $i; done; exit 3"))
     told = f"short failed with 3, see {tmp_path}/short.log:\n"
     assert refused.value.message == told + "\n".join(f"line {i}" for i in range(3, 8))
+
+
+STARTER = """
+import sys
+from fairseq_admin.errors import UserError
+from recipes.processes import Job, run_job
+
+run_job(Job("a", ["sh", "-c", "echo $$; exec sleep 99"], sys.stderr, output=open(sys.argv[1], "w")))
+"""
+
+
+def test_what_was_started_ends_with_its_starter_and_is_of_this_checkout(tmp_path):
+    """Told to end, as by a queue; beside another package of the same name."""
+    (tmp_path / "starter.py").write_text(STARTER)
+    (tmp_path / "fairseq_admin").mkdir()
+    (tmp_path / "fairseq_admin" / "__init__.py").write_text("1 / 0")
+    command = [sys.executable, str(SCRIPTS), "starter", str(tmp_path / "pid")]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_progress_that_nobody_reads_ends_nothing(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "PROGRESS_S", 0)
+
+    def tell(seconds):
+        raise BrokenPipeError
+
+    run_job(job("a", "sleep 0.5; echo all"), tell)
+    assert (tmp_path / "a.log").read_text() == "all\n"
 
 
 def test_a_lock_is_handed_on(job, tmp_path):

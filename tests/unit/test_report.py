@@ -13,6 +13,7 @@ import torch
 from fairseq_admin.analysis.labels import shortest
 from fairseq_admin.omega_file import Profile, StackProfile, SublayerProfile
 from fairseq_admin.reporting import report
+from fairseq_admin.reporting.page import page
 from fairseq_admin.reporting.report import same_sentences
 from fairseq_admin.reporting.run import Run, by_hand
 from fairseq_admin.reporting.run_folder import read_run
@@ -125,6 +126,31 @@ def test_a_plain_training_tells_what_its_newest_checkpoint_knows(tmp_path):
         "curves": f"fairseq-train --log-file {tmp_path}/train.log ...",
     }
     assert [command for _, command in report.missing(run)].count(evaluate) == 1
+
+
+def test_data_of_one_name_in_two_folders_differ(tmp_path):
+    folders = []
+    for corpus in ("wmt14", "iwslt14"):
+        task = {"_name": "translation", "data": f"/data/{corpus}/bin"}
+        cfg = {"task": task, "model": MODEL}
+        folders.append(write_checkpoint(tmp_path / corpus, cfg=cfg))
+    assert dict(report.collect(folders)["differing"]) == {"task.data": ["wmt14/bin", "iwslt14/bin"]}
+
+
+def test_of_a_log_no_option_is_compared(tmp_path):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "train.log").write_text(LOG.format(ppl=9, update=9))
+    folders = [write_checkpoint(tmp_path / "run"), str(tmp_path / "log")]
+    assert "No option that all of them have differs" not in page(report.collect(folders), "x")
+    folders = [folders[0], write_checkpoint(tmp_path / "another")]
+    assert "No option that all of them have differs" in page(report.collect(folders), "x")
+
+
+def test_translations_that_are_not_there_yet_are_missing(tmp_path):
+    folder = write_checkpoint(tmp_path)
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "generate.txt").touch()  # as a shell makes it
+    assert {"scores", "translations"} <= commands(read_run(folder)).keys()
 
 
 def test_without_the_scripts_other_commands_are_named(tmp_path):

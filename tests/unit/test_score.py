@@ -205,6 +205,14 @@ CHINESE = ["我们明天早上八点在学校见。", "他昨天去北京参加�
 CHINESE_REFERENCES = ["我们明天早上八点在学校门口见。", "他昨天去北京参加了一个重要的会议。"]
 
 
+@pytest.mark.parametrize("lang, words", [("th", False), ("yue", True)])
+def test_without_words_there_is_no_ter(written, lang, words):
+    """Of Thai a sentence would be one; of Han each character is."""
+    files = written(CHINESE), written(CHINESE_REFERENCES, "reference.txt")
+    record = score_files(*files, target_lang=lang, tokenize="char")
+    assert ("ter" in record["scores"]) == words
+
+
 @pytest.mark.parametrize("lang", ["zh", "zh_CN", "zho_Hans"])
 def test_chinese_is_scored_by_its_characters(written, lang):
     """And not in words: between spaces there is one, which is right or not."""

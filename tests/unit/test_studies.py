@@ -316,10 +316,10 @@ def test_a_corpus_that_changed_is_made_anew_before_its_records_are_looked_at(tmp
     monkeypatch.setattr(main.logging.getLogger(), "setLevel", lambda level: None)
     monkeypatch.setattr(sys, "argv", ["study.sh", "settings", "--only", "0.0_0.0005"])
     main.main()
-    folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text("{}")
+    folder.mkdir(parents=True)  # the manifest is removed first, and the rest made anew
     main.main()
     assert asked == [[], ["settings/0.0_0.0005"]]
+    (folder / "manifest.json").write_text("{}")
     assert not is_made("multi30k_de_en", folder)  # of another program
 
 
