@@ -233,7 +233,7 @@ def check_text(state: Any, text: Any, path: str, other: str, finetuned: bool) ->
         source, target = saved["languages"]
         raise UserError(
             f"{path} translates {was}, and this training is of {now}: give -s {source} -t "
-            f"{target}, or another {other}"
+            f"{target}, another {other}, or --reset-dataloader to fine-tune"
         )
 
 

@@ -74,20 +74,26 @@ def read_log(path: str) -> Curves:
     """Curves of a log file, empty where it has none or is not there; UserError if unreadable."""
     if not os.path.exists(path):
         return Curves([], [])
-    return parse(read_bytes(path).decode(errors="replace"))
+    return parse(log_text(path))
+
+
+def log_text(path: str) -> str:
+    """What a log file holds; UserError if unreadable."""
+    return read_bytes(path).decode(errors="replace")
 
 
 def read_logs(folder: str) -> Curves:
     """Curves of the logs in *folder*, as `read_curves` has it."""
-    paths = filter(os.path.isfile, glob(os.path.join(escape(folder), "*.log")))
-    ends = []
-    for path in sorted(paths):
-        text = read_bytes(path).decode(errors="replace")
-        train = parse(text).train
-        ends.append((train[-1][0] if train else 0, os.path.basename(path) == "train.log", text))
-    ends.sort(key=lambda end: end[:2])
-    before = [text for update, _, text in ends if update < ends[-1][0]]
-    return parse("\n".join([*before, *(text for *_, text in ends[-1:])]))
+    paths = list(filter(os.path.isfile, glob(os.path.join(escape(folder), "*.log"))))
+    paths.sort(key=lambda path: (os.path.basename(path) != "train.log", path))
+    first = next(filter(read_log, paths), None)
+    text = log_text(first) if first else ""
+    for path in sorted(paths, key=os.path.getmtime):
+        if text and os.path.getmtime(path) >= os.path.getmtime(first):
+            last, train = parse(text).train, read_log(path).train
+            if last and train and train[0][0] > last[-1][0]:
+                text = f"{text}\n{log_text(path)}"
+    return parse(text)
 
 
 def event_files(folder: str) -> Iterator[str]:
@@ -160,8 +166,8 @@ def read_curves(path: str) -> Curves:
 
     Args:
         path: a log of fairseq, in `--log-format` simple, json or tqdm, by fairseq-train or hydra;
-            the folder of a run: its *.log that goes furthest (of several train.log), after those
-            that end before that one does, else TensorBoard files beneath it; or a
+            the folder of a run: its train.log, else another *.log with curves, and after it those
+            of later starts that went on from there; else TensorBoard files beneath it; or a
             `--tensorboard-logdir`, whose files do not say why a run ended.
 
     Raises:

@@ -20,7 +20,7 @@ from fairseq_admin.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-LANGUAGE = re.compile(r"([a-z]{2,3})([-_][A-Za-z]+)*")  # ISO 639
+LANGUAGE = re.compile(r"([a-z]{2,3})([-_][A-Za-z0-9]+)*")  # ISO 639
 CODES = """
 asm:as ben:bn cat:ca ces:cs cze:cs dan:da deu:de ger:de ell:el gre:el eng:en spa:es est:et
 fin:fi fra:fr fre:fr gle:ga guj:gu hin:hi hun:hu isl:is ice:is ita:it kan:kn lit:lt lav:lv

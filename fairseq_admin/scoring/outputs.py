@@ -20,6 +20,7 @@ HYPOTHESIS = re.compile(rf"[HD]-[0-9]+\t{SCORE}(?:\t|$)")
 DIGITS = 15  # of the largest id of a sentence
 LEFT_OUT = 7  # most sentences of a batch that fairseq leaves out
 UNKNOWN = re.compile(r"<?<unk>>?")  # <<unk>> in T- lines, <unk> in the others
+CUT = re.compile(r"(?<=[^\s@])@@ ")  # after a piece of subword-nmt
 PIECE = "\u2581"  # begins a word in the pieces of SentencePiece
 ESCAPED = re.compile(r"&(?:apos|quot|#91|#93|#124);| @-@ ")  # in Moses' tokens
 FEW = 20  # lines of which one may look like what they are not
@@ -65,7 +66,7 @@ def read_output(path: str, count: Optional[int] = None) -> Tuple[List[str], List
             raise UserError(f"{path} is of fairseq-generate, but has no hypothesis with its score")
         if count not in (None, len(lines)):
             raise UserError(f"{path} has {len(lines)} lines, the reference {count}")
-        return (undo_pieces(lines) if pieces_in(lines) else lines), []
+        return undo_pieces(lines), []
     texts = split_blocks(lines, path)
     seen = set().union(*texts.values())
     count = count or 1 + max(seen)
@@ -163,10 +164,11 @@ def why_missing(texts: Dict[int, str], total: int, seen: Set[int]) -> str:
 
 def undo_pieces(lines: List[str]) -> List[str]:
     """*lines* with pieces joined: SentencePiece's where most lines hold its U+2581, else those of
-    subword-nmt; as `--remove-bpe` does (fairseq/data/data_utils.py, post_process, 0.12.3)."""
+    subword-nmt; as `--remove-bpe` does (fairseq/data/data_utils.py, post_process, 0.12.3), but for
+    an `@@` that stands alone, which ends no piece."""
     if in_sentencepiece(lines):
         return [line.replace(" ", "").replace(PIECE, " ").strip() for line in lines]
-    return [f"{x} ".replace("@@ ", "").rstrip() if "@@ " in f"{x} " else x for x in lines]
+    return [CUT.sub("", f"{x} ").rstrip() if CUT.search(f"{x} ") else x for x in lines]
 
 
 def in_sentencepiece(lines: List[str]) -> bool:
@@ -177,7 +179,9 @@ def in_sentencepiece(lines: List[str]) -> bool:
 def pieces_in(lines: List[str]) -> int:
     """How many *lines* of a text are in pieces; 0 where they are so few that raw text may hold
     their signs."""
-    cut = sum(line != joined for line, joined in zip(lines, undo_pieces(lines)))
+    cut = sum("@@ " in f"{line} " for line in lines)
+    if in_sentencepiece(lines):
+        cut = sum(PIECE in line for line in lines)
     return cut if FEW * cut > len(lines) else 0
 
 

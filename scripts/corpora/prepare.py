@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
 from dataclasses import asdict, replace
 from importlib.util import find_spec
@@ -105,7 +106,7 @@ def as_tokenized(corpus: Corpus) -> Corpus:
     if any(map(BARE.search, heads)) and not any(map(ESCAPE.search, heads)):
         raise UserError(
             "--tokenized: no character is escaped (tokenizer.perl -no-escape), as those of what is "
-            "translated later will be: give the text as it was before"
+            "translated later will be: give the text as it was before, or escape them"
         )
     return replace(
         corpus,
@@ -168,6 +169,7 @@ def main() -> None:
     parser.add_argument("--tokenized", action="store_true", help="your text is Moses-tokenized")
     parser.add_argument("--sample", action="store_true", help="a tiny generated sample instead")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, within SentencePiece too
     if not (options.corpus or options.train):
         parser.error("give a corpus, or your own text by --train and --valid")
     if (options.valid or options.test or options.tokenized) and not options.train:

@@ -119,3 +119,7 @@ def main() -> None:
         f"back_translate: {options.output}: {steps['pairs']['pairs']:,} pairs beside the bitext, "
         f"{left_out:,} left out"
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -45,7 +45,7 @@ def check_gpus(run: Any, steps: Sequence[str]) -> None:
         and not (training.trained() or training.crashed())
     )
     translated = not run.facts.get("reverse") or (run.data / "manifest.json").exists()
-    needed = trains or ("back-translate" in steps and not translated)
+    translates = "back-translate" in steps and hardware.slurm is None and not translated
     here, wanted = torch.cuda.device_count(), run.launch.processes
-    if needed and not hardware.cpu and here < wanted:
+    if (trains or translates) and not hardware.cpu and here < wanted:
         raise UserError(f"{wanted} GPUs: there are {here} here; give fewer --gpus, or --cpu")

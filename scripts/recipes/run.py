@@ -91,8 +91,8 @@ class Run:
         given = [o for o in self.options.overrides if o.startswith("common.")]  # fp16, bf16
         train += ["--", *given] if given else []
         model = runs / f"{reverse}_seed{seed}" / "eval" / "mean.pt"
-        translate = [str(BIN / "python"), "-W", "ignore", str(ROOT / "scripts/back_translate.py")]
-        translate += [str(model), "--data", str(self.bitext)]
+        translate = [str(BIN / "python"), "-W", "ignore", str(ROOT / "scripts")]
+        translate += ["recipes.back_translation", str(model), "--data", str(self.bitext)]
         translate += ["--output", str(self.data), "--decoders", str(self.launch.processes)]
         if self.options.mirror:
             translate += ["--mirror", self.options.mirror]

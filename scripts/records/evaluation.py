@@ -3,7 +3,8 @@ average, decode, score; fold, and verify that the plain model translates the sam
 plugin; export.
 
 Usage:   scripts/evaluate.sh RUN_DIR [options]
-Inputs:  RUN_DIR/checkpoint*.pt; of RUN_DIR/*.log or TensorBoard files how the training went
+Inputs:  RUN_DIR/checkpoint*.pt; of RUN_DIR/train.log, another *.log or TensorBoard files how the
+         training went
 Outputs: in --output: record.json; generate.txt, score.json; of a transformer_admin that folds
          folded.pt, folded.txt; mean.pt where checkpoints were averaged; serve/ where exported
 

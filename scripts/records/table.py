@@ -169,7 +169,9 @@ def table(columns: List[str], found: List[Record]) -> str:
         return text
     seeds = ", ".join(map(str, sorted({record["seed"] for record in found})))
     count = "" if "n" in headers else "n = 1; "
-    return f"{text}\n{count}seed {seeds}; {'; '.join(signed)}\n{unlike_start(found)}"
+    part = any(0 < sum(map(trained, runs)) < len(runs) for runs in groups.values())
+    of = "; means are of those that trained" if part else ""
+    return f"{text}\n{count}seed {seeds}{of}; {'; '.join(signed)}\n{unlike_start(found)}"
 
 
 def rewritten(text: str, root: Path) -> str:

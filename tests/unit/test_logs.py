@@ -1,6 +1,7 @@
 """The points of a log, whoever wrote it, and which runs diverged."""
 
 import math
+import os
 import re
 
 import pytest
@@ -177,6 +178,16 @@ def test_a_later_start_in_a_log_of_its_own(tmp_path):
     (tmp_path / "again.log").write_text(f"{inner(300, 7)}\n{inner(400, 6)}\n")
     found = read_curves(str(tmp_path))
     assert found.train == [(100, 9), (200, 8), (300, 7), (400, 6)] and found.diverged is None
+
+
+def test_a_log_that_was_moved_aside_is_none_of_the_training(tmp_path):
+    gave_up = "FloatingPointError: Minimum loss scale reached (0.0001). Your loss"
+    (tmp_path / "first.log").write_text(f"{inner(400, 9)}\n{inner(500, 9)}\n{gave_up}\n")
+    os.utime(tmp_path / "first.log", (1, 1))
+    (tmp_path / "train.log").write_text(f"{inner(100, 8)}\n{inner(200, 7)}\n")
+    (tmp_path / "hydra_train.log").write_text(f"{inner(100, 8)}\n{inner(200, 7)}\n")
+    found = read_curves(str(tmp_path))
+    assert found.train == [(100, 8), (200, 7)] and found.diverged is None
 
 
 def test_a_new_start_whose_first_line_is_the_last_and_not_finished():

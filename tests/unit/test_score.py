@@ -356,13 +356,12 @@ def test_subword_nmt_is_undone():
     assert undo_pieces(["Ein Sa@@ t@@ z .", "ab@@", "a@@b"]) == ["Ein Satz .", "ab", "a@@b"]
 
 
-def test_single_lines_of_a_plain_file_may_hold_the_sign_of_pieces(written):
-    """Not of fairseq-generate, which writes the one or the other."""
-    lines = ["@@ -4,3 +1,4 @@ Hunk", *["A line"] * 19]
-    joined = ["-4,3 +1,4 Hunk", *lines[1:]]
-    assert read_output(written(lines))[0] == lines
-    assert read_output(written(lines[:-1]))[0] == joined[:-1]
-    assert read_output(written(generated(lines, lines)))[0] == joined
+def test_raw_text_may_hold_the_sign_of_pieces(written):
+    """It stands alone there."""
+    lines = ["@@ -4,3 +1,4 @@ Hunk", "A li@@ ne", "the end @@"]
+    expected = ["@@ -4,3 +1,4 @@ Hunk", "A line", "the end @@"]
+    assert read_output(written(lines))[0] == expected
+    assert read_output(written(generated(lines, lines))) == (expected, expected)
 
 
 def test_pieces_of_targets_and_hypotheses_are_undone(written):
