@@ -1,7 +1,6 @@
 """Whole commands as an earlier commit installs them and as this checkout does, in turn, for
 scripts/bench.py."""
 
-import json
 import os
 import statistics
 import subprocess
@@ -10,7 +9,7 @@ import tempfile
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, Iterator, List, Sequence
 
 from bench.training import paired, timed
 from recipes.training import ROOT
@@ -37,7 +36,7 @@ def run(command: str, site: Path, more: Dict[str, str]) -> None:
         call(["bash", "-c", command], f"{command} failed, {site.name}", cwd=folder, env=env)
 
 
-def bench_commits(options: Namespace) -> List[Dict[str, Any]]:
+def bench_commits(options: Namespace) -> Iterator[Dict[str, Any]]:
     """Run each of `options.commands`, "NAME: COMMAND", by `options.before` and by this checkout in
     turn, `options.pairs` times, and before that `options.warmup` times. AFTER is 1 in the
     environment of the latter, for an option that it has to be given: `adam${AFTER:+_fused}`. The
@@ -45,7 +44,6 @@ def bench_commits(options: Namespace) -> List[Dict[str, Any]]:
 
     Rows of seconds (medians) and of the ratio before / after (median and quartiles, pair by pair).
     """
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         old = Path(folder, "old")
         call(["git", "clone", "-q", "-n", ROOT, old], "no clone")
@@ -61,14 +59,10 @@ def bench_commits(options: Namespace) -> List[Dict[str, Any]]:
                     more = {"AFTER": "1"} if site is sites[ROOT] else {}
                     seconds[site].append(timed(partial(run, command, site, more)))
             before, after = (took[options.warmup :] for took in seconds.values())
-            rows.append(
-                {
-                    "name": name,
-                    "command": command,
-                    "before_s": round(statistics.median(before), 2),
-                    "after_s": round(statistics.median(after), 2),
-                    **paired([x / y for x, y in zip(before, after)]),
-                }
-            )
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
+            yield {
+                "name": name,
+                "command": command,
+                "before_s": round(statistics.median(before), 2),
+                "after_s": round(statistics.median(after), 2),
+                **paired([x / y for x, y in zip(before, after)]),
+            }

@@ -1,6 +1,5 @@
 """Decoding speed of an exported model against fairseq-generate's, for scripts/bench.py."""
 
-import json
 import logging
 import multiprocessing
 import statistics
@@ -8,7 +7,7 @@ import tempfile
 import time
 from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import ctranslate2
 import torch
@@ -131,7 +130,7 @@ def call(method: str) -> Any:
     return getattr(engine, method)()
 
 
-def bench_decoding(options: Namespace) -> List[Dict[str, Any]]:
+def bench_decoding(options: Namespace) -> Iterator[Dict[str, Any]]:
     """Decode one subset with fairseq and with the exported model in turn, `options.pairs` times.
 
     Rows of tokens/s (medians), of ratios to fairseq's (median and quartiles, pair by pair), and
@@ -155,20 +154,15 @@ def bench_decoding(options: Namespace) -> List[Dict[str, Any]]:
                 texts[name], tokens, seconds = engines[name]("decode")
                 if pair:
                     speeds[name].append(tokens / seconds)
-    rows = []
     for name in engines:
         ratios = [s / f for s, f in zip(speeds[name], speeds["fairseq"])]
         same = sum(text == texts["fairseq"][i] for i, text in texts[name].items())
-        rows.append(
-            {
-                "model": model,
-                "engine": "fairseq-generate" if name == "fairseq" else f"exported, {name}",
-                "threads": threads,
-                "sentences": len(sources),
-                "tokens_per_s": round(statistics.median(speeds[name])),
-                **paired(ratios),
-                "same": round(same / len(sources), 4),
-            }
-        )
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
+        yield {
+            "model": model,
+            "engine": "fairseq-generate" if name == "fairseq" else f"exported, {name}",
+            "threads": threads,
+            "sentences": len(sources),
+            "tokens_per_s": round(statistics.median(speeds[name])),
+            **paired(ratios),
+            "same": round(same / len(sources), 4),
+        }

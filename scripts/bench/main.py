@@ -98,7 +98,10 @@ def main() -> None:
         else:
             record["dtype"], measure = options_.dtype, bench_training
         print(json.dumps(record))
-        record["rows"] = measure(options_)
+        record["rows"] = []
+        for row in measure(options_):
+            record["rows"].append(row)
+            print(json.dumps(row), flush=True)
     if options_.output:
         with whole_file(options_.output) as f:
             f.write(json.dumps(record, indent=1) + "\n")

@@ -1,11 +1,10 @@
 """Operators that a training step launches, for scripts/bench.py: their number is the same on every
 machine of a kind and at every load."""
 
-import json
 from argparse import Namespace
 from collections import Counter
 from itertools import product
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -57,11 +56,8 @@ def operators(method: str, layers: str, width: int, options: Namespace) -> Dict[
     }
 
 
-def bench_operators(options: Namespace) -> List[Dict[str, Any]]:
+def bench_operators(options: Namespace) -> Iterator[Dict[str, Any]]:
     """Rows of all sizes and methods, fairseq's own first."""
-    rows = []
-    for width, layers in product(options.widths, options.layers):
-        for method in (PLAIN, *options.methods):
-            rows.append(operators(method, layers, width, options))
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
+    methods = (PLAIN, *options.methods)
+    for width, layers, method in product(options.widths, options.layers, methods):
+        yield operators(method, layers, width, options)

@@ -1,12 +1,11 @@
 """The profile before training, for scripts/bench.py: how long a training waits for it, and whether
 drawing and grouping sentences biases the omegas."""
 
-import json
 import statistics
 from argparse import Namespace
 from itertools import product
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ def task_and_model(layers: str, width: int, options_: Namespace) -> tuple:
     return task, task.build_model(cfg.model, from_checkpoint=True)
 
 
-def bench_time(layers: str, width: int, options_: Namespace) -> Dict[str, Any]:
+def bench_time(layers: str, width: int, options_: Namespace) -> Iterator[Dict[str, Any]]:
     """The row of one size: what rank 0 does while a training waits."""
     task, model = task_and_model(layers, width, options_)
     read, passed, batches = [], [], []
@@ -43,7 +42,7 @@ def bench_time(layers: str, width: int, options_: Namespace) -> Dict[str, Any]:
         passed.append(timed(lambda x=inputs, s=seed: profile_model(model, x, pad(task), s)))
     sides = [batch["net_input"][side] for drawn in batches for batch in drawn for side in SIDES]
     tokens = sum(int(side.ne(pad(task)).sum()) for side in sides)
-    return {
+    yield {
         "layers": "{}-{}".format(*stacks(layers)),
         "width": width,
         "read_s": round(statistics.median(read), 2),
@@ -64,7 +63,7 @@ def omegas(model, task, batches: Sequence[Dict[str, Any]], seed: int) -> np.ndar
     return np.array([s.omega for x in profile.stacks.values() for s in x.sublayers[1:]])
 
 
-def bench_bias(layers: str, width: int, options_: Namespace) -> List[Dict[str, Any]]:
+def bench_bias(layers: str, width: int, options_: Namespace) -> Iterator[Dict[str, Any]]:
     """Rows of the same model: omegas over seeds by the batches of a training, and by one
     padded batch of the same draw, against those of WHOLE tokens without padding."""
     task, model = task_and_model(layers, width, options_)
@@ -81,30 +80,22 @@ def bench_bias(layers: str, width: int, options_: Namespace) -> List[Dict[str, A
         "grouped": lambda seed: task.profile_batches(model, seed),
         "one batch": lambda seed: [draw_batch(dataset, TOKENS, limits, seed)],
     }
-    rows = []
     for how, draw in draws.items():
         found = np.array([omegas(model, task, draw(s), s) for s in range(options_.seeds)]) / whole
-        rows.append(
-            {
-                "draw": how,
-                "corpus": Path(options_.profile).resolve().parent.name,
-                "layers": "{}-{}".format(*stacks(layers)),
-                "width": width,
-                "seeds": options_.seeds,
-                "mean": [round(float(x), 5) for x in (found.mean(0).min(), found.mean(0).max())],
-                "std": round(float(found.std(0, ddof=1).max()), 5),
-                "whole_tokens": int(dataset.src_sizes[order].sum()),
-            }
-        )
-    return rows
+        yield {
+            "draw": how,
+            "corpus": Path(options_.profile).resolve().parent.name,
+            "layers": "{}-{}".format(*stacks(layers)),
+            "width": width,
+            "seeds": options_.seeds,
+            "mean": [round(float(x), 5) for x in (found.mean(0).min(), found.mean(0).max())],
+            "std": round(float(found.std(0, ddof=1).max()), 5),
+            "whole_tokens": int(dataset.src_sizes[order].sum()),
+        }
 
 
-def bench_profiles(options_: Namespace) -> List[Dict[str, Any]]:
+def bench_profiles(options_: Namespace) -> Iterator[Dict[str, Any]]:
     """Rows of all sizes."""
-    rows = []
+    rows = bench_bias if options_.seeds else bench_time
     for width, layers in product(options_.widths, options_.layers):
-        made = bench_bias if options_.seeds else lambda *size: [bench_time(*size)]
-        for row in made(layers, width, options_):
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-    return rows
+        yield from rows(layers, width, options_)

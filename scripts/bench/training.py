@@ -1,7 +1,6 @@
 """A training step of a residual method against another model, for scripts/bench.py."""
 
 import argparse
-import json
 import re
 import statistics
 import subprocess
@@ -10,7 +9,7 @@ import tempfile
 import time
 from itertools import product
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import numpy as np
 import torch
@@ -167,14 +166,12 @@ def print_peak(options_: argparse.Namespace) -> None:
         print(int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) // 2**10)
 
 
-def bench_training(options_: argparse.Namespace) -> List[dict]:
+def bench_training(options_: argparse.Namespace) -> Iterator[dict]:
     """Rows of all sizes and methods; their step time per layer over that of the first depth."""
-    rows: List[dict] = []
+    firsts: Dict[tuple, dict] = {}
     for width, layers, method in product(options_.widths, options_.layers, options_.methods):
         row = bench(method, layers, width, options_)
-        rows.append(row)
-        first = next(r for r in rows if (r["width"], r["method"]) == (width, method))
+        first = firsts.setdefault((width, method), row)
         per_layer = [r["step_s"] / sum(stacks(r["layers"])) for r in (row, first)]
         row["linearity"] = round(per_layer[0] / per_layer[1], 3)
-        print(json.dumps(row), flush=True)
-    return rows
+        yield row

@@ -15,7 +15,7 @@ def test_the_time_of_a_profile_and_its_padding(corpus):
 
 
 def test_omegas_of_the_draw_are_those_of_the_whole(corpus):
-    rows = bench_profiles(Namespace(**OPTIONS, profile=str(corpus), seeds=3))
+    rows = list(bench_profiles(Namespace(**OPTIONS, profile=str(corpus), seeds=3)))
     assert [row["draw"] for row in rows] == ["grouped", "one batch"]
     for row in rows:
         low, high = row["mean"]

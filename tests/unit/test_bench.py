@@ -17,7 +17,7 @@ OPTIONS = Namespace(
 
 def test_a_row_a_size_and_method(monkeypatch):
     monkeypatch.setattr(training, "peak_memory", lambda method, *_: len(method))
-    rows = training.bench_training(OPTIONS)
+    rows = list(training.bench_training(OPTIONS))
     assert [(r["method"], r["layers"]) for r in rows] == [("admin", "1-1"), ("admin", "2-1")]
     for row in rows:
         assert (row["peak_mb"], row["against_peak_mb"]) == (len("admin"), len("fairseq"))
@@ -72,7 +72,8 @@ def test_a_commit_against_this_checkout():
         'assert os.environ["PYTHONPATH"] in fairseq_admin.__path__[0]\'',
         "place: test ! -e here; touch here",
     ]
-    rows = commits.bench_commits(Namespace(before="HEAD", commands=told, warmup=1, pairs=2))
+    options = Namespace(before="HEAD", commands=told, warmup=1, pairs=2)
+    rows = list(commits.bench_commits(options))
     assert [(row["name"], row["pairs"]) for row in rows] == [("where", 2), ("place", 2)]
     for row in rows:
         assert row["before_s"] > 0 and row["ratio_quartiles"][0] <= row["ratio"]
@@ -81,4 +82,5 @@ def test_a_commit_against_this_checkout():
         ("HEAD", "x: false", "false failed"),
     ]:
         with pytest.raises(SystemExit, match=why):
-            commits.bench_commits(Namespace(before=before, commands=[command], warmup=0, pairs=1))
+            options = Namespace(before=before, commands=[command], warmup=0, pairs=1)
+            list(commits.bench_commits(options))
