@@ -3,4 +3,5 @@
 
 from bench.main import main
 
-main()
+if __name__ == "__main__":  # not in a process that it spawns
+    main()

@@ -1,5 +1,6 @@
 """scripts/bench.py: each method against fairseq's own Post-LN, a row a size and method."""
 
+import runpy
 from argparse import Namespace
 from itertools import cycle
 
@@ -8,6 +9,7 @@ import pytest
 from bench import commits, training
 from bench import main as bench
 from fairseq_admin.profiling import named_junctions
+from recipes.code import ROOT
 
 OPTIONS = {"layers": ["1", "2-1"], "widths": [16], "pairs": 2, "warmup": 0, "tokens": 80}
 OPTIONS = Namespace(
@@ -63,6 +65,11 @@ def test_nothing_to_time_is_told(words, told, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         bench.main()
     assert told in capsys.readouterr().err
+
+
+def test_a_process_that_it_spawns_measures_nothing():
+    """As multiprocessing runs the main file there, for the engines of --decode."""
+    runpy.run_path(str(ROOT / "scripts" / "bench.py"), run_name="__mp_main__")
 
 
 @pytest.mark.slow  # two installations
