@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import IO, Optional, Tuple
 from urllib.parse import unquote, urlsplit
 
-from tqdm import tqdm
-
 from corpora.address import Address, ask, parse
+from corpora.parallel import progress
 from corpora.steps import sha256
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file, write, writing
@@ -26,7 +25,6 @@ from fairseq_admin.files import locked, whole_file, write, writing
 TRIES = 5  # in a row that brought nothing new, before giving up
 PAUSE = 1.0  # seconds before another try, doubled with each that brought nothing new
 CHUNK = 1 << 20  # bytes read at once
-PROGRESS_EVERY = (10.0, 1.0)  # seconds, also before the first: in a file; on a terminal
 OWN_ENDINGS = (".partial", ".from", ".lock", ".sha256")
 
 
@@ -144,37 +142,14 @@ def _copy(stream: IO[bytes], partial: Path, start: int, total: Optional[int]) ->
     done = start
     with writing(partial):
         file = open(partial, "ab", buffering=0)  # noqa: SIM115  closed below
-    with file, _progress(partial.stem, start, total) as bar:
+    how = {"initial": start, "total": total, "unit": "B", "unit_scale": True}
+    with file, progress(partial.stem, **how) as show:
         for data in iter(lambda: stream.read1(CHUNK), b""):
             with writing(partial):
                 write(file, data)
             done += len(data)
-            bar.update(len(data))
+            show(done)
     return done
-
-
-class _Lines(tqdm):
-    """The bar where there is no terminal: a line each time."""
-
-    def display(self, msg: Optional[str] = None, pos: Optional[int] = None) -> None:
-        if msg is None:
-            self.fp.write(f"{self}\n")
-
-
-def _progress(name: str, start: int, total: Optional[int]) -> tqdm:
-    terminal = sys.stderr.isatty()
-    seconds = PROGRESS_EVERY[terminal]
-    return (tqdm if terminal else _Lines)(
-        desc=name,
-        initial=start,
-        total=total,
-        unit="B",
-        unit_scale=True,
-        mininterval=seconds,
-        miniters=1,
-        delay=seconds,  # nothing of a file that is there at once
-        leave=False,
-    )
 
 
 def _beside(path: Path, ending: str) -> Path:

@@ -19,17 +19,28 @@ from fairseq_admin.errors import UserError
 T = TypeVar("T")
 AHEAD = 4  # batches a process that are read before their results are taken
 BATCH = 1000  # lines
-PROGRESS_S = 10.0  # seconds between two lines of progress where stderr is no terminal
+PROGRESS_EVERY = (10.0, 0.5)  # seconds, also before the first: in a file; on a terminal
+SHARE = {"total": 1.0, "bar_format": "{desc} {percentage:3.0f} % [{elapsed}, {remaining} left]"}
+
+
+class Lines(tqdm):
+    """The bar where there is no terminal: a line each time."""
+
+    def display(self, msg: Optional[str] = None, pos: Optional[int] = None) -> None:
+        if msg is None:
+            self.fp.write(f"{self}\n")
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Any]:
-    """A function that takes the share done, 0 to 1, and shows it with the remaining time."""
-    seconds = 0.5 if sys.stderr.isatty() else PROGRESS_S
-    form = "{desc} {percentage:3.0f} % [{elapsed}, {remaining} left]"
+def progress(what: str, **how: Any) -> Iterator[Any]:
+    """A function that takes what is done, and shows it with the remaining time: the share, 0 to 1,
+    unless *how*, arguments of tqdm, says else."""
+    terminal = sys.stderr.isatty()
+    seconds = PROGRESS_EVERY[terminal]
+    when = {"mininterval": seconds, "miniters": 0, "delay": seconds, "leave": terminal}
     tqdm.set_lock(RLock())  # its own is shared with forks: one killed holding it stops all others
-    with tqdm(total=1.0, desc=what, mininterval=seconds, delay=seconds, bar_format=form) as bar:
-        yield lambda share: bar.update(share - bar.n)
+    with (tqdm if terminal else Lines)(desc=what, **when, **(how or SHARE)) as bar:
+        yield lambda done: bar.update(done - bar.n)
 
 
 def batches(lines: Iterable[T], size: Optional[int] = None) -> Iterator[List[T]]:

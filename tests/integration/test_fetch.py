@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from corpora import address
+from corpora import address, parallel
 from corpora import fetch as fetching
 from corpora.fetch import Source, fetch
 from fairseq_admin.errors import UserError
@@ -394,7 +394,7 @@ def test_folder_that_cannot_be_written(server, tmp_path):
 
 
 def test_progress_in_a_log_is_lines(server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(fetching, "PROGRESS_EVERY", (0.1, 0.1))
+    monkeypatch.setattr(parallel, "PROGRESS_EVERY", (0.1, 0.1))
     server.faults = [{"wait": 0.03}]
     fetch(source(server), tmp_path)
     lines = capsys.readouterr().err.splitlines()
