@@ -55,32 +55,17 @@ def positive(text: str) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("folder", metavar="FOLDER", help="what fairseq-admin export wrote")
-    shown = "(default: %(default)s)"
-    parser.add_argument("--beam", type=positive, default=5, metavar="N", help=f"beam size {shown}")
+    shown, count = "(default: %(default)s)", {"type": positive, "metavar": "N"}
+    parser.add_argument("--beam", default=5, help=f"beam size {shown}", **count)
     parser.add_argument(
         "--lenpen", type=float, default=1.0, metavar="X", help=f"length penalty {shown}"
     )
-    parser.add_argument(
-        "--max-len",
-        type=positive,
-        default=200,
-        metavar="N",
-        help="most tokens of a translation; longer ones are cut, and told (default: %(default)s, "
-        "as fairseq-generate)",
-    )
-    parser.add_argument(
-        "--batch-tokens",
-        type=positive,
-        default=1024,
-        metavar="N",
-        help=f"most tokens of a batch, padding included {shown}",
-    )
-    parser.add_argument(
-        "--threads",
-        type=positive,
-        metavar="N",
-        help="batches translated at once on a CPU, a core each (default: all cores)",
-    )
+    told = "most tokens of a translation; longer ones are cut, and told (default: %(default)s, as "
+    parser.add_argument("--max-len", default=200, help=f"{told}fairseq-generate)", **count)
+    told = f"most tokens of a batch, padding included {shown}"
+    parser.add_argument("--batch-tokens", default=1024, help=told, **count)
+    told = "batches translated at once on a CPU, a core each (default: all cores)"
+    parser.add_argument("--threads", help=told, **count)
     parser.add_argument(
         "--device", choices=("cpu", "cuda", "auto"), default="cpu", help=f"where to run {shown}"
     )
