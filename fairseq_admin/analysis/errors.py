@@ -103,14 +103,10 @@ def measure(options: argparse.Namespace) -> Dict[str, Any]:
     counts = Counter(word for line in known for word in line)
     frequencies = by_frequency([words_of(lines, lang, metric) for lines in texts], words, counts)
     lengths = list(map(len, words))
-    found = [
-        {
-            "label": label,
-            "lengths": by_length(metric, lines, references, lengths),
-            "frequencies": rows,
-        }
-        for label, lines, rows in zip(systems, texts, frequencies)
-    ]
+    found = []
+    for label, lines, rows in zip(systems, texts, frequencies):
+        scores = by_length(metric, lines, references, lengths)
+        found.append({"label": label, "lengths": scores, "frequencies": rows})
     return {
         "analysis": "errors",
         "systems": found,

@@ -49,13 +49,8 @@ def gradient_norms(model: nn.Module, batch: Batch, pad: int) -> Dict[str, List[D
         gradients = iter(weight_gradients(model, batch, pad, stacks))
     return {
         stack: [
-            {
-                "name": sublayer.name,
-                "kind": sublayer.kind,
-                "output": outputs[sublayer.name],
-                **norms_of(next(gradients)),
-            }
-            for sublayer in sublayers
+            {"name": s.name, "kind": s.kind, "output": outputs[s.name], **norms_of(next(gradients))}
+            for s in sublayers
         ]
         for stack, sublayers in stacks.items()
     }

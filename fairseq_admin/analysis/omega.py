@@ -67,14 +67,7 @@ def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
         about = subject.about()
         found = omegas(subject.model)
         if subject.profile and subject.folder in names:
-            first = at_initialization(subject)
-            models.append(
-                {
-                    **about,
-                    "label": f"{names.pop(subject.folder)} at 0",
-                    "updates": 0,
-                    "stacks": first,
-                }
-            )
+            first = {"label": f"{names.pop(subject.folder)} at 0", "updates": 0}
+            models.append({**about, **first, "stacks": at_initialization(subject)})
         models.append({**about, "stacks": found})
     return {"analysis": "omega", "models": models}

@@ -142,10 +142,5 @@ def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
     for subject, batch in subjects(options, rest):
         changes = output_changes(subject.model, batch, subject.pad, subject.seed)
         models.append({**subject.about(), "stacks": changes})
-    return {
-        "analysis": "output-change",
-        "noise": NOISE,
-        "step": STEP,
-        "models": models,
-        "fits": fits(models),
-    }
+    found = {"analysis": "output-change", "noise": NOISE, "step": STEP}
+    return {**found, "models": models, "fits": fits(models)}

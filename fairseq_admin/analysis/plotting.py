@@ -125,16 +125,10 @@ def plot_errors(result: Dict[str, Any], path: str) -> None:
     """BLEU by sentence length and F1 by word frequency of what `errors.measure` gave, bars a
     system; below each bucket how many sentences or words are in it."""
     figure, rows = panels(2, 1, height=3.5)
-    systems, counted = result["systems"], os.path.basename(result["counts_of"])
+    systems, counted = result["systems"], plain(os.path.basename(result["counts_of"]))
     drawn = (
         ("lengths", "bleu", "BLEU", "sentences", "words of the reference sentence"),
-        (
-            "frequencies",
-            "f1",
-            "F1 of words",
-            "words",
-            f"occurrences of the word in {plain(counted)}",
-        ),
+        ("frequencies", "f1", "F1 of words", "words", f"occurrences of the word in {counted}"),
     )
     width = 0.8 / len(systems)  # of a bar, where buckets are 1 apart
     for [axes], (table, value, measured, size, bucketed) in zip(rows, drawn):

@@ -89,12 +89,7 @@ def measure(options: Namespace, rest: List[str]) -> Dict[str, Any]:
         if not any(moved.values()):
             raise UserError(f"nothing moved between {before.label} and {after.label}")
         found = {"gradient": relative(gradients(before, batch)), "update": relative(moved)}
-        models.append(
-            {
-                **before.about(),
-                "label": f"{before.label} to {after.updates}",
-                "norms": found,
-                "spread": {kind: spread(norms) for kind, norms in found.items()},
-            }
-        )
+        label = f"{before.label} to {after.updates}"
+        spreads = {kind: spread(norms) for kind, norms in found.items()}
+        models.append({**before.about(), "label": label, "norms": found, "spread": spreads})
     return {"analysis": "updates", "models": models}
