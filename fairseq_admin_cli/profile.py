@@ -66,10 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "[arguments of fairseq-train ...]"
     )
     parser.add_argument("-a", "--arch", required=True, metavar="ARCH", help="the model's")
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        default="profile.json",
-        help="JSON file to write, as --omega-file takes it (default: %(default)s)",
-    )
+    told = "JSON file to write, as --omega-file takes it (default: %(default)s)"
+    parser.add_argument("--output", metavar="FILE", default="profile.json", help=told)
     parser.add_argument("--plot", metavar="PNG", help="also draw omega over depth")

@@ -50,15 +50,9 @@ def run(options: argparse.Namespace) -> None:
     from fairseq_admin.scoring.score import score_files
     from fairseq_admin.text import printable
 
-    record = score_files(
-        options.system,
-        options.reference,
-        moses=options.moses,
-        target_lang=options.target_lang,
-        tokenize=options.tokenize,
-        baseline=options.baseline,
-        name=options.name,
-    )
+    wanted = ("moses", "target_lang", "tokenize", "baseline", "name")
+    given = {option: getattr(options, option) for option in wanted}
+    record = score_files(options.system, options.reference, **given)
     text = json.dumps(record, indent=1)
     if options.output:
         with whole_file(options.output) as f:
