@@ -84,18 +84,13 @@ def checkpoint(path: str, label: str) -> Subject:
             f"({one_line(error)}); a model of your own needs --user-dir"
         ) from None
     task = task_options(state)
-    return Subject(
-        label,
-        method(state),
-        model,
-        types(weights),
-        pad,
-        task.get("source_lang"),
-        task.get("target_lang"),
-        training_facts(state)[0]["updates"],
-        (state.get("task_state") or {}).get("profile"),
-        os.path.dirname(os.path.realpath(path)),
-    )
+    languages = task.get("source_lang"), task.get("target_lang")
+    told = {
+        "updates": training_facts(state)[0]["updates"],
+        "profile": (state.get("task_state") or {}).get("profile"),
+        "folder": os.path.dirname(os.path.realpath(path)),
+    }
+    return Subject(label, method(state), model, types(weights), pad, *languages, **told)
 
 
 def is_method(name: str) -> bool:

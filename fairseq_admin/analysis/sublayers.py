@@ -96,15 +96,8 @@ def sublayer_of(layer: nn.Module, name: str, kind: str) -> Sublayer:
         for parameter, weight in getattr(layer, part).named_parameters()
         if weight.dim() > 1
     }
-    return Sublayer(
-        f"{name}.{kind}",
-        kind,
-        layer,
-        getattr(layer, NORMS[kind]),
-        bool(layer.normalize_before),
-        junction,
-        weights,
-    )
+    norm, pre_ln = getattr(layer, NORMS[kind]), bool(layer.normalize_before)
+    return Sublayer(f"{name}.{kind}", kind, layer, norm, pre_ln, junction, weights)
 
 
 @contextmanager
