@@ -199,7 +199,7 @@ def check_method(state: Any, model: Any, path: str, other: str) -> None:
             f"{path} is of the residual method {title(method)}, the model of {title(own)}: give "
             f"--residual {method}, or another {other}"
         )
-    if own and learned != model.learn_first_omega:
+    if own and learned != getattr(model, "learn_first_omega", False):
         raise UserError(
             f"{path} was trained {'with' if learned else 'without'} --learn-first-omega: train on "
             f"as it was, or give another {other}"

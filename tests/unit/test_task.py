@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import zipfile
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from fairseq_admin.omega_file import Profile
 from fairseq_admin.profiled_task import PROFILED_OPTIONS
 from fairseq_admin.profiling import named_junctions
 from fairseq_admin.task import TranslationAdminConfig, TranslationAdminTask
+from fairseq_admin.training_checks import check_method
 from tests.helpers import (
     TINY,
     build,
@@ -313,6 +315,12 @@ def test_a_first_omega_stays_trained_or_constant(corpus, tmp_path, learned, case
     told = f"{path} was trained {'with' if learned else 'without'} --learn-first-omega: "
     with pytest.raises(UserError, match=told):
         built(corpus, model={"learn_first_omega": not learned}, **options_of(case, tmp_path))
+
+
+def test_an_architecture_of_ones_own_need_not_name_every_option():
+    """A namespace, of which fairseq's registration leaves defaults out."""
+    state = {"cfg": {"model": {"_name": "transformer_admin", "residual": "admin"}}}
+    check_method(state, Namespace(residual="admin"), "checkpoint_last.pt", "--save-dir")
 
 
 def test_a_checkpoint_of_another_text_is_named(corpus, tmp_path):
