@@ -31,7 +31,7 @@ class WatchOptions(FairseqDataclass):
         default=300,
         metadata={
             "help": "updates after which a loss still that of the target's unigrams is told; not "
-            "before the end of warmup"
+            "before the end of warmup, nor while it falls"
         },
     )
     stop_when_stuck: bool = field(
@@ -59,21 +59,24 @@ class Watch:
         self.entropy, self.after = entropy, after
         self.last: Deque[Tuple[float, float]] = deque(maxlen=WINDOW)
         self.first = 0  # update that was seen
+        self.lowest = math.inf  # mean of a window, bits a token
         self.learned = 0  # the last update at which it was better
         self.told = False
 
     def take(self, update: int, bits: float, tokens: float) -> Optional[str]:
         """What to say after the *update* whose loss is *bits*, summed over *tokens*: a line, once,
-        where the mean of the last WINDOW updates is no better than the unigrams'; else None."""
+        where the mean of the last WINDOW updates is no better than the unigrams', nor than that of
+        any WINDOW before: SGD may learn slowly; else None."""
         self.first = self.first or update
         self.last.append((bits, tokens))
         if update % WINDOW or len(self.last) < WINDOW:
             return None
         mean = math.fsum(b for b, _ in self.last) / math.fsum(n for _, n in self.last)
+        falls, self.lowest = mean < self.lowest, min(self.lowest, mean)
         if not mean >= (1 - STUCK) * self.entropy:  # as a perplexity it might be too large
             self.learned = update
             return None
-        if self.told or update < self.after:
+        if self.told or falls or update < self.after:
             return None
         self.told = True
         since = f"since update {self.learned or self.first}"

@@ -389,13 +389,12 @@ LEARNED = [p for p in RECORDS if (r := read_json(p))["outcome"] == "trained" and
 
 @pytest.mark.parametrize("path", LEARNED, ids=name_of)
 def test_no_training_that_learned_would_have_been_told_to_be_stuck(path):
-    """At the first point after 300 updates and the warmup of the studies. SGD learns too slowly for
-    that rule, as the documents say."""
+    """At the first point after 300 updates and the warmup of the studies: by SGD some are still no
+    better than the unigrams there, and better than at any point before."""
     record = read_json(path)
-    if record["labels"].get("optimizer") == "SGD":
-        pytest.skip("told in docs/results.md: no --stop-when-stuck by SGD")
-    ppl = next(ppl for update, ppl in record["train_ppl"] if update >= 300)
-    assert not is_near(ppl, record["unigram_bits"])
+    before = [ppl for update, ppl in record["train_ppl"] if update < 300]
+    ppl = record["train_ppl"][len(before)][1]
+    assert not is_near(ppl, record["unigram_bits"]) or ppl < min(before)
 
 
 def test_a_setting_without_labels_is_called_by_its_config():
