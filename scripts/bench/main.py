@@ -36,6 +36,14 @@ from fairseq_admin.files import whole_file
 from fairseq_admin.methods import METHODS
 
 
+def tell(row: dict, record: dict, output: str) -> None:
+    """Print *row*, and write what is measured so far, as a bench may be ended before its last."""
+    print(json.dumps(row), flush=True)
+    if output:
+        with whole_file(output) as f:
+            f.write(json.dumps(record, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -61,7 +69,7 @@ def main() -> None:
     parser.add_argument("--subwords", type=int, help="types (default: of --corpus)")
     parser.add_argument("--before", metavar="COMMIT", help="of this repository")
     parser.add_argument("--commands", nargs="+", default=[], help="NAME: COMMAND, for --before")
-    parser.add_argument("--output", help="JSON file of all rows")
+    parser.add_argument("--output", help="JSON file of all rows, kept up to date")
     parser.add_argument("--peak-of", choices=[*METHODS, PLAIN], help=argparse.SUPPRESS)
     options_ = parser.parse_args()
     if bool(options_.before) != bool(options_.commands):
@@ -79,7 +87,7 @@ def main() -> None:
         from bench.preparation import bench_preparation
 
         record = bench_preparation(options_)
-        print(json.dumps(record))
+        tell(record, record, options_.output)
     else:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         record = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
@@ -97,11 +105,8 @@ def main() -> None:
             from bench.operators import bench_operators as measure
         else:
             record["dtype"], measure = options_.dtype, bench_training
-        print(json.dumps(record))
+        tell(record, record, options_.output)
         record["rows"] = []
         for row in measure(options_):
             record["rows"].append(row)
-            print(json.dumps(row), flush=True)
-    if options_.output:
-        with whole_file(options_.output) as f:
-            f.write(json.dumps(record, indent=1) + "\n")
+            tell(row, record, options_.output)

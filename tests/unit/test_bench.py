@@ -9,6 +9,7 @@ import pytest
 from bench import commits, training
 from bench import main as bench
 from fairseq_admin.profiling import named_junctions
+from fairseq_admin.text import read_json
 from recipes.code import ROOT
 
 OPTIONS = {"layers": ["1", "2-1"], "widths": [16], "pairs": 2, "warmup": 0, "tokens": 80}
@@ -65,6 +66,14 @@ def test_nothing_to_time_is_told(words, told, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         bench.main()
     assert told in capsys.readouterr().err
+
+
+def test_rows_are_kept_when_a_later_one_fails(monkeypatch, tmp_path):
+    sizes = ["--count", "--layers", "1", "none", "--widths", "16", "--tokens", "80"]
+    monkeypatch.setattr("sys.argv", ["bench.py", *sizes, "--output", str(tmp_path / "rows.json")])
+    with pytest.raises(ValueError, match="none"):
+        bench.main()
+    assert {row["layers"] for row in read_json(tmp_path / "rows.json")["rows"]} == {"1-1"}
 
 
 def test_a_process_that_it_spawns_measures_nothing():
