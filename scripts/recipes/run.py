@@ -171,7 +171,8 @@ class Run:
         if not (training.trained() or training.crashed()):
             raise UserError(
                 f"{training.progress()}: the training stopped before its end, see "
-                f"{training.log}; if for optimization.stop_time_hours, give more of them"
+                f"{training.log}; if for optimization.stop_time_hours, give more of them, or "
+                f"score what there is: bash scripts/evaluate.sh {shlex.quote(str(self.folder))}"
             )
 
     def check_trained(self, step: str) -> None:

@@ -406,9 +406,12 @@ def test_a_training_out_of_time_is_not_finished_and_goes_on(main, prepared, tmp_
     """And one that was killed after its last update is not started again."""
     arguments = [*prepared, "--output", tmp_path, "--from", "train", "--to", "train", "--"]
     log, last = tmp_path / FOLDER / "train.log", tmp_path / FOLDER / "checkpoint_last.pt"
-    with pytest.raises(script.UserError, match="stopped before its end, .*stop_time_hours"):
+    with pytest.raises(script.UserError, match="stopped before its end, .*stop_time") as stopped:
         main(*arguments, "optimization.stop_time_hours=1e-9")
     assert "done training in" in text(log) and "num_updates=20" not in text(log)
+    command = str(stopped.value).partition("score what there is: ")[2]
+    subprocess.run(f"{command} --to score", shell=True, cwd=ROOT, check=True)
+    assert '"bleu"' in text(log.parent / "eval/score.json")
     main(*arguments)
     assert batches(text(log))[20]
     killed = text(log).rpartition("done training in")[0]
