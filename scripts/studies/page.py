@@ -11,6 +11,8 @@ from records.table import rewritten
 from studies.study import Study
 from studies.trial import Trial
 
+BESIDE = 0.04  # of the distance of two labels, between the points of two methods
+
 
 def records_of(trials: Sequence[Trial]) -> List[Record]:
     """The records of *trials*, in their order; UserError for one of no trial, or of other data."""
@@ -60,7 +62,8 @@ def page(study: Study, trials: Sequence[Trial], folder: Path) -> str:
 
 def draw(study: Study, found: Sequence[Record], path: Path) -> None:
     """Mean and standard deviation of a column over an axis, a line a method, a panel for each label
-    of the axes `row` and `column`. A cross at the bottom: so many of its trainings failed."""
+    of the axes `row` and `column`; methods stand beside each other. A cross at the bottom: some of
+    its trainings failed."""
     from fairseq_admin.analysis import plotting  # matplotlib logs at its import
     from fairseq_admin.methods import title
 
@@ -72,31 +75,37 @@ def draw(study: Study, found: Sequence[Record], path: Path) -> None:
     figure, rows = plotting.panels(*map(len, labels), height=3.5, sharey=True)
     for panels, row in zip(rows, labels[0]):
         for axes, column in zip(panels, labels[1]):
-            told = [f"{name} {x}" for name, x in zip(split, (row, column)) if name]
+            told = [f"{plain(name)} {x}" for name, x in zip(split, (row, column)) if name]
             here = [
                 record
                 for record in found
                 if all(not n or record["labels"][n] == x for n, x in zip(split, (row, column)))
             ]
             places = {x: i for i, x in enumerate(ordered(here, axis))}
-            for method, style in zip(methods, styles):
-                points = []
+            for i, (method, style) in enumerate(zip(methods, styles)):
+                points, beside = [], BESIDE * (i - (len(methods) - 1) / 2)
                 for x, place in places.items():
                     runs = [r for r in here if r["method"] == method and r["labels"][axis] == x]
                     trained = [r for r in runs if r["outcome"] == TRAINED]
                     values = [x for x in map(value, trained) if x is not None]
                     if values:
                         spread = statistics.stdev(values) if len(values) > 1 else 0
-                        points.append((place, statistics.mean(values), spread))
+                        points.append((place + beside, statistics.mean(values), spread))
                     if len(trained) < len(runs):
                         cross = {"color": style["color"], "transform": axes.get_xaxis_transform()}
-                        axes.plot([place], [0.02], "x", clip_on=False, **cross)
+                        axes.plot([place + beside], [0.02], "x", clip_on=False, **cross)
                 if points:
                     xs, ys, spreads = zip(*points)
                     axes.errorbar(xs, ys, spreads, marker=".", capsize=3, **style)
             axes.set_xticks(list(places.values()), list(places), fontsize="small")
-            axes.set(xlabel=axis, ylabel=measured, title=", ".join(told))
+            axes.set_title(", ".join(told), fontsize="small")
+            axes.set(xlabel=plain(axis), ylabel=measured if axes is panels[0] else "")
     plotting.save(figure, str(path))
+
+
+def plain(axis: str) -> str:
+    """The name of an axis in words."""
+    return axis.replace("_", " ")
 
 
 def ordered(found: Sequence[Record], axis: str) -> List[str]:

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fairseq.data import indexed_dataset
 
 from corpora.corpus import load_corpus
 from fairseq_admin import outcome
+from fairseq_admin.analysis import plotting
 from fairseq_admin.analysis.course import Curves
 from fairseq_admin.analysis.logs import parse
 from fairseq_admin.errors import UserError
@@ -28,7 +30,7 @@ from records.table import rewritten, table
 from studies import main
 from studies import study as module
 from studies.main import is_made, take_over
-from studies.page import page, records_of, write_page
+from studies.page import draw, page, records_of, write_page
 from studies.study import RESULTS, Setting, choices, known_studies, load_study
 from studies.trial import POINTS, Trial, read_record, thinned
 
@@ -321,6 +323,24 @@ def test_a_corpus_that_changed_is_made_anew_before_its_records_are_looked_at(tmp
     assert asked == [[], ["settings/0.0_0.0005"]]
     (folder / "manifest.json").write_text("{}")
     assert not is_made("multi30k_de_en", folder)  # of another program
+
+
+def test_nothing_in_a_figure_hides_another(monkeypatch):
+    """Neither the titles of panels nor methods of one score, nor those that failed."""
+    figures = []
+    monkeypatch.setattr(plotting, "save", lambda figure, _: figures.append(figure))
+    study = STUDIES["warmup"]
+    settings = [asdict(s)["labels"] for s in study.settings()]
+    found = [of(1, bleu=10, labels=x, method=x["residual"]) for x in settings]
+    found += [of(1, "stuck", labels=x, method=x["residual"]) for x in settings]
+    draw(study, found, Path())
+    (figure,) = figures
+    figure.draw_without_rendering()
+    titles = [axes.title.get_window_extent() for axes in figure.axes]
+    assert len(titles) == 6 and not any(a.overlaps(b) for a, b in combinations(titles, 2))
+    for axes in figure.axes:
+        drawn = {(line.get_color(), x, y) for line in axes.lines for x, y in line.get_xydata()}
+        assert len(drawn) == len({place[1:] for place in drawn}) == 18
 
 
 def test_any_axis_is_a_column(tmp_path, monkeypatch):
