@@ -38,9 +38,10 @@ def run(command: str, site: Path, more: Dict[str, str]) -> None:
 
 def bench_commits(options: Namespace) -> Iterator[Dict[str, Any]]:
     """Run each of `options.commands`, "NAME: COMMAND", by `options.before` and by this checkout in
-    turn, `options.pairs` times, and before that `options.warmup` times. AFTER is 1 in the
-    environment of the latter, for an option that it has to be given: `adam${AFTER:+_fused}`. The
-    plugin is `--user-dir $PYTHONPATH/fairseq_admin`: fairseq looks for a bare name beside itself.
+    turn, `options.pairs` times, and before that `options.warmup` times. In the environment CHECKOUT
+    is the folder of its scripts/, and AFTER is 1 for the latter, for an option that it has to be
+    given: `adam${AFTER:+_fused}`. The plugin is
+    `--user-dir $PYTHONPATH/fairseq_admin`: fairseq looks for a bare name beside itself.
 
     Rows of seconds (medians) and of the ratio before / after (median and quartiles, pair by pair).
     """
@@ -53,11 +54,11 @@ def bench_commits(options: Namespace) -> Iterator[Dict[str, Any]]:
             call([*INSTALL, "--target", site, checkout], f"{checkout} cannot be installed")
         for told in options.commands:
             name, _, command = told.partition(": ")
-            seconds: Dict[Path, List[float]] = {site: [] for site in sites.values()}
+            seconds: Dict[Path, List[float]] = {checkout: [] for checkout in sites}
             for pair in range(options.warmup + options.pairs):
-                for site in list(seconds)[:: -1 if pair % 2 else 1]:
-                    more = {"AFTER": "1"} if site is sites[ROOT] else {}
-                    seconds[site].append(timed(partial(run, command, site, more)))
+                for checkout in list(seconds)[:: -1 if pair % 2 else 1]:
+                    more = {"CHECKOUT": str(checkout), "AFTER": "1" * (checkout is ROOT)}
+                    seconds[checkout].append(timed(partial(run, command, sites[checkout], more)))
             before, after = (took[options.warmup :] for took in seconds.values())
             yield {
                 "name": name,

@@ -84,7 +84,8 @@ def test_a_process_that_it_spawns_measures_nothing():
 @pytest.mark.slow  # two installations
 def test_a_commit_against_this_checkout():
     told = [
-        "where: fairseq-admin --version; python -c 'import fairseq_admin, os; "
+        "where: test -e $CHECKOUT/scripts/bench.py && fairseq-admin --version && "
+        "python -c 'import fairseq_admin, os; "
         'assert os.environ["PYTHONPATH"] in fairseq_admin.__path__[0]\'',
         "place: test ! -e here; touch here",
     ]
