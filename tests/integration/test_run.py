@@ -1,5 +1,5 @@
-"""scripts/run.sh: what is refused, what is shown, and a run from end to end. The slow tests kill
-it, stop it, and give it ranks and machines, half a minute each."""
+"""scripts/run.sh: what is refused, what is shown, and a run from end to end. The slow tests stop
+it, and give it ranks and machines, half a minute each; it is killed in ../slow/test_kills.py."""
 
 import json
 import os
@@ -204,41 +204,11 @@ def text(path: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
 
 
-def tear(path: Path) -> None:
-    """Half of the file, as of a process that was killed while it copied."""
-    os.truncate(path, path.stat().st_size // 2)
-
-
 @pytest.fixture(scope="module")
 def straight(lab, workers, tmp_path_factory):
     out = tmp_path_factory.mktemp("straight")
     result = workers.submit(lab.run, [*quick(lab), *SMOKE, "--output", out])
     return SimpleNamespace(out=out, folder=out / FOLDER, result=result)
-
-
-@pytest.fixture(scope="module")
-def killed(lab, straight, tmp_path_factory):
-    """The same, killed while it prepares, trains (twice, once leaving a torn file) and decodes."""
-    out = tmp_path_factory.mktemp("killed")
-    folder, data = out / FOLDER, out / "data" / "iwslt14_de_en"
-    log, seen = folder / "train.log", SimpleNamespace()
-
-    def until(reached):
-        process = spawn(*SMOKE, "--output", out, start=quick(lab))
-        wait_for(process, reached)
-        kill(process)
-
-    until(lambda: any(data.glob("*.partial")) or (data / "tok").exists())
-    seen.prepared = (data / "manifest.json").exists()
-    until((folder / "checkpoint_last.pt").exists)
-    seen.first_log = text(log)
-    until(lambda: "epoch 002:      5" in text(log))
-    tear(folder / "checkpoint_last.pt")
-    seen.second_log = text(log)
-    until((folder / "eval" / "generate.txt.partial").exists)
-    seen.decoded = (folder / "eval" / "generate.txt").exists()
-    last = lab.run([*quick(lab), *SMOKE, "--output", out]).ok()
-    return SimpleNamespace(out=out, folder=folder, log=text(log), seen=seen, last=last)
 
 
 def test_the_smoke_test_ends_with_a_record(straight):
@@ -265,37 +235,6 @@ def test_a_second_time_nothing_is_done(straight, lab):
     run = lab.run([*quick(lab), *SMOKE, "--output", straight.out]).ok()
     assert files() == before
     assert "was trained already" in run.output and "record.json was already there" in run.output
-
-
-@pytest.mark.slow
-def test_killed_at_every_turn_it_comes_to_the_same_end(killed, straight, lab):
-    straight.result.result().ok()
-    seen = killed.seen
-    assert not seen.prepared and not seen.decoded
-    assert "done training" not in seen.second_log and "num_updates=20" not in seen.first_log
-    resumed = re.findall(r"Loaded checkpoint \S+ \(epoch (\d) @ (\d+) updates\)", killed.log)
-    assert len(resumed) == 2, "one start anew, two that went on"
-    assert all(int(update) % 10 for _, update in resumed), "in the middle of an epoch"
-    assert int(resumed[1][1]) > 10, "the newest checkpoint in place of the torn one"
-    assert "Start iterating" in seen.first_log
-
-    states = [lab.load(f / "checkpoint_last.pt") for f in (straight.folder, killed.folder)]
-    assert lab.same_tensors(*(state["model"] for state in states))
-    assert len({state["optimizer_history"][-1]["num_updates"] for state in states}) == 1
-    assert len({lab.profile_of(state).table() for state in states}) == 1
-    for name in ("mean.pt", "folded.pt"):
-        models = [lab.load(f / "eval" / name)["model"] for f in (straight.folder, killed.folder)]
-        assert lab.same_tensors(*models), name
-    hypotheses = [
-        re.findall(r"^[SH]-.*", text(f / "eval" / "generate.txt"), flags=re.MULTILINE)
-        for f in (straight.folder, killed.folder)
-    ]
-    assert hypotheses[0] == hypotheses[1] and len(hypotheses[0]) == 40
-    records = [
-        json.loads(text(f / "eval" / "record.json")) for f in (straight.folder, killed.folder)
-    ]
-    for key in ("scores", "updates", "profile", "data_sha256"):
-        assert records[0][key] == records[1][key], key
 
 
 @pytest.fixture
