@@ -21,11 +21,11 @@ from bench.training import LENGTHS, VOCABULARY, make_batch, stacks
 from fairseq_admin.files import whole_file
 from fairseq_admin.text import read_json
 from recipes.code import ROOT
-from recipes.recipes import load_recipes
+from recipes.launch import tokens_of
+from recipes.recipes import COSTS, load_recipes
 from recipes.training import load_config
 from records.counting import Count, build, count
 
-FILE = ROOT / "results" / "costs.json"
 SPECIAL, MULTIPLE = 4, 8  # types that fairseq adds to a dictionary; its size is a multiple of this
 ASSUMED = {
     "subwords": 28,  # a sentence of a side, its end too; IWSLT'14 has 24.9, of known counts
@@ -68,7 +68,7 @@ class Costs:
         self.vocabulary = math.ceil((self.corpus.subwords + SPECIAL) / MULTIPLE) * MULTIPLE
         self.gpus = self.config.distributed_training.distributed_world_size
         tokens, length = self.config.dataset.max_tokens, ASSUMED["subwords"]
-        self.batch = self.gpus * tokens * self.config.optimization.update_freq[0]
+        self.batch = tokens_of(self.config)
         self.count = count(self.config.model, self.vocabulary, (tokens // length, length))
         self.update_flops = self.count.flops / (tokens // length * length) * self.batch
 
@@ -142,7 +142,7 @@ def measured(record: Dict[str, Any]) -> Tuple[Dict[str, Any], List[Dict[str, Any
 def costs() -> Dict[str, Any]:
     """All of results/costs.json."""
     recipes = {name: Costs(name, facts) for name, facts in load_recipes().items()}
-    paths = sorted(FILE.parent.glob("bench/[cg]pu*.json"))
+    paths = sorted(COSTS.parent.glob("bench/[cg]pu*.json"))
     bench = [measured(read_json(path)) for path in paths]
     flops = [recipes[a["recipe"]].flops(a["epochs"]) for a in ANCHORS]
     seconds = ANCHORS[0]["gpus"] * ANCHORS[0]["published_hours"] * 3600
@@ -165,7 +165,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     text = json.dumps(costs(), indent=1) + "\n"
     if not options.check:
-        with whole_file(str(FILE)) as f:
+        with whole_file(str(COSTS)) as f:
             f.write(text)
-    elif not FILE.exists() or FILE.read_text(encoding="utf-8") != text:
+    elif not COSTS.exists() or COSTS.read_text(encoding="utf-8") != text:
         sys.exit("costs: results/costs.json is out of date: run python scripts/costs.py")

@@ -38,7 +38,7 @@ def config(arch="transformer_admin", **given):
 
 @pytest.fixture(scope="module")
 def committed():
-    return json.loads(costs.FILE.read_text())
+    return json.loads(costs.COSTS.read_text())
 
 
 PRE_LN = {"encoder_normalize_before": True, "decoder_normalize_before": True}
