@@ -17,6 +17,7 @@ from fairseq_admin.ranks import end_training
 
 logger = logging.getLogger("fairseq_cli.train")  # what --log-file is given to
 WINDOW = 50  # updates whose mean loss is compared
+FALLS = 0.005  # share of the unigrams' entropy by which it is lower in a training that learns
 PAGE = "docs/troubleshooting.md#stuck"
 DIVERGED = "THIS TRAINING HAS DIVERGED"
 DIVERGED_PAGE = "docs/troubleshooting.md#the-loss-gets-stuck-or-explodes"
@@ -65,14 +66,15 @@ class Watch:
 
     def take(self, update: int, bits: float, tokens: float) -> Optional[str]:
         """What to say after the *update* whose loss is *bits*, summed over *tokens*: a line, once,
-        where the mean of the last WINDOW updates is no better than the unigrams', nor than that of
-        any WINDOW before: SGD may learn slowly; else None."""
+        where the mean of the last WINDOW updates is no better than the unigrams', and hardly better
+        than that of any WINDOW before, as it would be by SGD, which learns slowly; else None."""
         self.first = self.first or update
         self.last.append((bits, tokens))
         if update % WINDOW or len(self.last) < WINDOW:
             return None
         mean = math.fsum(b for b, _ in self.last) / math.fsum(n for _, n in self.last)
-        falls, self.lowest = mean < self.lowest, min(self.lowest, mean)
+        falls = mean < self.lowest - FALLS * self.entropy
+        self.lowest = min(self.lowest, mean)
         if not mean >= (1 - STUCK) * self.entropy:  # as a perplexity it might be too large
             self.learned = update
             return None
