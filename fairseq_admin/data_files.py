@@ -34,10 +34,16 @@ def text_of(state: Dict[str, Any]) -> Dict[str, Any]:
     return text if told else {}
 
 
+def other_dictionaries(text: Dict[str, Any], other: Dict[str, Any]) -> bool:
+    """Whether two texts, as `described`, are known to have other dictionaries."""
+    found = [x.get("dictionaries") for x in (text, other)]
+    return None not in found and found[0] != found[1]
+
+
 def check_dictionaries(state: Dict[str, Any], found: List[str], other: str, path: str) -> None:
     """Raise UserError where the checkpoint *state* of the file *path* was trained with other
     dictionaries than those with the hashes *found*: as many symbols in another order fit it."""
-    if text_of(state).get("dictionaries", found) != found:
+    if other_dictionaries(text_of(state), {"dictionaries": found}):
         raise UserError(
             f"{path} was trained with other dictionaries than these data have: give the data of "
             f"its training, or {other}"

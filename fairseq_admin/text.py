@@ -59,6 +59,8 @@ def markup(head: bytes) -> str:
 def check_encoding(path: Union[str, PathLike], head: bytes) -> None:
     """Raise UserError where the file *path*, which begins with *head*, cannot be UTF-8 text whose
     lines end in newlines."""
+    if head.startswith(GZIP):
+        raise UserError(f"{path} is gzipped: unpack it, gunzip {path}")
     if head.startswith(UTF_16) or b"\0" in head:
         raise UserError(
             f"{path} is UTF-16 or no text (it holds NUL bytes or a UTF-16 mark): convert it, for "

@@ -3,7 +3,7 @@
 import copy
 import os
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -21,6 +21,7 @@ from fairseq_admin.checkpoints.checkpoint import (
 from fairseq_admin.checkpoints.equivalence import build_model, types
 from fairseq_admin.checkpoints.facts import training_facts
 from fairseq_admin.checkpoints.random_text import dictionary
+from fairseq_admin.data_files import text_of
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.layers import init_feed_forward_
 from fairseq_admin.methods import METHODS, by_stack, method_of
@@ -45,6 +46,7 @@ class Subject:
     updates: Optional[int] = None
     profile: Optional[Dict[str, Any]] = None
     folder: Optional[str] = None  # of the checkpoint
+    text: Dict[str, Any] = field(default_factory=dict)  # of its training, as data_files.described
     seed: int = 1
 
     def about(self) -> Dict[str, Any]:
@@ -89,6 +91,7 @@ def checkpoint(path: str, label: str) -> Subject:
         "updates": training_facts(state)[0]["updates"],
         "profile": (state.get("task_state") or {}).get("profile"),
         "folder": os.path.dirname(os.path.realpath(path)),
+        "text": text_of(state),
     }
     return Subject(label, method(state), model, types(weights), pad, *languages, **told)
 

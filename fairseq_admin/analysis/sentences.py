@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Tuple
 from fairseq_admin.analysis.building import Subject, data_task
 from fairseq_admin.batch import TOKEN_LIMIT, draw_batch
 from fairseq_admin.checkpoints.random_text import random_batch
+from fairseq_admin.data_files import described, other_dictionaries
 from fairseq_admin.errors import UserError
 
 LENGTHS = (5, 30)  # tokens of a random sentence
@@ -58,7 +59,13 @@ def batch_of(subject: Subject, options: Namespace) -> Batch:
 def drawn(subject: Subject, options: Namespace, longest: Tuple[int, int]) -> Batch:
     """Sentences of the data's split."""
     task = data_task(options.data, subject.source_lang, subject.target_lang)
-    found = len(task.source_dictionary), len(task.target_dictionary)
+    dictionaries = task.source_dictionary, task.target_dictionary
+    if other_dictionaries(subject.text, described((), dictionaries)):
+        raise UserError(
+            f"{subject.label} was trained with other dictionaries than {options.data} has: give "
+            "the model's own data"
+        )
+    found = tuple(map(len, dictionaries))
     if found != subject.types:
         raise UserError(
             f"{subject.label} has vocabularies of {subject.types[0]} and {subject.types[1]} types, "

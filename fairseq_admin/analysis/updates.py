@@ -12,6 +12,7 @@ import numpy as np
 from fairseq_admin.analysis.gradients import gradient_norms
 from fairseq_admin.analysis.subjects import Subject, subjects
 from fairseq_admin.analysis.sublayers import named_sublayers
+from fairseq_admin.data_files import other_dictionaries
 from fairseq_admin.errors import UserError
 
 Norms = Dict[str, float]
@@ -68,6 +69,11 @@ def pairs(options: Namespace, rest: List[str]) -> Iterator[Tuple[Tuple, Tuple]]:
                 raise UserError(
                     f"{subject.label} is not after {before[0].label}: give checkpoints in the "
                     "order of their updates"
+                )
+            if other_dictionaries(before[0].text, subject.text):
+                raise UserError(
+                    f"{subject.label} was trained with other dictionaries than {before[0].label}: "
+                    "updates lie between checkpoints of one training"
                 )
             found = True
             yield before, now

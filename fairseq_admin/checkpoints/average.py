@@ -18,6 +18,7 @@ from fairseq_admin.checkpoints.checkpoint import (
     task_options,
     with_equal_embeddings_tied,
 )
+from fairseq_admin.data_files import other_dictionaries, text_of
 from fairseq_admin.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -135,6 +136,8 @@ def check_same_model(a: Dict[str, Any], b: Dict[str, Any], path_a: str, path_b: 
                 f"{path_b} is another model: its {name_shown} is {values[1]}, that of {path_a} is "
                 f"{values[0]}"
             )
+    if other_dictionaries(text_of(a), text_of(b)):
+        raise UserError(f"{path_b} was trained with other dictionaries than {path_a}")
     weights_a, weights_b = a["model"], b["model"]
     for key in [*weights_a, *weights_b]:
         if key not in weights_a or key not in weights_b:

@@ -13,7 +13,7 @@ from fairseq_admin.checkpoints.average import EMA
 from fairseq_admin.model import DEFAULTS
 from fairseq_admin.profiled_task import ProfiledTask, ProfileOptions
 
-OURS = (*DEFAULTS, *ProfileOptions.__annotations__, "profile", "text", "user_dir", *EMA)
+OURS = (*DEFAULTS, *ProfileOptions.__annotations__, "profile", "user_dir", *EMA)
 
 
 def plain_config(state: Dict[str, Any], options: Dict[str, Any]) -> Dict[str, Any]:
@@ -49,7 +49,8 @@ def plain_task(name: Optional[str]) -> str:
 
 def without_ours(state: Dict[str, Any]) -> Dict[str, Any]:
     """*state* without what the plugin put there, in plain containers; a task that profiles keeps
-    that alone under its class's name."""
+    that alone under its class's name. What text it is of stays: by its dictionaries data are
+    known to be another's."""
 
     def ours(name: str, value: Any) -> bool:
         return name in OURS or (isinstance(value, dict) and set(value) <= {"profile", "text"})

@@ -11,13 +11,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
-from fairseq.data import Dictionary
 from fairseq.data.data_utils import infer_language_pair
 
 from fairseq_admin.checkpoints.checkpoint import (
     model_options,
     read_checkpoint,
     residual_of,
+    scaled,
     task_options,
     write_checkpoint,
 )
@@ -28,6 +28,7 @@ from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.files import whole_folder, writing
 from fairseq_admin.scoring.moses import language
 from fairseq_admin.scoring.outputs import FEW
+from fairseq_admin.serving.pieces import check_sentencepiece
 from fairseq_admin.serving.served import SERVE, SETTINGS, Settings, checksum, prepared, steps_of
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,11 @@ def export_model(
             f"{checkpoint} is of a multilingual task, whose tags of languages no server knows: "
             "decode it with fairseq-generate"
         )
+    if residual_of(state) is None and scaled(state):
+        raise UserError(
+            f"{checkpoint} is of a fork of fairseq that scales shortcuts or branches, which no "
+            "server knows: decode it with that fork"
+        )
     source, target = sides = languages(state, data)
     if len(sentencepiece) > 2:
         raise UserError("give one SentencePiece model for both languages, or two")
@@ -87,7 +93,7 @@ def export_model(
                 f"{len(dictionary)}: it is not the data of this model"
             )
         if models:
-            check_sentencepiece(models[side], dictionary, lang)
+            check_sentencepiece(models[side], dictionary, lang, data, sides)
         pieces = sum(symbol.endswith("@@") for symbol in dictionary.symbols)
         if moses is not None and FEW * pieces > len(dictionary):
             raise UserError(
@@ -171,30 +177,11 @@ def languages(state: Dict[str, Any], data: str) -> Sequence[str]:
     if not all(said):
         said = infer_language_pair(data) or (None, None)
     if not all(said):
-        raise UserError(f"neither the checkpoint nor {data} says which languages they are of")
-    return said
-
-
-def check_sentencepiece(path: str, dictionary: Dictionary, language: str) -> None:
-    """Raise UserError where *path* is no SentencePiece model, or not that of *dictionary*."""
-    try:
-        from sentencepiece import SentencePieceProcessor
-    except ImportError:
-        raise UserError(f"SentencePiece is not installed: {SERVE}") from None
-    if not os.path.isfile(path):
-        raise UserError(f"no such SentencePiece model: {path}")
-    try:
-        model = SentencePieceProcessor(model_file=path)
-    except (OSError, RuntimeError):
-        raise UserError(f"{path} is no SentencePiece model") from None
-    pieces = {model.id_to_piece(i) for i in range(model.get_piece_size())}
-    symbols = dictionary.symbols[dictionary.nspecial :]
-    known = sum(symbol in pieces for symbol in symbols)
-    if 2 * known < len(symbols):  # a few are not: characters that SentencePiece left out
         raise UserError(
-            f"{path} knows {known} of the {len(symbols)} symbols in dict.{language}.txt: "
-            "it did not segment this data"
+            f"neither the checkpoint nor {data} says which languages they are of: give the folder "
+            "that fairseq-preprocess wrote"
         )
+    return said
 
 
 def convert(

@@ -5,12 +5,12 @@ import select
 import sys
 import time
 from itertools import count, groupby
-from typing import Callable, Iterable, Iterator, List, Optional, TextIO
+from typing import Any, Callable, Iterable, Iterator, List, Optional, TextIO
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.moses import Detokenizer
 from fairseq_admin.serving.served import Settings
-from fairseq_admin.text import MARK, UTF_16
+from fairseq_admin.text import GZIP, MARK, UTF_16
 
 CHUNK = 1 << 16  # bytes asked for at once, what a pipe holds
 PAUSE = 0.1  # seconds without input after which what has come is translated, and not waited for
@@ -35,6 +35,8 @@ def read_lines(
             yield None
             continue
         number += 1
+        if number == 1 and line.startswith(GZIP):
+            raise UserError("the input is gzipped: give what zcat makes of it")
         if b"\0" in line or (number == 1 and line.startswith(UTF_16)):
             raise UserError(
                 f"line {number} of the input is UTF-16 or no text (it holds NUL bytes or a UTF-16 "
@@ -70,6 +72,12 @@ def raw_lines(fd: int) -> Iterator[Optional[bytes]]:
         rest.append(last)
     if any(rest):
         yield b"".join(rest)
+
+
+def cut(model: Any, line: str) -> List[str]:
+    """Tokens of *line* by the SentencePiece *model*, as fairseq-preprocess reads its pieces, in
+    which whitespace may stand (a no-break space, where nothing is normalized)."""
+    return " ".join(model.encode(line, out_type=str)).split() if line.strip() else []
 
 
 class Progress:
@@ -184,7 +192,7 @@ class LineTranslator:
         """Tokens of a line, no more than the model has positions for."""
         if self.steps:
             line = self.steps(line)
-        tokens = self.source.encode(line, out_type=str) if self.source else line.split()
+        tokens = cut(self.source, line) if self.source else line.split()
         if len(tokens) > self.longest_source:
             self.progress.say(
                 f"line {number}: {len(tokens)} tokens, the model takes {self.longest_source}: "

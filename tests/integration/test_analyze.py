@@ -224,11 +224,18 @@ def broken(admin, corpus, lab, tmp_path_factory):
     state = lab.load(admin.folder / "checkpoint_last.pt")
     torch.save({**state, "task_state": {"profile": {"a": 1}}}, folder / "profile.pt")
     torch.save({**state, "optimizer_history": []}, folder / "old.pt")
+    torch.save(state, folder / "last.pt")
+    first = lab.load(admin.checkpoints[20])
+    first["task_state"]["text"]["dictionaries"] = ["of", "others"]
+    torch.save(first, folder / "first.pt")
     del state["model"]["decoder.layers.1.fc1.weight"]
     torch.save(state, folder / "cut.pt")
     shutil.copytree(corpus, folder / "empty")
     for path in (folder / "empty").glob("valid.*.bin"):
         path.write_bytes(b"")
+    shutil.copytree(corpus, folder / "swapped")
+    for path in (folder / "swapped").glob("dict.*.txt"):
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[::-1]))
     shutil.copytree(corpus, folder / "other")
     for path in (folder / "other").glob("dict.*.txt"):
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-3]))
@@ -278,6 +285,14 @@ MISTAKES = {
     "no split": (["norms", "{last}", "--data", "{corpus}", "--split", "x"], "no split x in"),
     "no data": (["norms", "{last}", "--data", "nosuch"], "no such data folder"),
     "other data": (["norms", "{last}", "--data", "{broken}/other"], "give the model's own data"),
+    "as many types": (
+        ["norms", "{last}", "--data", "{broken}/swapped"],
+        "was trained with other dictionaries than",
+    ),
+    "another training": (
+        ["updates", "{broken}/first.pt", "{broken}/last.pt"],
+        "last was trained with other dictionaries than first: updates lie between",
+    ),
     "no seed": (["norms", "post-ln", "--seeds", "0"], "--seeds 0: give 1 or more"),
     "no tokens": (["norms", "post-ln", "--tokens", "0", *TINY], "--tokens 0: give 1 or more"),
     "many tokens": (["norms", "post-ln", "--tokens", "9000", *TINY], "fewer than 8192"),

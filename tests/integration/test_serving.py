@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import sentencepiece
 import torch
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, indexed_dataset
 
 from corpora.corpus import Corpus
 from corpora.prepare import write_manifest
@@ -24,6 +24,7 @@ from fairseq_admin.data_files import described
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.moses import Detokenizer, TextSteps, Tokenizer
 from fairseq_admin.serving.export import export_model
+from fairseq_admin.serving.pieces import check_sentencepiece
 from fairseq_admin.serving.served import SETTINGS, Settings
 from fairseq_admin.serving.translate import LineTranslator
 
@@ -369,6 +370,11 @@ def quantization_noise(parts):
     return "CTranslate2 leaves out what --quant-noise-pq adds"
 
 
+def constants_of_a_fork(parts):
+    spoil_options(parts, init_type="deepnet")
+    return "is of a fork of fairseq that scales shortcuts or branches"
+
+
 def other_sizes(parts):
     spoil_options(parts, encoder_ffn_embed_dim=32)
     return "contradicts itself: encoder_ffn_embed_dim is 32"
@@ -445,6 +451,7 @@ def no_positions(parts):
 
 CASES = [
     no_dictionary,
+    constants_of_a_fork,
     other_dictionary,
     damaged_dictionary,
     no_data,
@@ -592,6 +599,40 @@ def test_served_text_is_prepared_text(case, parts):
     pieces = sentencepiece.SentencePieceProcessor(model_file=model).encode(prepared, out_type=str)
     assert [translator.encode(line, i) for i, line in enumerate(text)] == pieces
     assert len(set(map(tuple, pieces))) > 900
+
+
+def test_another_sentencepiece_model_of_the_same_text_is_told(tmp_path, caplog):
+    """A larger one knows all pieces of the smaller one, and cuts otherwise."""
+    draw = random.Random(1)
+    words = ["".join(draw.choices("abcdef", k=6)) for _ in range(60)]
+    lines = [" ".join(draw.choices(words, k=8)) for _ in range(200)]
+    (tmp_path / "text").write_text("\n".join(lines))
+    for size in (40, 90):
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(tmp_path / "text"),
+            model_prefix=str(tmp_path / str(size)),
+            vocab_size=size,
+            model_type="bpe",
+            minloglevel=2,
+        )
+    models = [str(tmp_path / f"{size}.model") for size in (40, 90)]
+    own = sentencepiece.SentencePieceProcessor(model_file=models[0])
+    dictionary = Dictionary()
+    text = [
+        dictionary.encode_line(" ".join(own.encode(line, out_type=str))).long() for line in lines
+    ]
+    for language in ("de", "en"):
+        path = str(tmp_path / f"test.de-en.{language}")
+        builder = indexed_dataset.make_builder(f"{path}.bin", "mmap", vocab_size=len(dictionary))
+        for tokens in text:
+            builder.add_item(tokens)
+        builder.finalize(f"{path}.idx")
+    data, nothing = str(tmp_path), str(tmp_path / "dictionaries alone")
+    check_sentencepiece(models[0], dictionary, "en", data, ("de", "en"))
+    check_sentencepiece(models[1], dictionary, "en", nothing, ("de", "en"))
+    assert not caplog.text
+    check_sentencepiece(models[1], dictionary, "en", data, ("de", "en"))
+    assert "cuts 100 of 100 sentences of en in" in caplog.text
 
 
 def test_languages_of_sides_that_are_called_otherwise(parts):

@@ -52,6 +52,18 @@ def test_fp16_is_not_summed_in_fp16(tmp_path):
     assert torch.all(mean == 512.75)  # in fp16 the sum would stay 2048, the mean 512
 
 
+def test_checkpoints_of_other_dictionaries_have_no_mean(tmp_path):
+    """Of as many types each, in another order; one that tells nothing of its text is not asked."""
+    paths = []
+    for name in ("a", "b", ""):
+        text = {"languages": ["de", "en"], "dictionaries": [name, name]}
+        told = {"text": text} if name else {}
+        paths.append(saved(tmp_path, f"of_{name}.pt", task_state=told)[0])
+    with pytest.raises(UserError, match="of_b.pt was trained with other dictionaries than .*a.pt"):
+        average(paths[:2])
+    assert average(paths[1:])["task_state"]["text"]["dictionaries"] == ["b", "b"]
+
+
 def test_everything_else_is_of_the_first_file(tmp_path):
     history = [{"num_updates": 9}]
     first, _ = saved(

@@ -75,6 +75,7 @@ def of_transformer(key="encoder.layers.0.self_attn.k_proj.weight", **options):
 def test_only_fairseqs_own_transformer_is_post_ln_or_pre_ln():
     assert method(of_transformer()) == "post-ln"
     assert method(of_transformer(_name="transformer_wmt_en_de_big")) == "post-ln"
+    assert method(of_transformer(init_type="default")) == "post-ln"
     before = {"encoder_normalize_before": True, "decoder_normalize_before": True}
     assert method(of_transformer(**before)) == "pre-ln"
     for name, others in {  # DeepNorm of torchscale; ResiDual, of nested options; Clinic's Admin
@@ -83,6 +84,9 @@ def test_only_fairseqs_own_transformer_is_post_ln_or_pre_ln():
         "transformer": of_transformer("encoder.layers.0.attention_ratio_change"),
         "transformer_iwslt_de_en": of_transformer(
             "decoder.layers.3.rezero_weight", _name="transformer_iwslt_de_en"
+        ),
+        "transformer_wmt_en_de": of_transformer(  # whose constants are no weights
+            _name="transformer_wmt_en_de", init_type="deepnet"
         ),
     }.items():
         assert method(others) == name

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.checkpoints.equivalence import EXACT
 from fairseq_admin.checkpoints.fold import READERS, fold, fold_checkpoint, fold_weights
+from fairseq_admin.data_files import text_of
 from fairseq_admin.errors import UserError
 from tests.helpers import TINY, build, checkpoint_of, make_task, model_config, net_input, randomized
 
@@ -134,6 +135,14 @@ def test_nothing_of_ours_is_left():
     assert "omega" not in str(folded["cfg"]) and "admin" not in str(folded["cfg"])
     assert folded["task_state"] == {} and "TranslationAdminTask" not in folded["extra_state"]
     assert folded["last_optimizer_state"] is None
+
+
+def test_the_text_of_the_training_stays():
+    """By whose dictionaries an export or a training knows other data."""
+    model, cfg = randomized(**JOINED)
+    text = {"languages": ["de", "en"], "dictionaries": ["a", "b"]}
+    state = checkpoint_of(model, cfg, task_state={"profile": {}, "text": text})
+    assert text_of(fold(state)[0]) == text and fold(state)[0]["task_state"] == {"text": text}
 
 
 def test_tensors_and_plain_containers_only(tmp_path):

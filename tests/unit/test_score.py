@@ -1,5 +1,6 @@
 """Scores: tokenized BLEU is multi-bleu's, every sentence counts once and against its reference."""
 
+import gzip
 import logging
 import math
 import random
@@ -652,6 +653,7 @@ def test_markup_is_no_text(written, tmp_path, text, told):
         ("\n".join(REFERENCES).encode("utf-16"), "UTF-16 or no text"),
         ("\n".join(REFERENCES).encode("utf-16-be"), "UTF-16 or no text"),
         (b"a\nb\nc\x00\nd\n", "NUL"),
+        (gzip.compress(b"a\nb\nc\nd\n", mtime=0), "is gzipped: unpack it"),
         (b"a\rb\rc\rd\r", "CR alone"),
     ],
 )

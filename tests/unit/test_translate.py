@@ -1,5 +1,6 @@
 """What surrounds the model: lines as they are read, settings of a folder, progress."""
 
+import gzip
 import io
 import json
 import os
@@ -7,12 +8,14 @@ import threading
 from dataclasses import replace
 
 import pytest
+from fairseq.tokenizer import tokenize_line
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from corpora.corpus import load_corpus
 from corpora.prepare import write_manifest
 from fairseq_admin.errors import UserError
 from fairseq_admin.serving.served import FORMAT, SETTINGS, Settings, steps_of
-from fairseq_admin.serving.translate import CHUNK, Progress, read_lines
+from fairseq_admin.serving.translate import CHUNK, Progress, cut, read_lines
 
 
 def lines_of(*parts, **given):
@@ -59,6 +62,26 @@ def test_lines_end_in_newline_alone(data, lines):
 def test_what_is_no_utf_8_at_all_is_refused(data, line):
     with pytest.raises(UserError, match=f"line {line} of the input is UTF-16 or no text.*iconv"):
         lines_of(data)
+
+
+def test_what_is_gzipped_is_said_to_be():
+    with pytest.raises(UserError, match="gzipped: give what zcat"):
+        lines_of(gzip.compress(b"a dog\n"))
+
+
+def test_pieces_are_cut_as_fairseq_preprocess_reads_them(tmp_path):
+    """A piece of text that is not normalized may hold whitespace, as before French punctuation."""
+    (tmp_path / "text").write_text("un mot\u00a0; deux mots\u3000; un\u2028mot\u00a0;\n" * 50)
+    options = {"normalization_rule_name": "identity", "vocab_size": 35, "model_type": "bpe"}
+    SentencePieceTrainer.train(
+        input=str(tmp_path / "text"), model_prefix=str(tmp_path / "spm"), **options, minloglevel=2
+    )
+    model = SentencePieceProcessor(model_file=str(tmp_path / "spm.model"))
+    line = "deux mots\u00a0; un mot\u3000;"
+    pieces = model.encode(line, out_type=str)
+    assert any(piece.split() != [piece] for piece in pieces)
+    assert cut(model, line) == tokenize_line(" ".join(pieces)) != pieces
+    assert cut(model, " \t\u00a0\u2028") == [] != model.encode(" \t\u00a0\u2028")
 
 
 def test_bytes_that_cannot_be_read_are_told_once():
