@@ -61,24 +61,27 @@ class Watch:
         self.last: Deque[Tuple[float, float]] = deque(maxlen=WINDOW)
         self.first = 0  # update that was seen
         self.lowest = math.inf  # mean of a window, bits a token
+        self.still = 0  # windows since the last that was lower than all before
         self.learned = 0  # the last update at which it was better
         self.told = False
 
     def take(self, update: int, bits: float, tokens: float) -> Optional[str]:
         """What to say after the *update* whose loss is *bits*, summed over *tokens*: a line, once,
-        where the mean of the last WINDOW updates is no better than the unigrams', and hardly better
-        than that of any WINDOW before, as it would be by SGD, which learns slowly; else None."""
+        where the mean of the last WINDOW updates is no better than the unigrams', and of these and
+        the WINDOW before neither was lower than all earlier, as by SGD, which learns slowly; else
+        None."""
         self.first = self.first or update
         self.last.append((bits, tokens))
         if update % WINDOW or len(self.last) < WINDOW:
             return None
         mean = math.fsum(b for b, _ in self.last) / math.fsum(n for _, n in self.last)
         falls = mean < self.lowest - FALLS * self.entropy
+        self.still = 0 if falls else self.still + 1
         self.lowest = min(self.lowest, mean)
         if not mean >= (1 - STUCK) * self.entropy:  # as a perplexity it might be too large
             self.learned = update
             return None
-        if self.told or falls or update < self.after:
+        if self.told or self.still < 2 or update < self.after:  # one may hold harder sentences
             return None
         self.told = True
         since = f"since update {self.learned or self.first}"

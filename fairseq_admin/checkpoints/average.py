@@ -92,9 +92,13 @@ def average(paths: List[str]) -> Dict[str, Any]:
     tied = {key: names.setdefault(same_memory(t), key) for key, t in first["model"].items()}
     means = {key: wide(first["model"][key]) for key in names.values()}  # sums until all are read
     first["model"] = {key: tensor.to("meta") for key, tensor in first["model"].items()}
+    text = text_of(first)
     for path in paths[1:]:
         state = read_checkpoint(path)
         check_same_model(first, state, paths[0], path)
+        if other_dictionaries(text, text_of(state)):
+            raise UserError(f"{path} was trained with other dictionaries than those before it")
+        text = text or text_of(state)
         for key, name in tied.items():
             tensor = state["model"][key]
             if key != name and not torch.equal(tensor, state["model"][name]):
@@ -136,8 +140,6 @@ def check_same_model(a: Dict[str, Any], b: Dict[str, Any], path_a: str, path_b: 
                 f"{path_b} is another model: its {name_shown} is {values[1]}, that of {path_a} is "
                 f"{values[0]}"
             )
-    if other_dictionaries(text_of(a), text_of(b)):
-        raise UserError(f"{path_b} was trained with other dictionaries than {path_a}")
     weights_a, weights_b = a["model"], b["model"]
     for key in [*weights_a, *weights_b]:
         if key not in weights_a or key not in weights_b:

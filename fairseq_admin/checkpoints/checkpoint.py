@@ -20,8 +20,7 @@ from fairseq_admin.methods import METHODS, STACKS, by_stack, method_of, title
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # weights of residual methods of other code under the names of fairseq's architectures
 SCALED = re.compile(r"\.layers\.\d+\.(\w+_ratio_change|rezero_weight)$")
-INIT_TYPES = ("init_type", "admin_init_type")  # their options, by which constants are none of these
-UNSCALED = {None, "default", "looklinear"}
+INIT_TYPES = ("init_type", "admin_init_type")  # options by which "deepnet" is a constant, no weight
 ENTRIES = {"cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
 EMBEDDINGS = (
     "encoder.embed_tokens.weight",
@@ -181,8 +180,8 @@ def method(state: Dict[str, Any]) -> str:
 def scaled(state: Dict[str, Any]) -> bool:
     """Whether the checkpoint *state*, of an architecture called as fairseq's, is of other code that
     scales shortcuts or branches (Transformer-Clinic)."""
-    inits = {model_options(state).get(option) for option in INIT_TYPES}
-    return not inits <= UNSCALED or any(map(SCALED.search, state["model"]))
+    inits = [model_options(state).get(option) for option in INIT_TYPES]
+    return "deepnet" in inits or any(map(SCALED.search, state["model"]))
 
 
 def finite(tensor: Tensor) -> bool:

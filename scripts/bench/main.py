@@ -36,12 +36,9 @@ from fairseq_admin.files import whole_file
 from fairseq_admin.methods import METHODS
 
 
-def tell(row: dict, record: dict, output: str) -> None:
-    """Print *row*, and write what is measured so far, as a bench may be ended before its last."""
-    print(json.dumps(row), flush=True)
-    if output:
-        with whole_file(output) as f:
-            f.write(json.dumps(record, indent=1) + "\n")
+def write(record: dict, path: str) -> None:
+    with whole_file(path) as f:
+        f.write(json.dumps(record, indent=1) + "\n")
 
 
 def main() -> None:
@@ -69,7 +66,7 @@ def main() -> None:
     parser.add_argument("--subwords", type=int, help="types (default: of --corpus)")
     parser.add_argument("--before", metavar="COMMIT", help="of this repository")
     parser.add_argument("--commands", nargs="+", default=[], help="NAME: COMMAND, for --before")
-    parser.add_argument("--output", help="JSON file of all rows, kept up to date")
+    parser.add_argument("--output", help="JSON file of all rows; so far in .partial")
     parser.add_argument("--peak-of", choices=[*METHODS, PLAIN], help=argparse.SUPPRESS)
     options_ = parser.parse_args()
     if bool(options_.before) != bool(options_.commands):
@@ -77,6 +74,7 @@ def main() -> None:
     for told in options_.commands:
         if not told.partition(": ")[2].strip():
             parser.error(f"--commands {told}: give NAME: COMMAND")
+    partial = Path(f"{options_.output}.partial")
     logging.disable(logging.WARNING)
     if options_.threads:
         torch.set_num_threads(options_.threads)
@@ -87,7 +85,7 @@ def main() -> None:
         from bench.preparation import bench_preparation
 
         record = bench_preparation(options_)
-        tell(record, record, options_.output)
+        print(json.dumps(record))
     else:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         record = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
@@ -105,8 +103,13 @@ def main() -> None:
             from bench.operators import bench_operators as measure
         else:
             record["dtype"], measure = options_.dtype, bench_training
-        tell(record, record, options_.output)
+        print(json.dumps(record))
         record["rows"] = []
         for row in measure(options_):
             record["rows"].append(row)
-            tell(row, record, options_.output)
+            print(json.dumps(row), flush=True)
+            if options_.output:  # a bench may be ended before its last row
+                write(record, partial)
+    if options_.output:
+        write(record, options_.output)
+        partial.unlink(missing_ok=True)

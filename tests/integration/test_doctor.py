@@ -35,7 +35,7 @@ def doctor(corpus, lab):
 def test_it_tells_what_then_comes_of_a_training(name, doctor, corpus, lab, tmp_path):
     options, learns = SETTINGS[name]
     found = json.loads(doctor(*SHORT, *options, "--json").ok().output)
-    last = ["--max-update", "210"]  # the rate is 0 from 120 on, and the loss stays as it is
+    last = ["--max-update", "260"]  # the rate is 0 from 120 on, and the loss stays as it is
     training = lab.train_command(corpus, tmp_path, *SHORT, *options, "--no-save", *last)
     assert (ALARM not in lab.run(training).ok().output) == learns
     assert found["verdict"] == ("will learn" if learns else "will not learn")

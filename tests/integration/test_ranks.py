@@ -123,7 +123,7 @@ def test_two_ranks_train_and_resume(corpus, lab, torchrun, tmp_path):
 
 @pytest.mark.slow
 def test_two_ranks_that_are_stuck_say_it_once(corpus, lab, torchrun, tmp_path):
-    still = ["--lr", "0", "--warmup-updates", "1", "--max-update", "160", "--stuck-after", "50"]
+    still = ["--lr", "0", "--warmup-updates", "1", "--max-update", "210", "--stuck-after", "50"]
     command = lab.train_command(corpus, tmp_path, *still, "--stop-when-stuck", "--no-save")
     run = torchrun(command, tmp_path).ok()
     assert run.output.count(ALARM) == 1 and "done training" not in run.output

@@ -59,8 +59,8 @@ def test_checkpoints_of_other_dictionaries_have_no_mean(tmp_path):
         text = {"languages": ["de", "en"], "dictionaries": [name, name]}
         told = {"text": text} if name else {}
         paths.append(saved(tmp_path, f"of_{name}.pt", task_state=told)[0])
-    with pytest.raises(UserError, match="of_b.pt was trained with other dictionaries than .*a.pt"):
-        average(paths[:2])
+    with pytest.raises(UserError, match="of_b.pt was trained with other dictionaries than those"):
+        average([paths[2], *paths[:2]])
     assert average(paths[1:])["task_state"]["text"]["dictionaries"] == ["b", "b"]
 
 

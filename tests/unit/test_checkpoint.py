@@ -75,7 +75,7 @@ def of_transformer(key="encoder.layers.0.self_attn.k_proj.weight", **options):
 def test_only_fairseqs_own_transformer_is_post_ln_or_pre_ln():
     assert method(of_transformer()) == "post-ln"
     assert method(of_transformer(_name="transformer_wmt_en_de_big")) == "post-ln"
-    assert method(of_transformer(init_type="default")) == "post-ln"
+    assert method(of_transformer(init_type=["default"])) == "post-ln"
     before = {"encoder_normalize_before": True, "decoder_normalize_before": True}
     assert method(of_transformer(**before)) == "pre-ln"
     for name, others in {  # DeepNorm of torchscale; ResiDual, of nested options; Clinic's Admin
