@@ -147,15 +147,15 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     # of scripts/bench.py --profile
     "corpus": ("corpus", lambda r: r["corpus"], ""),
     "read": ("read, s", lambda r: r["read_s"], ".2f"),
-    "pass": ("pass, s", lambda r: r["pass_s"], "#.3g"),
+    "pass": ("pass, s", lambda r: r["pass_s"], ".1f"),
     "positions": ("positions a token", lambda r: r["positions_a_token"], ".2f"),
     "draw": ("sentences in", lambda r: r["draw"], ""),
     "omega_mean": ("omega, mean of seeds", lambda r: "{:.4f} to {:.4f}".format(*r["mean"]), ""),
     "omega_std": ("its standard deviation", lambda r: r["std"], ".4f"),
     # of scripts/bench.py --before
     "timed": ("command", lambda r: r["name"], ""),
-    "before": ("before, s", lambda r: r["before_s"], "#.3g"),
-    "after": ("after, s", lambda r: r["after_s"], "#.3g"),
+    "before": ("before, s", lambda r: r["before_s"], ".2f"),
+    "after": ("after, s", lambda r: r["after_s"], ".2f"),
     # of scripts/bench.py: decoding
     "model": ("model", lambda r: r["model"], ""),
     "cores": ("cores", lambda r: r["threads"], ""),
