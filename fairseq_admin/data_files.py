@@ -15,6 +15,7 @@ MAGIC = indexed_dataset.MMapIndexedDataset.Index._HDR_MAGIC
 HEAD = struct.Struct(f"<{len(MAGIC)}sQBQ")  # magic, version, type of a token, sentences
 SIZE, POINTER = np.dtype("<i4"), np.dtype("<i8")  # of each sentence, in this order
 BLOCK = 1 << 20  # sentences that are looked at together
+PAIRS = ("languages", "dictionaries")  # in `described`, of source and target
 AGAIN = "copy it again, or run fairseq-preprocess again"
 
 
@@ -28,10 +29,11 @@ def described(languages: Sequence[str], dictionaries: Sequence[Dictionary]) -> D
 
 def text_of(state: Dict[str, Any]) -> Dict[str, Any]:
     """What `described` of the text that the checkpoint *state* was trained on; empty where it does
-    not tell."""
+    not tell, or another task's."""
     text = (state.get("task_state") or {}).get("text")
-    told = isinstance(text, dict) and text.keys() >= {"languages", "dictionaries"}
-    return text if told else {}
+    told = [text.get(key) for key in PAIRS] if isinstance(text, dict) else [None]
+    ours = all(isinstance(x, list) and [*map(type, x)] == [str, str] for x in told)
+    return text if ours else {}
 
 
 def other_dictionaries(text: Dict[str, Any], other: Dict[str, Any]) -> bool:

@@ -192,7 +192,9 @@ def test_a_model_of_another_direction_translates_nothing(translate, tmp_path):
 
 def test_a_model_of_other_dictionaries_translates_nothing(translate, tmp_path):
     with pytest.raises(UserError, match="reverse.pt was trained with other dictionaries than"):
-        translate(("en", "de"), MORE_ENGLISH, text={"languages": "?", "dictionaries": ["?"]})
+        translate(
+            ("en", "de"), MORE_ENGLISH, text={"languages": ["en", "de"], "dictionaries": ["?", "?"]}
+        )
     assert not (tmp_path / "out").exists()
 
 

@@ -145,6 +145,13 @@ def test_the_text_of_the_training_stays():
     assert text_of(fold(state)[0]) == text and fold(state)[0]["task_state"] == {"text": text}
 
 
+@pytest.mark.parametrize("key", ["languages", "dictionaries"])
+@pytest.mark.parametrize("damaged", [None, 7, "de", ["de"], ["de", None], ["de", "en", "fr"]])
+def test_what_another_task_says_of_its_text_is_not_read(key, damaged):
+    text = {"languages": ["de", "en"], "dictionaries": ["a", "b"], key: damaged}
+    assert text_of({"task_state": {"text": text}}) == {}
+
+
 def test_tensors_and_plain_containers_only(tmp_path):
     """Loaded in a process that never heard of the plugin's allow-list, in test_fold_command."""
     model, cfg = randomized(**JOINED)
