@@ -70,8 +70,8 @@ class Evaluation:
             say(f"the record will not tell how the training went and ended: {error.message}")
         if curves and curves.crashed:
             self.tell_crash()
-            return
-        self.forget_others()
+        else:
+            self.forget_others()
         old = {} if self.lacks("record.json") else read_json(self.out / "record.json")
         untold = curves and self.options.to == STEPS[-1] and old.get("outcome") is None
         if not old or untold:  # of the time before there was a log
@@ -95,8 +95,10 @@ class Evaluation:
         checkpoints = sorted(filter(Path.is_file, self.run.glob("checkpoint*.pt")))
         if not checkpoints:
             raise UserError(f"no checkpoint*.pt in {self.run}")
-        data = sorted(self.options.data.iterdir()) if self.options.data else []
-        binarized = [path for path in data if path.suffix in BINARIZED]
+        data = self.options.data
+        if not data and self.newest().is_file():
+            data = self.data_of(read_checkpoint(str(self.newest())))
+        binarized = sorted(p for p in data.glob("*") if p.suffix in BINARIZED) if data else []
         files = [*checkpoints, self.options.reference, self.options.sentencepiece, *binarized]
         try:
             states = {str(path): path.stat() for path in files if path}
@@ -118,21 +120,28 @@ class Evaluation:
                 f"{self.out / others[0]} was not made by evaluate.sh: move it, or give another "
                 "--output"
             )
-        self.check()
+        model = self.newest()
+        if self.options.to != "average" and model.is_file():
+            self.needed(model)  # for mistakes, before anything is removed
         for name in MADE:
             made = self.out / name
             rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
         self.write("inputs", inputs)
 
-    def check(self) -> None:
-        """Raise UserError for options by which nothing can be made, before anything is removed."""
+    def newest(self) -> Path:
+        """The checkpoint to translate by, or of those of a mean the newest; UserError where there
+        are fewer."""
         options = self.options
-        count, model = options.num_update_checkpoints or options.num_epoch_checkpoints, self.model
-        if count:
-            updates, bound = bool(options.num_update_checkpoints), options.checkpoint_upper_bound
-            model = Path(last_checkpoints(str(self.run), count, updates, bound)[0])
-        if options.to != "average" and model.is_file():
-            self.needed(model)
+        count = options.num_update_checkpoints or options.num_epoch_checkpoints
+        if not count:
+            return self.model
+        updates, bound = bool(options.num_update_checkpoints), options.checkpoint_upper_bound
+        return Path(last_checkpoints(str(self.run), count, updates, bound)[0])
+
+    def data_of(self, state: Dict[str, Any]) -> Path:
+        """The binarized text, by default that of the training of the checkpoint *state*."""
+        told = task_options(state).get("data") or "no data named"
+        return self.options.data or Path(told).resolve()
 
     def average(self) -> None:
         if self.averaging and self.lacks("mean.pt"):
@@ -157,8 +166,7 @@ class Evaluation:
         """The data, its languages, the residual method and how it is scored; UserError, before
         hours of work, where one is not there."""
         state, options = read_checkpoint(str(checkpoint)), self.options
-        told = task_options(state).get("data") or "no data named"
-        data = options.data or Path(told).resolve()
+        data = self.data_of(state)
         if not data.is_dir():
             raise UserError(f"no such data folder: {data}: give --data")
         if not any(data.glob(f"{options.subset}.*")):
@@ -168,9 +176,8 @@ class Evaluation:
         found = described(sides, dictionaries)["dictionaries"]
         check_dictionaries(state, found, "another run", str(checkpoint))
         target_entropy(data, *sides)  # of the record
-        given = (
-            check_scoring(options, data, sides, dictionaries[1]) if options.to != "decode" else {}
-        )
+        scored = options.to != "decode"
+        given = check_scoring(options, data, sides, dictionaries[1]) if scored else {}
         return data, sides, residual_of(state), given
 
     def decode(
@@ -228,9 +235,7 @@ class Evaluation:
             raise UserError(
                 f"{self.run} diverged: its record needs --data and {' or '.join(map(str, left))}"
             )
-        record = trained_record(self.run, found, self.options.data)
-        self.record(record)
-        print(summary(record))
+        self.record(trained_record(self.run, found, self.options.data))
 
 
 def main() -> None:

@@ -282,6 +282,19 @@ def test_what_changed_is_evaluated_anew(tmp_path, name):
     assert evaluation.Evaluation.inputs(one) != before
 
 
+def test_text_of_the_training_that_changed_is_evaluated_anew(transformer, corpus, lab, tmp_path):
+    shutil.copytree(corpus, tmp_path / "data")
+    state = lab.load(transformer)
+    state["cfg"]["task"]["data"] = str(tmp_path / "data")
+    torch.save(state, tmp_path / "checkpoint_best.pt")
+    options = parsed([str(tmp_path)], "", evaluation.STEPS, evaluation.QUANTIZATIONS)
+    one = evaluation.Evaluation(options, lock=0)
+    before = one.inputs()
+    assert one.inputs() == before
+    (tmp_path / "data" / "test.de-en.en.bin").write_bytes(b"other text")
+    assert one.inputs() != before
+
+
 def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
     assert len(git("rev-parse", "HEAD")) == COMMIT
     monkeypatch.setattr("records.record.ROOT", tmp_path)  # within no repository, or in another's
