@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from corpora.steps import BINARIZED
-from fairseq_admin.analysis.logs import read_log
+from fairseq_admin.analysis.logs import read_log, read_logs
 from fairseq_admin.arguments import hydra_config
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.files import take_lock, whole_file, writing
@@ -173,14 +173,14 @@ class Training:
 
     def crashed(self) -> bool:
         """Whether it broke off for what no restart mends: gradients or loss that are no numbers."""
-        return read_log(str(self.log)).crashed
+        return read_logs(str(self.folder)).crashed
 
     def outcome(self, stopped: bool = False) -> Outcome:
         """What became of it, or would if it ended now; *stopped* where it was stuck."""
         task = self.config.task
         entropy = target_entropy(self.data / "bin", task.source_lang, task.target_lang)
         updates = self.config.optimization.get("max_update") or None
-        return outcome_of(read_log(str(self.log)), entropy, updates, stopped)
+        return outcome_of(read_logs(str(self.folder)), entropy, updates, stopped)
 
     def progress(self) -> str:
         """Where the training stands."""

@@ -129,7 +129,6 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "branches": ("branch variances", branches, ""),
     # axes of studies that are not shown under their own name
     "warmup": ("warmup", labelled("warmup_updates"), ""),
-    "by": ("optimizer", labelled("optimizer"), ""),
     "init": ("parameter initialization", labelled("init"), ""),
     # of scripts/bench.py: training
     "size": ("layers, width", lambda r: f"{r['layers']}, {r['width']}", ""),

@@ -30,6 +30,7 @@ from fairseq_admin.methods import title
 from fairseq_admin.text import read_bytes, read_json
 from records.columns import COLUMNS, NONE, SIGNED, TOGETHER, Record, column, trained
 
+OVERFLOWED = 0.02  # most of the updates that overflow in fp16, which are not counted
 LOGS = ("log_file", "tensorboard_logdir")  # in a folder of each run
 TABLE = re.compile(
     r"(<!-- table: ([^>]*?) from ([^>]*?) -->\n)((?:(?!<!-- table:).)*?)"
@@ -44,9 +45,15 @@ def natural(path: Path) -> List[Tuple[float, str]]:
     return [(float(number or 0), text) for number, text in parts]
 
 
-def label(name: str) -> bool:
-    """Whether a column holds no number."""
-    return name not in TOGETHER and not column(name)[2]
+def shown(name: str, record: Record) -> Any:
+    """What a column of a single *record* shows: a number, or a text; of a study that has an axis of
+    that name, its label. None for what is of several."""
+    labels = record.get("labels") or {}
+    if name in labels or name in TOGETHER:
+        return labels.get(name)
+    _, value, form = column(name)
+    found = value(record)
+    return found if form or found is None else str(found)
 
 
 def records(patterns: str, root: Path) -> Tuple[List[Record], List[str]]:
@@ -73,10 +80,10 @@ def counted(runs: List[Record]) -> List[Record]:
 
 def group_of(record: Record, columns: List[str]) -> str:
     """Equal for records that are one row: of runs that differ in the seed alone, evaluated alike;
-    of a study, that have the same in all *columns* but numbers."""
+    of a study, of one text, that have the same in all *columns* but numbers."""
     if "study" in record:
-        texts = [column(name)[1](record) for name in columns if label(name)]
-        return json.dumps(texts)
+        texts = [told for name in columns if isinstance(told := shown(name, record), str)]
+        return json.dumps([record["data_sha256"], *texts])
     if "config" not in record:
         return json.dumps(record, sort_keys=True)
     config = {k: v for k, v in record["config"].items() if k != "checkpoint"}
@@ -84,7 +91,6 @@ def group_of(record: Record, columns: List[str]) -> str:
     config["task"] = {**(config.get("task") or {}), "seed": None}
     ports = {"distributed_port": None, "distributed_init_method": None}
     config["distributed_training"] = {**(config.get("distributed_training") or {}), **ports}
-    # in fp16 updates that overflow are not counted: as many as the seed has
     updates = None if trained(record) else record["updates"]
     evaluated = [record.get("averaging"), record.get("decoding"), signatures(record)]
     return json.dumps([config, updates, record["data_sha256"], evaluated], sort_keys=True)
@@ -97,22 +103,28 @@ def signatures(record: Record) -> Dict[str, str]:
 
 
 def check_seeds(runs: List[Record]) -> None:
-    """SystemExit where one training is among *runs*, a row of no study, twice."""
+    """SystemExit where one training is among *runs*, a row, twice, or one ended before another."""
     paths: Dict[Any, str] = {}
-    for run in (run for run in runs if "config" in run and "study" not in run):
-        other = paths.setdefault(run["seed"], run["path"])
+    for run in (run for run in runs if "config" in run):
+        other = paths.setdefault(run.get("definition", run["seed"]), run["path"])
         if other != run["path"]:
             sys.exit(f"table: {other} and {run['path']} are of one seed, no two: leave one out")
+    runs = [run for run in runs if "config" in run and "study" not in run and trained(run)]
+    ends = sorted((run["updates"], run["path"]) for run in runs)
+    if ends and ends[0][0] < (1 - OVERFLOWED) * ends[-1][0]:
+        (few, early), *_, (many, late) = ends
+        sys.exit(f"table: {early} ended at update {few}, {late} at {many}: leave one out")
 
 
 def cell(name: str, runs: List[Record]) -> str:
     """One column of the row of *runs*."""
     if name in TOGETHER:
         return TOGETHER[name][1](runs)
+    texts = [x for run in runs if isinstance(x := shown(name, run), str) and x]
+    if texts:
+        return " / ".join(dict.fromkeys(texts))
     _, value, form = column(name)
-    if not form:
-        return NONE if (text := value(runs[0])) in (None, "") else str(text)
-    values = [x for x in map(value, counted(runs)) if x is not None]
+    values = [x for x in map(value, counted(runs)) if x is not None] if form else []
     if not values:
         return NONE
     if len(values) == 1:
@@ -124,8 +136,8 @@ def cell(name: str, runs: List[Record]) -> str:
 def unlike_start(found: List[Record]) -> str:
     """A sentence where not all runs started from one parameter initialization; fairseq's own
     `transformer` has no option for it."""
-    configs = [r["config"] for r in found if "study" not in r]  # a study says its own
-    starts = [config["model"].get("parameter_init", "fairseq") for config in configs]
+    found = [record for record in found if "study" not in record]  # a study says its own
+    starts = [record["config"]["model"].get("parameter_init", "fairseq") for record in found]
     if len(set(starts)) < 2:
         return ""
     own = dict.fromkeys(title(r["method"]) for r, s in zip(found, starts) if s == "fairseq")
@@ -165,13 +177,14 @@ def table(columns: List[str], found: List[Record]) -> str:
         for signature in dict.fromkeys(signatures(r).get(SIGNED.get(name)) for r in scored)
         if signature
     ]
+    part = any(0 < sum(map(trained, runs)) < len(runs) for runs in groups.values())
+    if part and any(isinstance(shown(name, r), (int, float)) for name in columns for r in found):
+        signed.insert(0, "means are of those that trained")
     if not signed:
         return text
     seeds = ", ".join(map(str, sorted({record["seed"] for record in found})))
     count = "" if "n" in headers else "n = 1; "
-    part = any(0 < sum(map(trained, runs)) < len(runs) for runs in groups.values())
-    of = "; means are of those that trained" if part else ""
-    return f"{text}\n{count}seed {seeds}{of}; {'; '.join(signed)}\n{unlike_start(found)}"
+    return f"{text}\n{count}seed {seeds}; {'; '.join(signed)}\n{unlike_start(found)}"
 
 
 def rewritten(text: str, root: Path) -> str:

@@ -95,7 +95,7 @@ def take_over(trials: List[Trial]) -> None:
 
 
 def hours(trials: List[Trial], records: Iterable[Dict[str, Any]]) -> str:
-    """What *trials* take at most, by the seconds an update and layer of those that are recorded."""
+    """About what *trials* take, by the seconds an update and layer of those that are recorded."""
     seconds = work = 0.0
     for record in records:
         if record["outcome"] == TRAINED and record["wall_seconds"]:
@@ -107,7 +107,7 @@ def hours(trials: List[Trial], records: Iterable[Dict[str, Any]]) -> str:
     left = sum(
         c.optimization.max_update * (c.model.encoder_layers + c.model.decoder_layers) for c in todo
     )
-    return f"at most {seconds / work * left / 3600:.1f} hours of one core"
+    return f"about {seconds / work * left / 3600:.1f} hours of one core"
 
 
 def run(trials: List[Trial], options: argparse.Namespace) -> None:
@@ -174,7 +174,12 @@ def main() -> None:
         raise UserError(f"--only {options.only}: no training is called so")
     if options.dry_run:
         records = known(trials[0].path.parent.parent)
-        new = {t.setting.digest: t for t in reversed(trials) if t.setting.digest not in records}
+
+        def recorded(trial: Trial) -> bool:
+            record = records.get(trial.setting.digest)
+            return bool(record and trial.of_its_data(record))
+
+        new = {t.setting.digest: t for t in reversed(trials) if not recorded(t)}
         todo = [trial for trial in trials if trial in new.values()]  # what two share is run once
         for trial in todo:
             print(trial)

@@ -16,6 +16,7 @@ figure: {x: axis, y: column, row: axis, column: axis}; a line a method
 
 import hashlib
 import re
+import shlex
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -154,7 +155,7 @@ def check(study: Study) -> None:
     drawn = {key: axis for key, axis in study.figure.items() if key != "y"}
     if set(drawn) - {"x", "row", "column"} or bool(drawn) != ("y" in study.figure):
         raise ValueError("a figure has x and y, and row and column")
-    shown = {"warmup": "warmup_updates", "by": "optimizer", "init": "init"}
+    shown = {"warmup": "warmup_updates", "init": "init"}
     shown.update(lr="lr", highest_lr="lr")
     for axis in {*drawn.values(), *(shown[name] for name in columns if name in shown)} - axes:
         raise ValueError(f"not every training has a label of {axis}: there are {sorted(axes)}")
@@ -163,6 +164,10 @@ def check(study: Study) -> None:
         raise ValueError(f"no column {column}: there are {', '.join(known)}")
     if study.figure.get("y", "valid") not in (n for n, (_, _, form) in COLUMNS.items() if form):
         raise ValueError(f"a figure's y is a column with a number, not {study.figure['y']}")
+    try:
+        shlex.split(study.evaluate)
+    except ValueError as error:
+        raise ValueError(f"evaluate: {error}") from None
     for setting in settings:
         given = setting.overrides.get("optimization.max_update")
         if not int(given or load_config(setting.config).optimization.get("max_update") or 0):

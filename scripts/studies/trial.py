@@ -19,11 +19,12 @@ from recipes.training import ROOT, Training
 from records.record import data_sha256, trained_record
 from studies.study import SEED, Setting, Study
 
-POINTS = 20  # of a curve in a record
+POINTS = 20  # of the curve of train perplexity in a record
 KEPT = ("method", "layers", "width", "seed", "outcome", "known", "unigram_bits", "updates")
 KEPT += ("wall_seconds", "hardware", "precision", "commit", "dirty", "versions", "config_sha256")
 KEPT += ("data_sha256", "averaged")  # of the record of a training
-NEEDED = {"definition", "outcome", "updates", "layers", "wall_seconds", "data_sha256"}
+NEEDED = dict.fromkeys(("definition", "outcome", "method", "layers", "data_sha256"), str)
+NEEDED.update(updates=int, wall_seconds=(int, float, type(None)), labels=dict)
 
 
 def thinned(points: List[Tuple[int, float]], last: float) -> List[Tuple[int, float]]:
@@ -36,7 +37,8 @@ def thinned(points: List[Tuple[int, float]], last: float) -> List[Tuple[int, flo
 def read_record(path: Path) -> Optional[Dict[str, Any]]:
     """The record in the file *path*; None where it holds no record of a study."""
     record = read_json(path)
-    return record if isinstance(record, dict) and record.keys() >= NEEDED else None
+    given = record if isinstance(record, dict) else {}
+    return record if all(isinstance(given.get(k), kind) for k, kind in NEEDED.items()) else None
 
 
 known_sha256 = lru_cache(maxsize=None)(data_sha256)  # it reads all of it
@@ -129,7 +131,8 @@ class Trial:
         command = [str(BIN / "python"), "-W", "ignore", str(ROOT / "scripts"), "records.evaluation"]
         command += [str(self.training.folder), "--data", str(data / "bin")]
         command += ["--reference", str(self.reference())]
-        return command + [word.format(data=data) for word in shlex.split(self.study.evaluate)]
+        words = shlex.split(self.study.evaluate)
+        return command + [word.replace("{data}", str(data)) for word in words]
 
     def write(self) -> None:
         """The record of what was trained, and scored where it was."""
@@ -143,6 +146,8 @@ class Trial:
         if not found:
             raise UserError(f"{folder} has no checkpoint to tell what was trained: remove it")
         whole = trained_record(folder, found[0], self.training.data / "bin")
+        if kind == "trained" and not whole["train_ppl"]:
+            raise UserError(f"{folder} has no log to tell how it was trained: remove it")
         lost = self.lost()  # and stopped, later than its last checkpoint
         last = known if lost else math.inf
         scored = read_json(folder / "eval" / "score.json") if self.scored() else {}
@@ -150,7 +155,8 @@ class Trial:
             {
                 **{key: whole[key] for key in KEPT},
                 **{"outcome": kind, "known": known, "updates": known if lost else whole["updates"]},
-                **{key: thinned(whole[key], last) for key in ("train_ppl", "valid_ppl")},
+                "train_ppl": thinned(whole["train_ppl"], last),
+                "valid_ppl": [point for point in whole["valid_ppl"] if point[0] <= last],
                 **{key: scored.get(key) for key in ("sentences", "distinct", "scores")},
             }
         )

@@ -141,12 +141,24 @@ def test_a_training_that_fails_is_a_result(main, three, tmp_path, monkeypatch):
     ]
     assert "Not run yet" not in page
 
+    runs, results = tmp_path / "runs" / "three", tmp_path / "results" / "three"
+    (results / "1e-09_seed1.json").unlink()
+    (runs / "1e-09_seed1" / "train.log").write_text("")  # hydra's own log is there still
+    main(three)
+    assert records(results) == found
+    (results / "0.01_seed1.json").unlink()
+    (runs / "0.01_seed1" / "train.log").write_text("")
+    (runs / "0.01_seed1" / "hydra_train.log").unlink()
+    with pytest.raises(UserError, match="1 of 1 trainings could not be run"):
+        main(three)
+    assert not (results / "0.01_seed1.json").exists()
+
 
 def test_what_another_study_recorded_is_taken_over(main, three, data, tmp_path):
     (tmp_path / "other.yaml").write_text(TINY.replace("common.seed: [1]", "common.seed: [1, 2]"))
     assert "6 of 9 trainings to run" in main("other", three, "--dry-run")
     record = {"wall_seconds": 1, "method": "admin", "layers": "2-2", "updates": 5, "scores": None}
-    record.update(outcome="stuck", known=5, data_sha256=data_sha256(data / "bin"))
+    record.update(outcome="stuck", known=5, train_ppl=[], data_sha256=data_sha256(data / "bin"))
     for setting in load_study(three).settings():
         made = trial.Trial(
             load_study(three), setting, tmp_path, tmp_path, tmp_path / "results/three"
@@ -156,6 +168,9 @@ def test_what_another_study_recorded_is_taken_over(main, three, data, tmp_path):
     assert told == "" and len(records(tmp_path / "results" / "other")) == 3
     assert "3 of 6 trainings to run, as nothing was run yet" in main("other", "--dry-run")
     assert "Not run yet, 3 of 6" in page_of(main, "other", tmp_path)
+    for path in tmp_path.glob("results/*/*.json"):  # of other text than is there
+        path.write_text(json.dumps({**json.loads(path.read_text()), "data_sha256": "x"}))
+    assert "6 of 6 trainings to run" in main("other", "--dry-run")
 
 
 def page_of(main, study, tmp_path):

@@ -90,7 +90,50 @@ def test_a_page_that_is_not_there_is_told(tmp_path, table):
 def test_seeds_are_one_row_with_mean_and_spread(page, table):
     path = page(*(record(f"s{seed}", bleu, seed) for seed, bleu in ((1, 20), (2, 22), (3, 24))))
     table(path)
-    assert "| [s1](runs/0.json) | 6-6 | 22.00 ± 2.00 | 3 |" in path.read_text()
+    runs = "[s1](runs/0.json) / [s2](runs/1.json) / [s3](runs/2.json)"
+    assert f"| {runs} | 6-6 | 22.00 ± 2.00 | 3 |" in path.read_text()
+
+
+def test_a_training_that_ended_early_is_no_other_seed(page, table):
+    path = page({**record("a", 20, 1), "updates": 300}, {**record("b", 30, 2), "updates": 1000})
+    told = "table: runs/0.json ended at update 300, runs/1.json at 1000: leave one out"
+    assert table(path).stderr == told and path.read_text() == MARKERS
+
+
+def of_study(bleu, **more):
+    """The record of a study's training."""
+    told = {"study": "x", "config": "c", "labels": {}, "outcome": "trained", "definition": bleu}
+    return {**record("a", bleu), **told, **more}
+
+
+def test_a_training_of_two_studies_is_counted_once(page, table):
+    runs = [of_study(20, study=name) for name in ("depth", "encoder")]
+    path = page(*runs, markers=MARKERS.replace("run ", ""))
+    assert "runs/0.json and runs/1.json are of one seed, no two" in table(path).stderr
+
+
+@pytest.mark.parametrize("axis", ["width", "optimizer", "corpus"])
+def test_an_axis_called_as_a_column_makes_rows(page, table, axis):
+    runs = [of_study(20 + i, labels={axis: label}) for i, label in enumerate(["wide", "deep"])]
+    path = page(*runs, markers=MARKERS.replace("run layers", axis))
+    table(path)
+    assert "| wide | 20.00 |" in path.read_text() and "| deep | 21.00 |" in path.read_text()
+
+
+def test_trainings_of_other_text_are_rows_of_their_own(page, table):
+    path = page(of_study(20), of_study(30, data_sha256="e"), markers=MARKERS.replace("run ", ""))
+    table(path)
+    assert "| 6-6 | 20.00 |" in path.read_text() and "| 6-6 | 30.00 |" in path.read_text()
+
+
+@pytest.mark.parametrize("columns, told", [("layers valid", True), ("layers best_valid", False)])
+def test_a_mean_without_those_that_failed_is_told(page, table, columns, told):
+    runs = [of_study(i, valid_ppl=[[9, 9]], scores=None) for i in range(2)]
+    runs[1]["outcome"] = "stuck"
+    path = page(*runs, markers=MARKERS.replace("run layers bleu", columns))
+    table(path)
+    assert ("means are of those that trained" in path.read_text()) == told
+    assert "| 6-6 | 9.00 | 2 |" in path.read_text()
 
 
 def test_what_a_record_does_not_tell_is_a_dash(page, table):
@@ -116,7 +159,7 @@ def test_what_a_record_does_not_tell_is_a_dash(page, table):
 
 def test_ports_and_updates_that_overflowed_are_no_other_training(page, table):
     """Of SLURM, a port a folder; in fp16, as many updates as the seed lets be."""
-    runs = [{**record("a", 20, 1), "updates": 9}, record("b", 22, 2)]
+    runs = [{**record(f"s{seed}", 18 + 2 * seed, seed), "updates": 98 + seed} for seed in (1, 2)]
     for run, port in zip(runs, (20001, 20002)):
         run["config"]["distributed_training"] = {"distributed_port": port}
         run["outcome"] = "trained"
@@ -174,6 +217,10 @@ def test_runs_that_did_not_start_alike_are_told(page, table):
     assert "is not all that differs" not in path.read_text()
     for i, method in enumerate(("post-ln", "post-ln/pre-ln"), len(ours)):
         (path.parent / "runs" / f"{i}.json").write_text(json.dumps(of(method)))
+    table(path)
+    (path.parent / "runs" / "of.json").write_text(json.dumps(of_study(20, method="keel")))
+    patterns = "runs/of.json runs/[0-9].json"  # that of a study first
+    path.write_text(MARKERS.replace("runs/*.json", patterns).replace("run layers", "method"))
     table(path)
     told = "The method is not all that differs: Post-LN and Post-LN/Pre-LN started from fairseq's"
     assert told in path.read_text()
