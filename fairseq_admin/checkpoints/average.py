@@ -3,7 +3,10 @@
 import logging
 import os
 import re
-from typing import Any, Dict, List, Optional
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Union
 
 import torch
 from torch import Tensor
@@ -20,6 +23,7 @@ from fairseq_admin.checkpoints.checkpoint import (
 )
 from fairseq_admin.data_files import other_dictionaries, text_of
 from fairseq_admin.errors import UserError
+from fairseq_admin.restoring import last_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +60,7 @@ def last_checkpoints(
         upper_bound: leave out what is after this epoch, or after this number of updates.
 
     Raises:
-        UserError: when there are fewer.
+        UserError: when there are fewer, and as `check_course`.
     """
     pattern = UPDATES if updates else EPOCHS
     found = []
@@ -71,7 +75,33 @@ def last_checkpoints(
             f"{folder} has {len(found)} checkpoints of {kind}{bound}, not {count}: ask for fewer, "
             "or train with more of them kept (--keep-last-epochs, --keep-interval-updates)"
         )
-    return [path for _, path in sorted(found, reverse=True)[:count]]
+    paths = [path for _, path in sorted(found, reverse=True)[:count]]
+    check_course(paths[0])
+    return paths
+
+
+def check_course(path: str) -> None:
+    """Raise UserError where the training of the checkpoint *path* has gone back to before it, and
+    then on from there: it is of a course that was given up."""
+    last = last_checkpoint(os.path.dirname(path))
+    there = last.exists() and os.path.exists(path)
+    if there and last.stat().st_mtime_ns >= os.stat(path).st_mtime_ns:
+        updates, now = map(updates_of, (path, last))
+        if updates and now and updates > now:
+            raise UserError(
+                f"{path} is of update {updates}, and the training went on from before it, to update"
+                f" {now}: move what was given up away, or leave it out by --checkpoint-upper-bound"
+            )
+
+
+def updates_of(path: Union[str, Path]) -> Optional[int]:
+    """Updates that the checkpoint *path* was trained for, None where it does not tell; its weights
+    are not read."""
+    with suppress(Exception):  # whatever a damaged file makes torch stumble over
+        how = {"mmap": zipfile.is_zipfile(path), "weights_only": True}
+        state = torch.load(path, map_location="cpu", **how)
+        return state["optimizer_history"][-1]["num_updates"]
+    return None
 
 
 def average(paths: List[str]) -> Dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from corpora.steps import BIN, BINARIZED
 from fairseq_admin.analysis.logs import read_curves
-from fairseq_admin.checkpoints.average import last_checkpoints
+from fairseq_admin.checkpoints.average import check_course, last_checkpoints
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of, task_options
 from fairseq_admin.checkpoints.fold import fold_checkpoint, unfoldable
 from fairseq_admin.data_files import check_dictionaries, described, read_dictionary
@@ -130,10 +130,11 @@ class Evaluation:
 
     def newest(self) -> Path:
         """The checkpoint to translate by, or of those of a mean the newest; UserError where there
-        are fewer."""
+        are fewer, or it is of a course that was given up."""
         options = self.options
         count = options.num_update_checkpoints or options.num_epoch_checkpoints
         if not count:
+            check_course(str(self.model))
             return self.model
         updates, bound = bool(options.num_update_checkpoints), options.checkpoint_upper_bound
         return Path(last_checkpoints(str(self.run), count, updates, bound)[0])

@@ -209,6 +209,27 @@ def test_fewer_checkpoints_than_asked_for(tmp_path):
         last_checkpoints(str(tmp_path), 2, upper_bound=5)
 
 
+def test_checkpoints_of_a_course_that_was_given_up(tmp_path):
+    """To update 24, then anew from 8 to 16; a kill between two copies is no other course."""
+
+    def save(name, updates, time=1):
+        torch.save({"optimizer_history": [{"num_updates": updates}]}, tmp_path / name)
+        os.utime(tmp_path / name, (time, time))
+
+    for updates in (8, 12, 16, 20, 24):
+        save(f"checkpoint_1_{updates}.pt", updates)
+    told = (
+        "checkpoint_1_24.pt is of update 24, and the training went on from before it, to update 16"
+    )
+    save("checkpoint_last.pt", 16, time=2)
+    with pytest.raises(UserError, match=told):
+        last_checkpoints(str(tmp_path), 2, updates=True)
+    kept = last_checkpoints(str(tmp_path), 2, updates=True, upper_bound=16)
+    assert [os.path.basename(path) for path in kept] == ["checkpoint_1_16.pt", "checkpoint_1_12.pt"]
+    save("checkpoint_1_24.pt", 24, time=3)  # written after the last
+    assert last_checkpoints(str(tmp_path), 1, updates=True)
+
+
 def test_memory_of_two_checkpoints(tmp_path):
     """Four files of 15 MB: beside what small ones need, their sum and one file at a time."""
     script = textwrap.dedent("""

@@ -122,7 +122,7 @@ def test_what_a_module_does_makes_another_run_or_evaluation(module, tmp_path, mo
     """Comments do not. *module* is of both, or of evaluations alone."""
     (tmp_path / "manifest.json").write_text("{}")
     (tmp_path / "checkpoint1.pt").write_text("")
-    options = argparse.Namespace(data=None, reference=None, sentencepiece=None, to="fold")
+    options = argparse.Namespace(data=tmp_path, reference=None, sentencepiece=None, to="fold")
     evaluated = SimpleNamespace(run=tmp_path, options=options)
     original = MODULES[f"fairseq_admin.{module}"]
 
