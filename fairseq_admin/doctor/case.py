@@ -71,6 +71,8 @@ def open_case(config: Any) -> Case:
         raise UserError(
             f"no optimizer and learning rates that can be followed here ({one_line(error)})"
         ) from None
+    if not peak > 0:
+        raise UserError(f"--lr {config.optimization.lr[0]:g}: at such a rate no weight moves")
     try:
         task = setup_task(config.task)
         split = config.dataset.train_subset

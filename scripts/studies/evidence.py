@@ -71,7 +71,7 @@ def probed(trial: Trial, record: Dict[str, Any]) -> Dict[str, Any]:
         "layers": record["layers"],
         "width": record["width"],
         "outcome": record["outcome"],
-        "definition": record["definition"],
+        **{key: record[key] for key in ("definition", "data_sha256")},
         **PROBE,
         **numbers(measured),
     }
@@ -193,12 +193,14 @@ def probe_all(data: Path) -> None:
             trial = Trial(study, setting, data / study.corpus, Path("none"), RESULTS / study.name)
             record = trial.record()
             if record and record["definition"] not in rows:
-                if record["definition"] not in known:
+                # it may have been run again, on other text too
+                now = {key: record[key] for key in ("outcome", "data_sha256")}
+                there = known.get(record["definition"])
+                if not there or {**now, **there}["data_sha256"] != now["data_sha256"]:
                     print(f"evidence: {trial}", file=sys.stderr, flush=True)
                     known[record["definition"]] = probed(trial, record)
                     with whole_file(PROBES) as f:
                         f.write(json.dumps(list(known.values()), indent=1) + "\n")
-                outcome = {"outcome": record["outcome"]}  # it may have been run again
-                rows[record["definition"]] = {**known[record["definition"]], **outcome}
+                rows[record["definition"]] = {**known[record["definition"]], **now}
     with whole_file(PROBES) as f:
         f.write(json.dumps(list(rows.values()), indent=1) + "\n")

@@ -13,7 +13,16 @@ from fairseq.optim import build_optimizer
 
 from fairseq_admin.arguments import training_config
 from fairseq_admin.doctor import rule
-from fairseq_admin.doctor.case import STEPS, TOKENS, Case, check, draw_text, schedule, stepper
+from fairseq_admin.doctor.case import (
+    STEPS,
+    TOKENS,
+    Case,
+    check,
+    draw_text,
+    open_case,
+    schedule,
+    stepper,
+)
 from fairseq_admin.doctor.probe import State, dependence, look, probe, spread, step
 from fairseq_admin.doctor.remedies import candidates, remedies, with_method, with_warmup
 from fairseq_admin.errors import UserError
@@ -224,6 +233,11 @@ def test_of_several_rates_none_is_followed(config):
         check(several)
 
 
+def test_a_rate_of_0_learns_nothing(config):
+    with pytest.raises(UserError, match="--lr 0: at such a rate no weight moves"):
+        open_case(config("--lr", "0", "--lr-scheduler", "fixed"))
+
+
 def test_a_pretrained_model_that_is_not_there_is_told(config, tmp_path):
     given = ["--save-dir", str(tmp_path), "--finetune-from-model", "none.pt"]
     with pytest.raises(UserError, match="--finetune-from-model none.pt: no such file"):
@@ -247,7 +261,9 @@ def test_only_what_helps_is_told_and_what_took_too_long_is_said(case):
     fast = replace(case, rates=[rate * 300 for rate in case.rates])
     chance = rule.probability(rule.numbers(probe(fast)))
     found = remedies(fast, chance, 0, math.inf)
-    assert found and all(row["chance"] > chance for row in found)
+    assert found and all(row["chance"] > max(chance, rule.LOST) for row in found)
+    hopeless = remedies(replace(case, rates=[1e3] * STEPS, peak=1e3), 0.0, 0, math.inf)
+    assert all(row["chance"] > rule.LOST for row in hopeless)
     assert remedies(case, 1.0, 0, math.inf) == []
     untried = remedies(fast, chance, took=1e6, until=0)
     assert [row["verdict"] for row in untried] == ["not tried"] * 4
