@@ -194,8 +194,9 @@ def main() -> None:
             say(f"wrote {write_page(study, some)}")
         return
     todo = [trial for trial in trials if not trial.record()]
-    if todo:
-        run(todo, options)
+    if not todo:
+        say("nothing to run, every training is recorded")
+    run(todo, options)
 
 
 if __name__ == "__main__":
