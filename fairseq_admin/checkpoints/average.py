@@ -81,16 +81,16 @@ def last_checkpoints(
 
 
 def check_course(path: str) -> None:
-    """Raise UserError where the training of the checkpoint *path* has gone back to before it, and
-    then on from there: it is of a course that was given up."""
+    """Raise UserError where the training of the checkpoint *path* has gone back to before it: it
+    is of a course that was given up, and has more updates than the last, which is later."""
     last = last_checkpoint(os.path.dirname(path))
     there = last.exists() and os.path.exists(path)
     if there and last.stat().st_mtime_ns >= os.stat(path).st_mtime_ns:
         updates, now = map(updates_of, (path, last))
         if updates and now and updates > now:
             raise UserError(
-                f"{path} is of update {updates}, and the training went on from before it, to update"
-                f" {now}: move what was given up away, or leave it out by --checkpoint-upper-bound"
+                f"{path} is of update {updates}, and {last.name}, which is later, of {now}: the "
+                "training went back, or its optimizer was reset; move what was given up away"
             )
 
 
@@ -100,7 +100,7 @@ def updates_of(path: Union[str, Path]) -> Optional[int]:
     with suppress(Exception):  # whatever a damaged file makes torch stumble over
         how = {"mmap": zipfile.is_zipfile(path), "weights_only": True}
         state = torch.load(path, map_location="cpu", **how)
-        return state["optimizer_history"][-1]["num_updates"]
+        return int(state["optimizer_history"][-1]["num_updates"])
     return None
 
 

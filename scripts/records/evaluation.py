@@ -8,8 +8,8 @@ Inputs:  RUN_DIR/checkpoint*.pt; of RUN_DIR/train.log, another *.log or TensorBo
 Outputs: in --output: record.json; generate.txt, score.json; of a transformer_admin that folds
          folded.pt, folded.txt; mean.pt where checkpoints were averaged; serve/ where exported
 
-What is finished is not done again while checkpoints, options and code are the same. A second start
-for the same folder waits for the first.
+What is finished is not done again while checkpoints, text, options and code are the same. A second
+start for the same folder waits for the first.
 """
 
 import argparse

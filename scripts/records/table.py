@@ -82,7 +82,8 @@ def group_of(record: Record, columns: List[str]) -> str:
     """Equal for records that are one row: of runs that differ in the seed alone, evaluated alike;
     of a study, of one text, that have the same in all *columns* but numbers."""
     if "study" in record:
-        texts = [told for name in columns if isinstance(told := shown(name, record), str)]
+        cells = (shown(name, record) for name in columns)
+        texts = [x if isinstance(x, str) else None for x in cells]
         return json.dumps([record["data_sha256"], *texts])
     if "config" not in record:
         return json.dumps(record, sort_keys=True)
@@ -110,10 +111,16 @@ def check_seeds(runs: List[Record]) -> None:
         if other != run["path"]:
             sys.exit(f"table: {other} and {run['path']} are of one seed, no two: leave one out")
     runs = [run for run in runs if "config" in run and "study" not in run and trained(run)]
-    ends = sorted((run["updates"], run["path"]) for run in runs)
-    if ends and ends[0][0] < (1 - OVERFLOWED) * ends[-1][0]:
+    ends = sorted((run["updates"], run["path"]) for run in runs if run["updates"])
+    if ends and ends[0][0] < (1 - OVERFLOWED) * ends[-1][0] and not stops(runs[0]["config"]):
         (few, early), *_, (many, late) = ends
         sys.exit(f"table: {early} ended at update {few}, {late} at {many}: leave one out")
+
+
+def stops(config: Dict[str, Any]) -> bool:
+    """Whether trainings of *config* end by what they come to, each at an update of its own."""
+    limits = (("checkpoint", "patience"), ("optimization", "stop_min_lr"))
+    return any(((config.get(group) or {}).get(name) or 0) > 0 for group, name in limits)
 
 
 def cell(name: str, runs: List[Record]) -> str:

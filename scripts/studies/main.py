@@ -22,7 +22,7 @@ import sys
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Dict, Iterable, List
+from typing import Any, Dict, Iterable, List, Optional
 
 from corpora.corpus import load_corpus
 from fairseq_admin.errors import UserError
@@ -79,18 +79,23 @@ def trials_of(study: Study, options: argparse.Namespace) -> List[Trial]:
     return [Trial(study, setting, *places) for setting in study.settings(options.smoke)]
 
 
-def known(results: Path) -> Dict[str, Dict[str, Any]]:
-    """The records of all studies, by their definition."""
-    records = filter(None, map(read_record, sorted(results.glob("*/*.json"))))
-    return {record["definition"]: record for record in records}
+def known(results: Path) -> List[Dict[str, Any]]:
+    """The records of all studies."""
+    return list(filter(None, map(read_record, sorted(results.glob("*/*.json")))))
+
+
+def recorded(trial: Trial, records: List[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
+    """That of *records* which is of *trial*, whatever study it was recorded for."""
+    ours = (record for record in records if record["definition"] == trial.setting.digest)
+    return next(filter(trial.of_its_data, ours), None)
 
 
 def take_over(trials: List[Trial]) -> None:
     """Record those of *trials* that other studies have recorded."""
     records = known(trials[0].path.parent.parent)
     for trial in trials:
-        record = records.get(trial.setting.digest)
-        if record and not trial.record() and trial.of_its_data(record):
+        record = recorded(trial, records)
+        if record and not trial.record():
             trial.save(record)
 
 
@@ -174,16 +179,11 @@ def main() -> None:
         raise UserError(f"--only {options.only}: no training is called so")
     if options.dry_run:
         records = known(trials[0].path.parent.parent)
-
-        def recorded(trial: Trial) -> bool:
-            record = records.get(trial.setting.digest)
-            return bool(record and trial.of_its_data(record))
-
-        new = {t.setting.digest: t for t in reversed(trials) if not recorded(t)}
+        new = {t.setting.digest: t for t in reversed(trials) if not recorded(t, records)}
         todo = [trial for trial in trials if trial in new.values()]  # what two share is run once
         for trial in todo:
             print(trial)
-        print(f"{len(todo)} of {len(trials)} trainings to run, {hours(todo, records.values())}")
+        print(f"{len(todo)} of {len(trials)} trainings to run, {hours(todo, records)}")
         return
     if not options.table:  # before its records are looked at
         there = (t for t in trials if t.training.data.is_dir())

@@ -155,7 +155,7 @@ def check(study: Study) -> None:
     drawn = {key: axis for key, axis in study.figure.items() if key != "y"}
     if set(drawn) - {"x", "row", "column"} or bool(drawn) != ("y" in study.figure):
         raise ValueError("a figure has x and y, and row and column")
-    shown = {"warmup": "warmup_updates", "init": "init"}
+    shown = {"warmup": "warmup_updates", "optimizer": "optimizer", "init": "init"}
     shown.update(lr="lr", highest_lr="lr")
     for axis in {*drawn.values(), *(shown[name] for name in columns if name in shown)} - axes:
         raise ValueError(f"not every training has a label of {axis}: there are {sorted(axes)}")

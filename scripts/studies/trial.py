@@ -37,8 +37,9 @@ def thinned(points: List[Tuple[int, float]], last: float) -> List[Tuple[int, flo
 def read_record(path: Path) -> Optional[Dict[str, Any]]:
     """The record in the file *path*; None where it holds no record of a study."""
     record = read_json(path)
-    given = record if isinstance(record, dict) else {}
-    return record if all(isinstance(given.get(k), kind) for k, kind in NEEDED.items()) else None
+    whole = isinstance(record, dict) and record.keys() >= NEEDED.keys()
+    known = whole and all(isinstance(record[key], kind) for key, kind in NEEDED.items())
+    return record if known else None
 
 
 known_sha256 = lru_cache(maxsize=None)(data_sha256)  # it reads all of it

@@ -172,6 +172,11 @@ def test_what_another_study_recorded_is_taken_over(main, three, data, tmp_path):
     for path in tmp_path.glob("results/*/*.json"):  # of other text than is there
         path.write_text(json.dumps({**json.loads(path.read_text()), "data_sha256": "x"}))
     assert "6 of 6 trainings to run" in main("other", "--dry-run")
+    first = next(tmp_path.glob("results/other/*_seed1.json"))
+    right = json.loads(first.read_text())
+    first.write_text(json.dumps({**right, "data_sha256": data_sha256(data / "bin")}))
+    assert "5 of 6 trainings to run" in main("other", "--dry-run")
+    assert "2 of 3 trainings to run" in main(three, "--dry-run")
 
 
 def page_of(main, study, tmp_path):

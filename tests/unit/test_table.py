@@ -100,6 +100,18 @@ def test_a_training_that_ended_early_is_no_other_seed(page, table):
     assert table(path).stderr == told and path.read_text() == MARKERS
 
 
+@pytest.mark.parametrize(
+    "group, option", [("checkpoint", "patience"), ("optimization", "stop_min_lr")]
+)
+def test_seeds_that_stop_by_themselves_end_each_at_its_own_update(page, table, group, option):
+    runs = [{**record(f"s{n}", 20 + n, n), "updates": 1000 * n} for n in (1, 2)]
+    for run in runs:
+        run["config"].setdefault(group, {})[option] = 5
+    path = page(*runs)
+    table(path)
+    assert "| 21.50 ± 0.71 | 2 |" in path.read_text()
+
+
 def of_study(bleu, **more):
     """The record of a study's training."""
     told = {"study": "x", "config": "c", "labels": {}, "outcome": "trained", "definition": bleu}
@@ -118,6 +130,13 @@ def test_an_axis_called_as_a_column_makes_rows(page, table, axis):
     path = page(*runs, markers=MARKERS.replace("run layers", axis))
     table(path)
     assert "| wide | 20.00 |" in path.read_text() and "| deep | 21.00 |" in path.read_text()
+
+
+def test_labels_of_other_axes_are_no_equal_rows(page, table):
+    runs = [of_study(20, labels={"a": "0.1"}), of_study(30, labels={"b": "0.1"})]
+    path = page(*runs, markers=MARKERS.replace("run layers", "a b"))
+    table(path)
+    assert "| 0.1 | – | 20.00 |" in path.read_text() and "| – | 0.1 | 30.00 |" in path.read_text()
 
 
 def test_trainings_of_other_text_are_rows_of_their_own(page, table):
