@@ -105,6 +105,17 @@ def highest_lr(runs: List[Record]) -> str:
     return max(rates, key=float, default=NONE)
 
 
+def best_lr(runs: List[Record]) -> str:
+    """The learning rate of the one of *runs* that trained to the best valid perplexity."""
+    found = [(x, run["labels"]["lr"]) for run in runs if trained(run) and (x := valid(run))]
+    return min(found, default=("", NONE))[1]
+
+
+def valid(record: Record) -> Optional[float]:
+    """The best valid perplexity."""
+    return min((ppl for _, ppl in record["valid_ppl"]), default=None)
+
+
 # name: header, value, format of a number
 COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "run": ("run", link, ""),
@@ -113,11 +124,7 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "width": ("width", lambda r: r["width"], "d"),
     "updates": ("updates", lambda r: r["updates"], ",d"),
     "ppl": ("train perplexity", lambda r: next((x for _, x in r["train_ppl"][::-1]), None), ".2f"),
-    "valid": (
-        "valid perplexity",
-        lambda r: min((x for _, x in r["valid_ppl"]), default=None),
-        ".2f",
-    ),
+    "valid": ("valid perplexity", valid, ".2f"),
     "last_fifth": ("its fall over the last fifth, %", last_fifth, ".1f"),
     "distinct": ("distinct translations", lambda r: r.get("distinct"), "d"),
     "bleu": ("BLEU", score("bleu"), ".2f"),
@@ -200,7 +207,8 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
 TOGETHER: Dict[str, Tuple[str, Callable[[List[Record]], str]]] = {
     "failed": ("failed", failed),
     "highest_lr": ("highest lr that trains", highest_lr),
-    "best_valid": ("best valid perplexity", best(COLUMNS["valid"][1], min)),
+    "best_valid": ("best valid perplexity", best(valid, min)),
+    "best_lr": ("at lr", best_lr),
     "best_bleu": ("best BLEU", best(COLUMNS["bleu"][1], max)),
 }
 SIGNED = {  # columns under whose table a signature stands

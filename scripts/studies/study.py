@@ -156,7 +156,7 @@ def check(study: Study) -> None:
     if set(drawn) - {"x", "row", "column"} or bool(drawn) != ("y" in study.figure):
         raise ValueError("a figure has x and y, and row and column")
     shown = {"warmup": "warmup_updates", "optimizer": "optimizer", "init": "init"}
-    shown.update(lr="lr", highest_lr="lr")
+    shown.update(dict.fromkeys(("lr", "highest_lr", "best_lr"), "lr"))
     for axis in {*drawn.values(), *(shown[name] for name in columns if name in shown)} - axes:
         raise ValueError(f"not every training has a label of {axis}: there are {sorted(axes)}")
     known = [*COLUMNS, *TOGETHER, *sorted(axes - {SEED, *COLUMNS})]

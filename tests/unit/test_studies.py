@@ -271,9 +271,12 @@ def test_a_row_counts_failures_and_averages_what_trained():
 def test_rows_are_told_apart_by_the_labels_that_are_shown():
     found = [of(1, bleu=10, lr="0.1"), of(1, bleu=14, lr="0.02"), of(1, "stuck", lr="0.5")]
     assert len(rows("method lr bleu", found)) == 2 + 3
-    (row,) = rows("method failed highest_lr best_bleu", found)[2:]
-    assert row[1:4] == ["1 of 3 (1 stuck)", "0.1", "14.00"]
-    assert set(TOGETHER) >= {"failed", "highest_lr", "best_bleu", "best_valid"}
+    for record, ppl in zip(found, (9, 8, 2)):
+        record["valid_ppl"] = [[10, ppl], [20, ppl + 1]]
+    (row,) = rows("method failed highest_lr best_bleu best_valid best_lr", found)[2:]
+    assert row[1:6] == ["1 of 3 (1 stuck)", "0.1", "14.00", "8.00", "0.02"]
+    assert rows("method best_lr", found[2:])[2] == ["Admin", "–"]
+    assert set(TOGETHER) >= {"failed", "highest_lr", "best_bleu", "best_valid", "best_lr"}
 
 
 def test_a_record_of_another_definition_stands_on_no_page(tmp_path):
