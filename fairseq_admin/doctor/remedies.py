@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 from fairseq_admin.analysis.building import new_model
 from fairseq_admin.doctor.case import LONG, STEPS, Case, set_omegas
 from fairseq_admin.doctor.probe import probe
-from fairseq_admin.doctor.rule import LOST, SURE, numbers, probability, verdict
+from fairseq_admin.doctor.rule import SURE, numbers, probability, verdict
 from fairseq_admin.errors import UserError
 from fairseq_admin.model import DEFAULTS
 from fairseq_admin.profiled_task import ProfiledTask, flat
@@ -63,8 +63,8 @@ def candidates(case: Case) -> Iterator[Tuple[Dict[str, str], Callable[[], Case]]
 
 
 def remedies(case: Case, chance: float, took: float, until: float) -> List[Dict[str, Any]]:
-    """What makes it likelier that *case* learns, and not hopeless, best first; and then, with a
-    chance of None, what there was no time to try.
+    """What makes it likelier that *case* learns, best first; and then, with a chance of None, what
+    there was no time to try.
 
     Args:
         chance: without any.
@@ -81,6 +81,6 @@ def remedies(case: Case, chance: float, took: float, until: float) -> List[Dict[
             continue
         with suppress(UserError):  # a model of other options cannot be of this method
             found = probability(numbers(probe(make())))
-            if found > max(chance, LOST):
+            if found > chance:
                 better.append({"options": options, "chance": found, "verdict": verdict(found)})
     return sorted(better, key=lambda row: -row["chance"]) + untried

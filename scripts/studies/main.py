@@ -194,9 +194,10 @@ def main() -> None:
             say(f"wrote {write_page(study, some)}")
         return
     todo = [trial for trial in trials if not trial.record()]
-    if not todo:
+    if todo:
+        run(todo, options)
+    else:
         say("nothing to run, every training is recorded")
-    run(todo, options)
 
 
 if __name__ == "__main__":
