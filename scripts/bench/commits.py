@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence
 
 from bench.training import paired, timed
-from recipes.training import ROOT
+from recipes.code import ROOT
 
 INSTALL = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from corpora.fetch import Source
+from corpora.fetch import Source, file_name
+from corpora.languages import check_sides
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.text import KINDS
 
@@ -18,12 +19,21 @@ DATA = Path(__file__).resolve().parents[2] / "data"
 SPLITS = ("train", "valid", "test")
 TREATMENT = ("languages", "valid_every", "normalize", "aggressive", "lowercase", "moses")
 TREATMENT += ("tokenized", "clean")
-MISTAKES = (ValueError, TypeError, KeyError, AttributeError)  # of what an entry is
-NUMBERS = ("valid_every", "subwords", "character_coverage", "unreadable", "tolerance")
+SHARES = ("character_coverage", "unreadable", "tolerance")
+COUNTS = ("valid_every", "subwords")
 
 
-@dataclass(frozen=True)
-class Clean:
+class Entries:
+    """Of corpus.yaml, by OmegaConf, which knows lists only."""
+
+    def __post_init__(self) -> None:
+        for name in (option.name for option in fields(self)):
+            if isinstance(getattr(self, name), list):
+                setattr(self, name, tuple(getattr(self, name)))
+
+
+@dataclass
+class Clean(Entries):
     """Pairs that stay: tokens of each side within `length`, sides no more than `ratio` apart
     (None: any), as Moses' clean-corpus-n.perl counts them."""
 
@@ -31,7 +41,7 @@ class Clean:
     ratio: Optional[float] = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "length", tuple(self.length))
+        super().__post_init__()
         low, high = self.length
         if not (1 <= low <= high and (self.ratio is None or self.ratio >= 1)):
             told = "clean takes a length [1 or more, more] and a ratio of 1 or more"
@@ -45,8 +55,8 @@ class Clean:
         return self.ratio is None or max(source, target) / min(source, target) <= self.ratio
 
 
-@dataclass(frozen=True)
-class Text:
+@dataclass
+class Text(Entries):
     """Two aligned files (source, target), in an archive or by themselves."""
 
     files: Tuple[str, str]
@@ -54,14 +64,14 @@ class Text:
     format: str = "plain"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "files", tuple(self.files))
+        super().__post_init__()
         if len(self.files) != 2 or self.format not in KINDS:
             told = f"a text has two files and a format of {', '.join(KINDS)}"
             raise ValueError(f"{told}: {vars(self)}")
 
 
-@dataclass(frozen=True)
-class Corpus:
+@dataclass
+class Corpus(Entries):
     """A corpus, its sources and the treatment of its text."""
 
     name: str
@@ -88,8 +98,9 @@ class Corpus:
     tolerance: float = 0.0  # relative, of `lines`
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.tokenized:  # too late to normalize: tokens stay as they are
-            object.__setattr__(self, "normalize", False)
+            self.normalize = False
 
     def sides(self) -> Dict[str, Tuple[Text, ...]]:
         """The texts of each split."""
@@ -102,7 +113,9 @@ class Corpus:
         every = None if texts.get("valid") else self.valid_every
         bare = {"sources": {}, "generator": None, "monolingual": (), "lines": {}}
         texts = {split: texts.get(split, ()) for split in SPLITS}
-        return replace(self, languages=languages, valid_every=every, **texts, **bare)
+        own = replace(self, languages=languages, valid_every=every, **texts, **bare)
+        check_languages(own)
+        return own
 
     def digest(self) -> str:
         """Hash of all that decides which tokens become of a text."""
@@ -120,37 +133,45 @@ class Corpus:
                 )
 
 
+def check_languages(corpus: Corpus) -> None:
+    """Raise UserError where a file is by its name of another language than its side."""
+    for split, texts in corpus.sides().items():
+        for text in texts:
+            check_sides(split, text.files, corpus.languages)
+
+
 def check(corpus: Corpus) -> None:
-    """Raise ValueError for what no corpus can be."""
+    """Raise ValueError, or UserError, for what no corpus can be."""
     archives = {text.archive for texts in corpus.sides().values() for text in texts}
     unknown = (archives | set(corpus.monolingual)) - {None, *corpus.sources}
     if unknown:
         raise ValueError(f"no source is called {', '.join(sorted(unknown))}")
-    if len(corpus.languages) != 2 or not all(isinstance(lang, str) for lang in corpus.languages):
-        raise ValueError(f"two languages, not {corpus.languages}")  # no: YAML's False
+    if len(corpus.languages) != 2 or "False" in corpus.languages:
+        raise ValueError(f"two languages, 'no' in quotes, not {corpus.languages}")
+    check_languages(corpus)
     if set(corpus.lines) - set(SPLITS):
         raise ValueError(f"lines are of {', '.join(SPLITS)}, not {', '.join(corpus.lines)}")
-    numbers = {name: getattr(corpus, name) for name in NUMBERS}
-    for name, number in {**numbers, **corpus.lines}.items():
-        if number is not None and (isinstance(number, (bool, str)) or not number >= 0):
-            raise ValueError(f"{name}: {number!r} is no number of 0 or more")
+    for name in SHARES:
+        if not 0 <= getattr(corpus, name) <= 1:
+            raise ValueError(f"{name}: {getattr(corpus, name)} is no share of 0 to 1")
+    counts = {name: getattr(corpus, name) for name in COUNTS}
+    for name, count in {**counts, **corpus.lines}.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name}: {count} is no number of 1 or more")
+    urls = {file_name(source.url): source.url for source in corpus.sources.values()}
+    for name, source in corpus.sources.items():
+        if urls[file_name(source.url)] != source.url:
+            told = f"source {name}: another source's url ends in {file_name(source.url)} too"
+            raise ValueError(f"{told}, and would be the same file")
 
 
 def corpus_of(entries: Dict[str, Any]) -> Corpus:
-    """The corpus of what corpus.yaml has, or a manifest.json, which does not name its texts."""
-    return Corpus(
-        **{
-            **entries,
-            "languages": tuple(entries["languages"]),
-            "sources": {name: Source(**s) for name, s in entries.get("sources", {}).items()},
-            **{split: tuple(Text(**t) for t in entries.get(split, ())) for split in SPLITS},
-            **{
-                key: None if entries.get(key) is None else Clean(**entries[key])
-                for key in ("clean", "clean_subwords")
-            },
-            **{key: tuple(entries.get(key, ())) for key in ("monolingual", "symbols")},
-        }
-    )
+    """The corpus of what corpus.yaml has, or a manifest.json, which does not name its texts.
+
+    Raises:
+        OmegaConfBaseException, ValueError: for what no corpus has.
+    """
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Corpus), entries))
 
 
 def load_corpus(name: str, data: Path = DATA) -> Corpus:
@@ -164,9 +185,9 @@ def load_corpus(name: str, data: Path = DATA) -> Corpus:
         known = ", ".join(known_corpora(data))
         raise UserError(f"no corpus {name}: there are {known}; your own text goes by --train")
     try:
-        corpus = corpus_of({"name": name, **OmegaConf.to_container(OmegaConf.load(path))})
+        corpus = corpus_of({"name": name, **OmegaConf.load(path)})
         check(corpus)
-    except (OmegaConfBaseException, YAMLError, OSError, *MISTAKES) as error:
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not as it should be: {one_line(error)}") from None
     return corpus
 

@@ -2,7 +2,7 @@
 
 Beside a file NAME lie NAME.partial while it is fetched, with NAME.partial.from (the address and the
 ETag or date that the partial file belongs to); NAME.lock, empty; and NAME.sha256 where its sum was
-not known beforehand: that of the first download, in the format of sha256sum.
+not known beforehand: that of the first download, in the format of sha256sum, under its url.
 """
 
 import os
@@ -28,13 +28,18 @@ CHUNK = 1 << 20  # bytes read at once
 OWN_ENDINGS = (".partial", ".from", ".lock", ".sha256")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Source:
     """A file to fetch; its SHA-256 in hexadecimal and its size in bytes where they are known."""
 
     url: str
     sha256: Optional[str] = None
     size: Optional[int] = None
+
+
+def file_name(url: str) -> str:
+    """The last part of a *url*'s path, by which its file is kept."""
+    return unquote(urlsplit(url).path.rpartition("/")[2])
 
 
 def fetch(source: Source, folder: Path, mirror: Optional[str] = None) -> Path:
@@ -47,7 +52,7 @@ def fetch(source: Source, folder: Path, mirror: Optional[str] = None) -> Path:
             one that was changed since it was fetched, or a folder that cannot be written.
     """
     address = parse(source.url)
-    name = unquote(urlsplit(source.url).path.rpartition("/")[2])
+    name = file_name(source.url)
     if not re.fullmatch(r"\w[\w.+-]*", name, re.ASCII) or name.endswith(OWN_ENDINGS):
         raise UserError(f"{source.url}: no safe file name at its end")
     if mirror is not None:
@@ -198,14 +203,19 @@ def _expected(source: Source, path: Path) -> Optional[str]:
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}.sha256: {error}") from error
-    parsed = re.fullmatch(r"([\da-f]{64}) [ *](.*)\n?", line)
-    if not parsed or parsed[2] != path.name:
+    parsed = re.fullmatch(r"(?:# (.*)\n)?([\da-f]{64}) [ *](.*)\n?", line)
+    if not parsed or parsed[3] != path.name:
         raise UserError(f"{path}.sha256 is damaged: remove it to trust the file as it is now")
-    return parsed[1]
+    if parsed[1] not in (None, source.url):
+        raise UserError(
+            f"{path} was fetched from {parsed[1]}, not from {source.url}: remove it and "
+            f"{path.name}.sha256 to fetch it anew"
+        )
+    return parsed[2]
 
 
 def _pin(source: Source, path: Path, found: str) -> None:
     """Keeps the sum *found* where none was known."""
     if source.sha256 is None and not _beside(path, ".sha256").exists():
         with whole_file(_beside(path, ".sha256")) as file:
-            file.write(f"{found}  {path.name}\n")
+            file.write(f"# {source.url}\n{found}  {path.name}\n")

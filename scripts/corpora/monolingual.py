@@ -6,6 +6,7 @@ from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shutil import copyfile, rmtree
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
@@ -18,7 +19,7 @@ from corpora.corpus import DATA, Clean, Corpus
 from corpora.parallel import batches, in_order, progress, visible_devices
 from corpora.reading import Line, Lines, read_text
 from corpora.splits import Splits, read_lines
-from corpora.steps import BIN, combined, discard, made, run_command, run_step, sha256
+from corpora.steps import BIN, combined, discard, made, run_command, run_step, sha256, take_over
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
 from fairseq_admin.scoring import outputs
@@ -219,7 +220,7 @@ class BackTranslation:
         return run_step(self.out / "pairs", digest, make)
 
     def binarize(self, pairs: Dict[str, Any]) -> Dict[str, Any]:
-        """Step `bin`: the bitext's files, linked, and the back-translations as train1."""
+        """Step `bin`: the bitext's files and the back-translations as train1."""
         bitext, languages = self.data / "bin", f"{self.source}-{self.target}"
 
         def make(folder: Path) -> Dict[str, Any]:
@@ -227,18 +228,17 @@ class BackTranslation:
                 pieces = self.out / "pairs" / f"train.{lang}"
                 prefix, processes = folder / f"train1.{languages}.{lang}", self.options.processes
                 subwords.binarize(pieces, pairs["pairs"], self.model, prefix, processes)
-            for name in made(bitext)["files"]:
-                (folder / name).symlink_to(os.path.relpath(bitext / name, self.out / "bin"))
-            return {}
+            return take_over(bitext, folder)
 
-        digest = combined(pairs["files"], made(bitext)["digest"])
-        return run_step(self.out / "bin", digest, make)
+        return run_step(self.out / "bin", combined(pairs["files"], made(bitext)["digest"]), make)
 
     def run(self, files: List[Path], model: Path) -> Dict[str, Any]:
         """All steps; what each made."""
         mono = self.shards(files)
         self.translate(mono, model)
         pairs = self.filter(mono)
+        raw = self.data / "raw"  # to score against
+        run_step(self.out / "raw", made(raw)["digest"], partial(take_over, raw))
         return {"mono": mono, "pairs": pairs, "bin": self.binarize(pairs)}
 
 

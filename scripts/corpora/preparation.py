@@ -66,7 +66,7 @@ class Preparation:
             for split in SPLITS
             for t in getattr(self.corpus, split)
         ]
-        digest = combined(self.corpus.digest(), texts, code, self.versions)
+        digest = combined(self.corpus.digest(), self.corpus.unreadable, texts, code, self.versions)
 
         def make(folder: Path) -> Dict[str, Any]:
             languages, left_out = self.corpus.languages, {}

@@ -24,15 +24,16 @@ import sys
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Dict, Tuple
 
 from corpora.corpus import DATA, SPLITS, Corpus, Text, known_corpora, load_corpus
+from corpora.languages import languages_of
 from corpora.preparation import Preparation
 from corpora.steps import run_command
 from corpora.text import share
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
-from fairseq_admin.scoring.moses import TWO, language
+from fairseq_admin.scoring.moses import language
 from fairseq_admin.scoring.outputs import check_raw
 from fairseq_admin.text import markup, read_head
 
@@ -50,7 +51,6 @@ def own_text(options: argparse.Namespace) -> Tuple[Dict[str, Tuple[Text, ...]], 
     for split in SPLITS:
         files = getattr(options, split)
         if files:
-            check_sides(split, files, languages)
             paths = tuple(map(os.path.abspath, files))
             texts[split] = (Text(paths, format=markup(read_head(files[0]))),)
             raw = texts[split][0].format == "plain" and not options.tokenized
@@ -58,45 +58,6 @@ def own_text(options: argparse.Namespace) -> Tuple[Dict[str, Tuple[Text, ...]], 
                 lines = read_head(file).decode("utf-8", "replace").split("\n")
                 check_raw(file, lines, "give raw text, or Moses' tokens by --tokenized")
     return texts, languages
-
-
-def language_of(file: Path) -> str:
-    """The language of a file by its name, NAME.LANGUAGE; nothing where that does not end in one."""
-    name = re.sub(r"(\.(xml|sgml?|txt))?(\.gz)?$", "", file.name)
-    match = re.fullmatch(r".*\.([A-Za-z]{2,3}(?:[-_]\w+)?)", name)
-    return match.group(1).replace("-", "_") if match else ""  # fairseq has - between languages
-
-
-def languages_of(files: Sequence[Path]) -> Tuple[str, str]:
-    """The languages of two files, by their names."""
-    languages = tuple(map(language_of, files))
-    if "" in languages:
-        file = files[languages.index("")]
-        raise UserError(f"{file}: call it NAME.LANGUAGE, as in train.de or train.de.gz")
-    if languages[0] == languages[1]:
-        raise UserError(f"two files of the language {languages[0]}: call them NAME.LANGUAGE")
-    return languages
-
-
-def check_sides(split: str, files: Sequence[Path], languages: Tuple[str, str]) -> None:
-    """Raise UserError where a file is by its name of another language than its side of --train. Of
-    three letters that may be no language, as in valid.src."""
-    codes = [code_of(side) for side in languages]
-    for file, code, side in zip(files, codes, languages):
-        name = language_of(file)
-        found = code_of(name)
-        exchanged = name != side and name in languages
-        if exchanged or (found != code and (found in codes or len(found) == 2)):
-            raise UserError(
-                f"--{split}: {file} is {name} by its name, but this side of --train is "
-                f"{side}: give the files in the same order, and of the same languages"
-            )
-
-
-def code_of(name: str) -> str:
-    """The code of a language without its region or script, of two letters where there is one."""
-    code = name.split("_")[0].lower()
-    return TWO.get(code, code)
 
 
 def as_tokenized(corpus: Corpus) -> Corpus:

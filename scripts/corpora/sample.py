@@ -19,6 +19,7 @@ from num2words import num2words
 
 from corpora.corpus import Corpus
 from corpora.fetch import Source
+from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
 
 PAIRS = {"train": 300, "valid": 20, "test": 20, "monolingual": 90}
@@ -101,6 +102,11 @@ def write_sample(corpus: Corpus, mirror: Path) -> Corpus:
         (lines,) = sentences(corpus.languages[1:], count, seed=1000 + i)
         single[source] = as_file(corpus.sources[source].url, "plain", lines)
     for source, data in single.items():
+        if source not in corpus.sources:
+            raise UserError(
+                f"a sample is of what is fetched, {source} is a file of yours: prepare it as it is "
+                "(run.sh --smoke goes on from there by --data)"
+            )
         with whole_file(mirror / Path(corpus.sources[source].url).name, "wb") as file:
             file.write(data)
     return replace(

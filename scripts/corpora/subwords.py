@@ -21,6 +21,7 @@ from fairseq_admin.errors import UserError
 SAMPLE = 1_000_000  # lines a side to train on, evenly spread: bounds the memory
 LONGEST = 16384  # bytes of a line to train on
 MODEL = "spm.model"
+OR = " (`subwords` of a corpus.yaml)"
 MULTIPLE = 8  # of types, for tensor cores: as fairseq-preprocess pads
 
 
@@ -67,12 +68,12 @@ def train(
 def reason(error: Exception) -> str:
     """What SentencePiece's *error* says is wrong with the number of types, and what to do."""
     said = " ".join(str(error).split())
-    if most := re.search(r"too high .* <= (\d+)", said):
-        return f"there are no more than {most[1]}: give --subwords {most[1]} or a smaller number"
-    if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", said):
-        return f"characters alone take {least[1]}: give --subwords {least[1]} or a larger number"
+    if m := re.search(r"too high .* <= (\d+)", said):
+        return f"there are no more than {m[1]}: give --subwords {m[1]} or a smaller number{OR}"
+    if m := re.search(r"smaller than required_chars\. \d+ vs (\d+)", said):
+        return f"characters alone take {m[1]}: give --subwords {m[1]} or a larger number{OR}"
     if "insert_id" in said:  # of <unk>, <s> and </s>
-        return "too few: give --subwords with a larger number"
+        return f"too few: give --subwords with a larger number{OR}"
     return said
 
 

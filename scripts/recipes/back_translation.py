@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import List
 
 import torch
+from omegaconf.errors import OmegaConfBaseException
 
 from corpora.corpus import Corpus, corpus_of
 from corpora.fetch import fetch
@@ -90,7 +91,7 @@ def main() -> None:
     try:
         treatment = read_json(data / "manifest.json")["corpus"]
         corpus = corpus_of(treatment)
-    except (UserError, ValueError, KeyError, TypeError, AttributeError):
+    except (UserError, OmegaConfBaseException, ValueError, KeyError, TypeError):
         raise UserError(f"{data} was not made by scripts/prepare.sh: give another --data") from None
     source, target = corpus.languages
     state = read_checkpoint(str(options.model))
@@ -109,9 +110,6 @@ def main() -> None:
     with locked(options.output / "back-translation", "back-translation"):
         files = monolingual(corpus, options)
         steps = BackTranslation(corpus, data, options.output, options).run(files, options.model)
-        raw = options.output / "raw"  # to score against
-        if not os.path.lexists(raw):
-            raw.symlink_to(os.path.relpath(data / "raw", options.output))
         with whole_file(options.output / "manifest.json") as f:
             f.write(json.dumps({"corpus": treatment, **steps}, indent=1, sort_keys=True) + "\n")
     left_out = sum(steps[name].get("left_out", 0) for name in ("mono", "pairs"))

@@ -7,7 +7,8 @@ import torch
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.score import bleu_metric
-from recipes.training import ROOT, Training
+from recipes.code import ROOT
+from recipes.training import Training
 
 # overrides that would say another thing than the option does
 OWN = {"common.seed": "--seed", "checkpoint.save_dir": "--output", "task.data": "--data"}

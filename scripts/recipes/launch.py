@@ -10,7 +10,9 @@ from omegaconf import DictConfig
 
 from corpora.steps import BIN
 from fairseq_admin.errors import UserError
-from recipes.training import ROOT, Training, load_config, quoted
+from recipes.code import ROOT
+from recipes.configs import load_config, quoted
+from recipes.training import Training
 
 PORTS = (20000, 30000)  # one of these for the ranks of a SLURM job to meet
 RESTARTS = 3  # of all processes by torchrun after one has died

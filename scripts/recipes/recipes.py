@@ -7,8 +7,11 @@ from typing import Any, Dict, List, Sequence
 
 from omegaconf import OmegaConf
 
+from corpora.corpus import load_corpus
 from fairseq_admin.errors import UserError
-from recipes.training import ROOT, Training, load_config
+from recipes.code import ROOT
+from recipes.configs import load_config
+from recipes.training import Training
 
 HERE = Path(__file__).parent
 COSTS = ROOT / "results" / "costs.json"
@@ -66,7 +69,7 @@ def listing(recipes: Dict[str, Dict[str, Any]]) -> str:
     costs = load_costs()
     for name, facts in recipes.items():
         config = Training(name, ROOT, ROOT).config
-        lines = OmegaConf.load(ROOT / "data" / facts["corpus"] / "corpus.yaml").lines
+        pairs = load_corpus(facts["corpus"]).lines.get("train")
         layers = f"{config.model.encoder_layers}-{config.model.decoder_layers}"
         batch = f"{config.distributed_training.distributed_world_size} x "
         batch += f"{config.dataset.max_tokens} x {config.optimization.update_freq[0]}"
@@ -75,7 +78,7 @@ def listing(recipes: Dict[str, Dict[str, Any]]) -> str:
             hours = f"{cost['hours']['A100']:.0f}"
             disk = f"{cost['corpus_gb'] + cost['checkpoints_gb']:.0f}"
         published = facts["published"]
-        rows.append((name, f"{lines.train:,}", layers, batch, hours, disk, published))
+        rows.append((name, f"{pairs:,}" if pairs else "", layers, batch, hours, disk, published))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
 

@@ -27,10 +27,11 @@ from corpora.steps import BIN
 from fairseq_admin.errors import UserError
 from fairseq_admin.serving.served import prepared
 from recipes.checks import check, check_gpus, check_scoring
+from recipes.code import ROOT
 from recipes.launch import Hardware, Launch
 from recipes.processes import end
 from recipes.recipes import averaged, load_recipes, parsed, smoke_overrides
-from recipes.training import ROOT, Training
+from recipes.training import Training
 
 STEPS = ("prepare", "back-translate", "train", "average", "decode", "score", "fold")
 EVALUATION = {  # steps of scripts/evaluate.sh, and what each needs in RUN_DIR/eval
@@ -207,7 +208,8 @@ def main() -> None:
     options = parsed(sys.argv[1:], __doc__, STEPS, recipes)
     names = [n for n, facts in recipes.items() if options.recipe in (n, facts["group"])]
     if not names:
-        raise UserError(f"no recipe {options.recipe}: see --help for the list")
+        own = "a config of your own needs an entry in scripts/recipes/recipes.yaml"
+        raise UserError(f"no recipe {options.recipe}: see --help for the list; {own}")
     steps = STEPS[STEPS.index(options.first) : STEPS.index(options.last) + 1]
     if not steps:
         raise UserError(f"--from {options.first} comes after --to {options.last}")

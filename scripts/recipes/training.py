@@ -3,26 +3,23 @@
 import hashlib
 import math
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, Callable, List, Optional, Sequence, Tuple
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from corpora.steps import BINARIZED
 from fairseq_admin.analysis.logs import read_log, read_logs
 from fairseq_admin.arguments import hydra_config
-from fairseq_admin.errors import UserError, one_line
+from fairseq_admin.errors import UserError
 from fairseq_admin.files import take_lock, whole_file, writing
 from fairseq_admin.methods import by_stack, method_of, title
 from fairseq_admin.outcome import Outcome
-from recipes.code import PACKAGE, ROOT, TRAINED_BY, code_of
+from recipes.code import PACKAGE, TRAINED_BY, code_of
+from recipes.configs import CONFIGS, load_config, quoted, said
 from recipes.ends import outcome_of, target_entropy
 from recipes.processes import Job, run_job
 
-CONFIGS = ROOT / "configs"
 # overrides of decoding, and of when a training stops, which goes on from there
 DECIDE_NOTHING = ("generation.", "optimization.stop_time_hours", "dataset.num_workers")
 DECIDE_NOTHING += ("common.log_", "common.tensorboard_logdir")
@@ -38,43 +35,6 @@ ENDS = re.compile(
 EPOCH_LINE = re.compile(r"epoch (\d+):\s+(\d+) / (\d+) ")
 
 
-def load_config(name: str) -> DictConfig:
-    """What configs/NAME.yaml and its bases say, without fairseq's defaults."""
-    path = CONFIGS / f"{name}.yaml"
-    if path not in CONFIGS.glob("*.yaml"):
-        raise UserError(f"no config {name} in {CONFIGS}")
-    return merged(path)
-
-
-@lru_cache(maxsize=None)  # OmegaConf takes long
-def merged(path: Path) -> DictConfig:
-    """The config *path* with those that its `defaults:` name, as hydra merges them.
-
-    Raises:
-        UserError: for what is no config, and where a base wins over it. hydra adds fairseq's
-            defaults to the config that is launched; were the bases merged before it, these defaults
-            would win over them.
-    """
-    try:
-        own = OmegaConf.load(path)
-        order = own.pop("defaults", ["_self_"])
-    except (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is no config: {one_line(error)}") from None
-    parts = [own if name == "_self_" else merged(path.parent / f"{name}.yaml") for name in order]
-    whole = OmegaConf.merge(*parts)
-    if OmegaConf.merge(whole, own) != whole:
-        raise UserError(f"{path}: an option that a base of it says too, and the base wins")
-    return whole
-
-
-def quoted(value: str) -> str:
-    """*value* in an override as hydra reads it: a path may hold commas, brackets and umlauts."""
-    if re.fullmatch(r"[\w/.:+@-]+", value, re.ASCII):
-        return value
-    escaped = re.sub(r"(\\*)(?='|$)", r"\1\1", value).replace("'", "\\'")
-    return f"'{escaped}'"
-
-
 class Training:
     """A config of configs/, trained on DATA/bin into *folder* with hydra *overrides*.
 
@@ -87,8 +47,10 @@ class Training:
             raise UserError(f"{folder}: give a folder without ':', where fairseq ends a path")
         self.name, self.data, self.folder = name, data, folder
         self.overrides = list(overrides)
-        values = [override.lstrip("+") for override in overrides if override[0] != "~"]
-        self.config = OmegaConf.merge(load_config(name), OmegaConf.from_dotlist(values))
+        self.config = OmegaConf.merge(load_config(name))  # a copy
+        for override in overrides:
+            if not override.startswith("~"):
+                OmegaConf.update(self.config, *said(override))
         residual = str(OmegaConf.select(self.config, "model.residual", default="admin"))
         by_stack(residual)  # an override may name a method that does not exist
         self.method = method_of({"residual": residual})

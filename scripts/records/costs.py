@@ -18,12 +18,13 @@ from typing import Any, Dict, List, Tuple
 from omegaconf import OmegaConf
 
 from bench.training import LENGTHS, VOCABULARY, make_batch, stacks
+from corpora.corpus import load_corpus
+from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
 from fairseq_admin.text import read_json
-from recipes.code import ROOT
+from recipes.configs import load_config
 from recipes.launch import tokens_of
 from recipes.recipes import COSTS, load_recipes
-from recipes.training import load_config
 from records.counting import Count, build, count
 
 SPECIAL, MULTIPLE = 4, 8  # types that fairseq adds to a dictionary; its size is a multiple of this
@@ -64,7 +65,10 @@ class Costs:
     def __init__(self, name: str, facts: Dict[str, Any]) -> None:
         self.name, self.facts = name, facts
         self.config = load_config(name)
-        self.corpus = OmegaConf.load(ROOT / "data" / facts["corpus"] / "corpus.yaml")
+        self.corpus = load_corpus(facts["corpus"])
+        if "train" not in self.corpus.lines:
+            told = f"give `lines: {{train: PAIRS}}` in data/{facts['corpus']}/corpus.yaml"
+            raise UserError(f"{name}: how many pairs are there to train on? {told}")
         self.vocabulary = math.ceil((self.corpus.subwords + SPECIAL) / MULTIPLE) * MULTIPLE
         self.gpus = self.config.distributed_training.distributed_world_size
         tokens, length = self.config.dataset.max_tokens, ASSUMED["subwords"]
@@ -74,7 +78,7 @@ class Costs:
 
     def updates(self, epochs: int = 0) -> int:
         """Of the recipe, to its max_epoch or max_update, whichever is first; or of *epochs*."""
-        pairs = self.corpus.lines.train * self.config.task.get("upsample_primary", 1)
+        pairs = self.corpus.lines["train"] * self.config.task.get("upsample_primary", 1)
         epoch = math.ceil(pairs * ASSUMED["subwords"] / (ASSUMED["fill"] * self.batch))
         limits = self.config.optimization
         last = math.inf if epochs else limits.get("max_update") or math.inf
@@ -90,8 +94,10 @@ class Costs:
         for s in speeds:
             devices = self.gpus if s["gpu"] else 1
             hours[s["hardware"]] = round(hours_on(self.flops(), s["flops_per_s"], devices), 1)
-        downloads = sum(source.get("size", 0) for source in self.corpus.sources.values())
-        text = 2 * self.corpus.lines.train * ASSUMED["subwords"] * ASSUMED["text_bytes_a_subword"]
+        downloads = sum(source.size or 0 for source in self.corpus.sources.values())
+        text = (
+            2 * self.corpus.lines["train"] * ASSUMED["subwords"] * ASSUMED["text_bytes_a_subword"]
+        )
         kept = self.config.checkpoint.keep_last_epochs + 2  # the best and the last
         checkpoints = parameters * (kept * CHECKPOINT + 2 * MODEL)  # their mean, and that folded
         return {

@@ -17,7 +17,7 @@ from fairseq_admin.doctor.rule import COEFFICIENTS, SURE, features, numbers
 from fairseq_admin.files import whole_file
 from fairseq_admin.methods import METHODS
 from fairseq_admin.text import read_json
-from recipes.training import ROOT
+from recipes.code import ROOT
 from records.table import markdown
 from studies.study import RESULTS, known_studies, load_study
 from studies.trial import Trial

@@ -27,8 +27,8 @@ from typing import Any, Dict, Iterable, List, Optional
 from corpora.corpus import load_corpus
 from fairseq_admin.errors import UserError
 from fairseq_admin.text import read_json
+from recipes.code import ROOT
 from recipes.processes import Steps, run_queue
-from recipes.training import ROOT
 from records.columns import TRAINED
 from studies.page import write_page
 from studies.study import RESULTS, Study, known_studies, load_study

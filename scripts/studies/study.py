@@ -27,7 +27,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fairseq_admin.errors import UserError
-from recipes.training import ROOT, load_config, quoted
+from recipes.code import ROOT
+from recipes.configs import load_config, quoted
 from records.columns import COLUMNS, TOGETHER
 
 STUDIES = ROOT / "studies"

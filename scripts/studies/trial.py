@@ -13,9 +13,10 @@ from fairseq_admin.files import whole_file, writing
 from fairseq_admin.outcome import Outcome
 from fairseq_admin.restoring import is_whole, last_checkpoint, mend
 from fairseq_admin.text import read_json
+from recipes.code import ROOT
 from recipes.launch import Hardware, Launch
 from recipes.processes import Job, Steps
-from recipes.training import ROOT, Training
+from recipes.training import Training
 from records.record import data_sha256, trained_record
 from studies.study import SEED, Setting, Study
 

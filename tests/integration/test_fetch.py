@@ -278,7 +278,10 @@ def test_wrong_content_is_removed(server, tmp_path):
 def test_unknown_sum_is_pinned(server, tmp_path):
     path = fetch(Source(server.url), tmp_path)
     pin = tmp_path / f"{NAME}.sha256"
-    assert pin.read_text() == f"{sha(BODY)}  {NAME}\n"
+    assert pin.read_text() == f"# {server.url}\n{sha(BODY)}  {NAME}\n"
+    moved = f"{server.url}?v=2"
+    message = refused(Source(moved), tmp_path)
+    assert f"was fetched from {server.url}, not from {moved}: remove it and {pin.name}" in message
     path.write_bytes(OTHER)
     assert "remove it to fetch it again" in refused(Source(server.url), tmp_path)
     path.unlink()
@@ -287,7 +290,7 @@ def test_unknown_sum_is_pinned(server, tmp_path):
     mirror = str(tmp_path / "mirror")
     message = refused(Source(server.url), tmp_path, mirror)
     assert sha(OTHER) in message and sha(BODY) in message and str(pin) in message
-    assert not path.exists() and pin.read_text() == f"{sha(BODY)}  {NAME}\n"
+    assert not path.exists() and pin.read_text() == f"# {server.url}\n{sha(BODY)}  {NAME}\n"
     pin.write_text("what")
     assert f"{pin} is damaged" in refused(Source(server.url), tmp_path)
 

@@ -20,9 +20,10 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from fairseq_admin.errors import UserError
-from recipes import training
+from recipes import configs
+from recipes.configs import load_config, merged
 from recipes.recipes import load_recipes
-from recipes.training import Training, load_config, merged
+from recipes.training import Training
 from studies.study import known_studies, load_study
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
@@ -173,7 +174,7 @@ NO_CONFIG = {
 def test_a_damaged_config_is_one_line(case, tmp_path, monkeypatch):
     folder = in_copy(tmp_path, "demo_admin", lambda text: text)
     (folder / "demo_admin.yaml").write_bytes(NO_CONFIG[case])
-    monkeypatch.setattr(training, "CONFIGS", folder)
+    monkeypatch.setattr(configs, "CONFIGS", folder)
     with pytest.raises(UserError, match=r"(demo_admin|nothing).yaml is no config: ") as told:
         load_config("demo_admin")
     assert "\n" not in told.value.message
@@ -247,7 +248,7 @@ def test_a_training_is_of_all_files_of_its_config(tmp_path, monkeypatch):
     (tmp_path / "manifest.json").write_text("{}")
 
     def inputs(folder):
-        monkeypatch.setattr(training, "CONFIGS", folder)
+        monkeypatch.setattr(configs, "CONFIGS", folder)
         return Training("demo_admin", tmp_path, tmp_path).inputs()
 
     changes = {

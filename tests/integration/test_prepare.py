@@ -618,6 +618,9 @@ def test_mistakes_with_own_text(own, prepare):
     own.write("bad.de", [b"\xff"] * 400)
     assert "400 of 400 lines" in last(train=("bad.de", "train.en"))
     assert '"no UTF-8": 400' in last("--unreadable", "1", train=("bad.de", "train.en"))
+    own.write("half.de", [*[b"\xff"] * 200, *[pair[0] for pair in lines(400)][200:]])
+    ok(own.run("--unreadable", "0.5", train=("half.de", "train.en")))
+    assert "200 of 400 lines" in last(train=("half.de", "train.en"))  # also when made before
     assert "invalid share value: '2'" in last("--unreadable", "2")
     own.write("long.de", [b"a " * 300] * 400)
     assert "no pair for train" in last(train=("long.de", "train.en"))

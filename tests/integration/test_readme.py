@@ -119,7 +119,7 @@ EXAMPLES = {  # a command to copy, and the recipe whose settings it has
 @pytest.mark.parametrize("place", EXAMPLES)
 def test_examples_have_settings_that_train(place):
     """The published ones, tokens an update among them; scaled down, no test would see another."""
-    from recipes.training import load_config
+    from recipes.configs import load_config
 
     config = load_config(EXAMPLES[place])
     command = block_with(*place).replace("\\\n", " ")

@@ -19,9 +19,10 @@ from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
 
+from fairseq_admin.errors import UserError
 from recipes import recipes
 from recipes import run as script
-from recipes.training import load_config
+from recipes.configs import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -110,6 +111,14 @@ def test_the_list_of_recipes_needs_no_results(monkeypatch, tmp_path):
     for name, line, longer in zip(RECIPES, without[1:], with_costs[1:]):
         assert line.split()[0] == name and line.split()[-1] == longer.split()[-1]
         assert len(line.split()) == len(longer.split()) - 2  # hours and disk
+
+
+def test_a_corpus_that_nobody_has_published(monkeypatch, main):
+    """The list shows what is known; the config of a recipe is not all of it."""
+    own = {RECIPE: {**RECIPES[RECIPE], "corpus": "own"}}
+    assert recipes.listing(own).splitlines()[1].split()[1] == "6-6"
+    with pytest.raises(UserError, match="no recipe demo_admin: .* an entry in .*recipes.yaml"):
+        main("demo_admin", "--dry-run")
 
 
 MISTAKES = {

@@ -24,6 +24,7 @@ from corpora.corpus import SPLITS, Clean, Text, corpus_of, known_corpora, load_c
 from corpora.parallel import AHEAD, batches, in_order, progress
 from corpora.prepare import as_tokenized, own_text
 from corpora.reading import read_pairs
+from corpora.sample import write_sample
 from corpora.steps import MADE, combined, run_step
 from corpora.text import Treatment, readable
 from fairseq_admin.errors import UserError
@@ -159,6 +160,7 @@ def own(folder, train, **more):
             (folder / path).write_bytes(content)
         options[split] = [folder / path for path in files] if files else None
     texts, languages = own_text(Namespace(**options))
+    texts = load_corpus("own").with_texts(texts, languages).sides()
     (text,) = texts["train"]
     pairs = read_pairs(*map(Path, text.files), text.format)
     return languages, text.format, [tuple(line.decode() for _, line in pair) for pair in pairs]
@@ -217,7 +219,7 @@ def test_sides_exchanged_by_their_names_are_one_line(tmp_path, case, split):
     *names, message = FILES[case]
     train, other = (dict.fromkeys(name.split(), "x\n") for name in names)
     if message:
-        with pytest.raises(UserError, match=f"--{split}: .*{message}"):
+        with pytest.raises(UserError, match=f"{split}: .*{message}"):
             own(tmp_path, train, **{split: other})
     else:
         assert own(tmp_path, train, **{split: other})[2] == [("x", "x")]
@@ -326,7 +328,46 @@ MISTAKES = {
     "split": "languages: [de, en]\nlines: {training: 3}",
     "every": "languages: [de, en]\nvalid_every: -1",
     "unreadable": "languages: [de, en]\nunreadable: few",
+    "percent": "languages: [de, en]\nunreadable: 50",
+    "no boolean": "languages: [de, en]\nlowercase: maybe",
+    "no integer": "languages: [de, en]\nvalid_every: 10.5",
+    "no list": "languages: de",
+    "letters": "languages: [de, en]\nsymbols: abc",
+    "no bytes": "languages: [de, en]\nsources: {x: {url: /x.gz, size: many}}",
+    "one file of two urls": "languages: [de, en]\nsources: {x: {url: /x/a.gz}, y: {url: /y/a.gz}}",
 }
+
+
+def test_what_corpus_yaml_says_is_of_its_type(tmp_path):
+    """Not everything that is not empty is true; no language is False."""
+    said = {
+        "lowercase": '"false"',
+        "normalize": '"no"',
+        "subwords": '"963"',
+        "languages": "[de, nb]",
+    }
+    (tmp_path / "x").mkdir()
+    text = "".join(f"{name}: {value}\n" for name, value in said.items())
+    (tmp_path / "x" / "corpus.yaml").write_text(text)
+    corpus = load_corpus("x", tmp_path)
+    assert (corpus.lowercase, corpus.normalize, corpus.subwords) == (False, False, 963)
+    assert corpus.languages == ("de", "nb")
+
+
+@pytest.mark.parametrize("side", ["a.en, a.de", "/x/a.de, /x/b.de"])
+def test_sides_of_a_corpus_are_those_of_its_languages(tmp_path, side):
+    (tmp_path / "x").mkdir()
+    said = f"languages: [de, en]\nvalid: [{{files: [{side}]}}]"
+    (tmp_path / "x" / "corpus.yaml").write_text(said)
+    with pytest.raises(UserError, match="valid: .* by its name, but this side is "):
+        load_corpus("x", tmp_path)
+
+
+def test_no_sample_of_files_of_ones_own(tmp_path):
+    texts = {split: (Text(("a.de", "a.en")),) for split in ("train", "valid")}
+    corpus = load_corpus("own").with_texts(texts, ("de", "en"))
+    with pytest.raises(UserError, match="a.de is a file of yours: prepare it as it is"):
+        write_sample(corpus, tmp_path)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -12,9 +12,10 @@ from fairseq import models
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
+from fairseq_admin.errors import UserError
 from fairseq_admin.methods import METHODS
+from recipes.configs import load_config
 from recipes.recipes import load_costs, load_recipes
-from recipes.training import load_config
 from records import costs, counting
 from tests.helpers import TYPES, dictionary, model_config
 
@@ -163,6 +164,8 @@ def test_updates_end_with_what_comes_first():
     epoch = 4_500_000 * 28 / 0.85 / 32_768  # 4523.7 updates
     assert rows["wmt14_en_de_admin_18l"]["updates"] == 100 * (int(epoch) + 1)  # max_epoch
     name = "wmt14_en_fr_bt_admin_36l_12l"
+    with pytest.raises(UserError, match="how many pairs .* `lines: {train: PAIRS}` in data/own/"):
+        costs.Costs(name, {**load_recipes()[name], "corpus": "own"})
     back_translated = costs.Costs(name, load_recipes()[name])
     twice = 2 * 35_800_000 * 28 / 0.85 / 1_280_000  # upsample_primary: 1842.6 updates an epoch
     assert back_translated.updates() == 50 * (int(twice) + 1)

@@ -16,9 +16,11 @@ from omegaconf import OmegaConf
 from fairseq_admin.errors import UserError
 from recipes import launch as launch_module
 from recipes.checks import check_scoring
+from recipes.code import ROOT
+from recipes.configs import quoted
 from recipes.launch import OWN_STORE, WORKER, Hardware, Launch, update_freq, world_of
 from recipes.recipes import load_recipes
-from recipes.training import ROOT, Training, quoted
+from recipes.training import Training
 from recipes.worker import mend
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -39,6 +41,15 @@ def of_recipe(name: str) -> int:
     config = Training(name, Path("/data"), FOLDER).config
     freq = OmegaConf.select(config, "optimization.update_freq", default=[1])[0]
     return world_of(config) * config.dataset.max_tokens * freq
+
+
+def test_overrides_are_read_as_hydra_reads_them():
+    given = ["task.target_lang=no", "~dataset.batch_size", "optimization.lr=[1e-3]", "+x.y='a b'"]
+    config = launched(overrides=given).training.config
+    assert config.task.target_lang == "no"  # to YAML False
+    assert config.optimization.lr == [0.001] and config.x.y == "a b"
+    with pytest.raises(UserError, match="x=\\[: .*no viable alternative"):
+        launched(overrides=["x=["])
 
 
 @pytest.mark.parametrize(
