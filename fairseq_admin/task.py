@@ -12,7 +12,13 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from omegaconf import II
 
-from fairseq_admin.data_files import check_parts, described, read_dictionary
+from fairseq_admin.data_files import (
+    check_dictionaries,
+    check_parts,
+    described,
+    read_dictionary,
+    text_of,
+)
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.profiled_task import ProfiledConfig, ProfiledTask
 from fairseq_admin.training_checks import check_validation
@@ -65,6 +71,19 @@ class TranslationAdminTask(ProfiledTask, WatchedTask, TranslationTask):
         dictionaries = (task.src_dict, task.tgt_dict)
         task.state.merge_state_dict({"text": described(langs, dictionaries)})
         return task
+
+    def load_state_dict(self, state_dict) -> None:
+        """As fairseq's, of a checkpoint to decode; raises UserError for one of other dictionaries
+        or languages."""
+        saved, here = {"task_state": state_dict}, self.state_dict()["text"]
+        check_dictionaries(saved, here["dictionaries"], "a checkpoint of theirs", "the checkpoint")
+        languages = text_of(saved).get("languages", here["languages"])
+        if languages != here["languages"]:
+            raise UserError(
+                f"the checkpoint translates from {languages[0]} to {languages[1]}, not from "
+                f"{here['languages'][0]} to {here['languages'][1]}: name its languages by -s and -t"
+            )
+        super().load_state_dict(state_dict)
 
     def check_training(self, cfg) -> None:
         """As `ProfiledTask`, and for a validation that cannot be."""

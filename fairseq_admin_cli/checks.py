@@ -2,7 +2,10 @@
 
 import importlib.util
 import os
+import re
 import sys
+
+TRAINED = re.compile(r"checkpoint(\d+|_\d+_\d+|[._]best\S*|_last)(-shard\d+)?\.pt")  # by fairseq
 
 
 def refuse(message: str) -> None:
@@ -18,13 +21,16 @@ def check_there(kind: str, *paths: str) -> None:
 
 
 def check_output(path: str, *inputs: object) -> None:
-    """Refuse a file to write that has no folder, or is one of *inputs*."""
+    """Refuse a file to write that has no folder, is one of *inputs*, or would take the place of a
+    training's checkpoint."""
     folder = os.path.dirname(path.rstrip(os.sep))
     if not os.path.isdir(folder or "."):
         refuse(f"no such folder: {folder}")
     there = filter(os.path.exists, inputs)
     if os.path.exists(path) and any(os.path.samefile(path, other) for other in there):
         refuse(f"{path} is an input of this command: give another name")
+    if os.path.exists(path) and TRAINED.fullmatch(os.path.basename(path)):
+        refuse(f"{path} is a checkpoint of a training: give another name")
 
 
 def check_installed(extra: str, *packages: str) -> None:

@@ -107,6 +107,7 @@ MISTAKES = {
     "of transformer_admin": ["fold", "TRANSFORMER", "out.pt"],
     "cut short": ["fold", "cut.pt", "out.pt"],
     "is an input of this command": ["fold", "mean.pt", "mean.pt"],
+    "last.pt is a checkpoint of a training": ["average", "mean.pt", "--output", "LAST"],
     "no such folder: no/such": ["fold", "mean.pt", "no/such/folder/out.pt"],
     "cannot write": ["fold", "mean.pt", "."],
     "no such checkpoint": ["average", "missing.pt", "--output", "out.pt"],
@@ -121,7 +122,8 @@ MISTAKES = {
 @pytest.mark.parametrize("message", MISTAKES)
 def test_a_mistake_is_one_line_and_loses_nothing(made, admin, transformer, lab, message):
     (made.folder / "cut.pt").write_bytes((made.folder / "mean.pt").read_bytes()[:100_000])
-    words = {"TRANSFORMER": transformer, "RUN": admin.folder}
+    last = admin.folder / "checkpoint_last.pt"
+    words = {"TRANSFORMER": transformer, "RUN": admin.folder, "LAST": last}
     before = {path.name: path.stat().st_mtime_ns for path in made.folder.iterdir()}
     command = [words.get(word, word) for word in MISTAKES[message]]
     run = subprocess.run(

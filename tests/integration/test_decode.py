@@ -1,6 +1,7 @@
 """Decoding in fresh processes, from another folder, with nothing but data and a checkpoint."""
 
 import math
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -81,6 +82,28 @@ def test_every_command_does_its_work(decoded, admin, case):
         found = hypotheses(run.output)
         assert len(found) == 30
         assert all(math.isfinite(score) for score, _ in found.values())
+
+
+def test_a_checkpoint_of_other_text_is_not_decoded(admin, corpus, lab, tmp_path):
+    """By `translation_admin`: with as many symbols in another order, or the other way round."""
+    other = shutil.copytree(corpus, tmp_path / "other")
+    for lang in ("de", "en"):
+        lines = (other / f"dict.{lang}.txt").read_text().splitlines()
+        (other / f"dict.{lang}.txt").write_text("".join(f"{line}\n" for line in lines[::-1]))
+    command = ["--user-dir", lab.plugin, "--path", admin.checkpoints[120], "--cpu", *OWN]
+    told = {
+        "the checkpoint was trained with other dictionaries": [other],
+        "the checkpoint translates from de to en, not from en to de": [
+            corpus,
+            "-s",
+            "en",
+            "-t",
+            "de",
+        ],
+    }
+    for message, words in told.items():
+        run = lab.run([lab.bin / "fairseq-generate", *words, *command], cwd=tmp_path)
+        assert run.code == 1 and message in run.last_line
 
 
 @pytest.mark.parametrize("case", ["trained here, 1", "trained here, 4"])
