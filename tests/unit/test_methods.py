@@ -131,7 +131,7 @@ def test_incremental_decoding_equals_full_decoding(residual):
             model.decoder(tokens[:, :n], encoder_out=memory, incremental_state=state)[0]
             for n in range(1, tokens.size(1) + 1)
         ]
-    torch.testing.assert_close(torch.cat(steps, dim=1), full, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.cat(steps, dim=1), full, rtol=1e-5, atol=1e-5)
 
 
 @EVERY

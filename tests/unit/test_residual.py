@@ -12,10 +12,6 @@ from fairseq_admin.residuals.omegas import next_omega
 from fairseq_admin.residuals.residual import Place
 
 
-def test_first_omega_is_1_whatever_the_input_variance():
-    assert next_omega(2.25, []) == 1.0
-
-
 @pytest.mark.parametrize(
     "input_var, branch_vars, omega",
     [
