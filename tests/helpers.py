@@ -1,7 +1,9 @@
 """Tiny models and batches for tests that run in the test process."""
 
+import resource
 from argparse import Namespace
-from typing import Any, Dict, List, Tuple
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Tuple
 
 import torch
 from fairseq import models
@@ -24,6 +26,17 @@ TINY = {
     "decoder_attention_heads": 2,
     "dropout": 0.0,
 }
+
+
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """A full disk to a program: no file of this process grows beyond *size* bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def dictionary(types: int = TYPES) -> Dictionary:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import sys
 from types import SimpleNamespace
 
@@ -10,6 +9,7 @@ import pytest
 
 from fairseq_admin.errors import UserError
 from fairseq_admin_cli import main as cli
+from tests.helpers import limited
 
 CASES = {
     "no data folder": (["NOWHERE", "--arch", "transformer_admin"], ["no such data folder"]),
@@ -79,20 +79,14 @@ def test_as_omega_file_it_sets_the_same_omegas_without_profiling(
 
 
 def test_a_full_disk_keeps_the_picture_of_before(corpus, lab, tmp_path, monkeypatch):
-    """To a program the same: files may grow to as much as the numbers take, not the picture."""
+    """Files may grow to as much as the numbers take, not the picture."""
     picture = tmp_path / "p.png"
     picture.write_bytes(b"before")
     arguments = [str(corpus), "--arch", "transformer_admin", *lab.model_options]
     monkeypatch.setattr(sys, "argv", ["fairseq-admin"])
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, limits[1]))
-    try:
-        with pytest.raises(UserError, match="cannot write .*p.png: File too large"):
-            cli.main(
-                ["profile", *arguments, "--output", f"{tmp_path}/p.json", "--plot", str(picture)]
-            )
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    arguments += ["--output", f"{tmp_path}/p.json", "--plot", str(picture)]
+    with limited(12_000), pytest.raises(UserError, match="cannot write .*p.png: File too large"):
+        cli.main(["profile", *arguments])
     assert sorted(os.listdir(tmp_path)) == ["p.json", "p.png"]
     assert picture.read_bytes() == b"before"
 

@@ -3,7 +3,6 @@
 import json
 import math
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -27,6 +26,7 @@ from fairseq_admin.serving.export import export_model
 from fairseq_admin.serving.pieces import check_sentencepiece
 from fairseq_admin.serving.served import SETTINGS, Settings
 from fairseq_admin.serving.translate import LineTranslator
+from tests.helpers import limited
 
 SECONDS = 180  # until a process that waits for input counts as hanging
 EVERY_SENTENCE = ["--required-batch-size-multiple", "1"]
@@ -513,23 +513,18 @@ def test_refused_exports(case, parts):
 
 
 def test_a_full_disk_leaves_nothing(parts, monkeypatch):
-    """The same to a program: a limit on the size of its files. The converter's checkpoint does not
-    fit; it fits, but not the model, which has tables of positions too."""
+    """The converter's checkpoint does not fit; it fits, but not the model, which has tables of
+    positions too."""
     (parts.folder / "made").mkdir()
     (parts.folder / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(parts.folder / "tmp"))
     weights = torch.load(parts.checkpoint, map_location="cpu", weights_only=True)["model"]
     size = sum(4 * tensor.numel() for tensor in weights.values())
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = files_below(parts.folder)
     arguments = [str(x) for x in (parts.checkpoint, parts.data, parts.output)]
     for limit in (1000, size + 50_000):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
-        try:
-            with pytest.raises(UserError, match="cannot write ") as error:
-                export_model(*arguments)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with limited(limit), pytest.raises(UserError, match="cannot write ") as error:
+            export_model(*arguments)
         assert "\n" not in error.value.message
         assert files_below(parts.folder) == before
 

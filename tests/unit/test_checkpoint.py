@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 from fairseq_admin.checkpoints.checkpoint import method, read_checkpoint, write_checkpoint
 from fairseq_admin.checkpoints.facts import training_facts
 from fairseq_admin.errors import UserError
-from tests.helpers import checkpoint_of, randomized
+from tests.damage import Attack
+from tests.helpers import checkpoint_of, limited, randomized
 
 
 def reloaded(tmp_path, content):
@@ -101,16 +102,6 @@ def test_profile_and_optimizer_history(tmp_path):
     got = reloaded(tmp_path, content)
     assert torch.equal(got.pop("model")["weight"], torch.ones(2))
     assert got == {key: content[key] for key in got}
-
-
-class Attack:
-    """Runs a command of the machine when it is unpickled."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
 
 
 @pytest.mark.parametrize("function", [os.system, subprocess.getoutput, eval, exec])
@@ -334,14 +325,9 @@ def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path):
 
 
 def test_a_full_disk_is_one_line(tmp_path):
-    """The same to a program: a limit on the size of its files."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    try:
-        with pytest.raises(UserError, match="cannot write .*out.pt: is the disk full"):
-            write_checkpoint({"model": torch.ones(10**5)}, str(tmp_path / "out.pt"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    told = pytest.raises(UserError, match="cannot write .*out.pt: is the disk full")
+    with limited(10_000), told:
+        write_checkpoint({"model": torch.ones(10**5)}, str(tmp_path / "out.pt"))
     assert os.listdir(tmp_path) == []
 
 

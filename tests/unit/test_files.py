@@ -2,12 +2,10 @@
 
 import os
 import platform
-import resource
 import stat
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import pytest
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file, whole_files, whole_folder
 from fairseq_admin_cli import main as cli
+from tests.helpers import limited
 
 
 @pytest.fixture(scope="module")
@@ -23,17 +22,6 @@ def dead():
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     return ended.pid
-
-
-@contextmanager
-def limited(size):
-    """A full disk to a program: no file of this process grows beyond *size* bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_link_is_followed(tmp_path):
