@@ -137,11 +137,11 @@ def check(config: Any) -> None:
             )
 
 
-def schedule(config: Any, steps: int = STEPS) -> Tuple[List[float], float, int]:
-    """The learning rates of *steps* updates that stand for the beginning of the training, its
+def schedule(config: Any) -> Tuple[List[float], float, int]:
+    """The learning rates of STEPS updates that stand for the beginning of the training, its
     highest rate, and how many updates there are before that.
 
-    A warmup of more updates than *steps* is gone through in as many; of one longer than LONG only
+    A warmup of more updates than STEPS is gone through in as many; of one longer than LONG only
     its beginning, until weights have gone as far as in one of LONG: while the rate rises in a line,
     their way grows with the square of the updates.
     """
@@ -152,12 +152,12 @@ def schedule(config: Any, steps: int = STEPS) -> Tuple[List[float], float, int]:
     last = int(config.optimization.max_update or LOOKED)
     path: List[float] = []
     peak = 0.0
-    while len(path) <= steps or (len(path) < min(last, LOOKED) and path[-1] > peak / 2):
+    while len(path) <= STEPS or (len(path) < min(last, LOOKED) and path[-1] > peak / 2):
         path.append(float(scheduler.step_update(len(path))))  # of the update after so many
         peak = max(peak, path[-1])
     warmup = next(n for n, rate in enumerate(path) if rate >= peak * (1 - 1e-6))
-    stride = max(1.0, min(warmup, math.sqrt(LONG * warmup)) / steps)
-    return [path[round(n * stride)] for n in range(1, steps + 1)], peak, warmup
+    stride = max(1.0, min(warmup, math.sqrt(LONG * warmup)) / STEPS)
+    return [path[round(n * stride)] for n in range(1, STEPS + 1)], peak, warmup
 
 
 def stepper(options: Any) -> Any:

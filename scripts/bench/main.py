@@ -4,7 +4,7 @@ wait for.
 Both models train on the same batch of random tokens in one process, in turn (A B, B A, ...), each
 step through fairseq's Trainer: forward, loss, backward, gradient norm, optimizer. Prints a JSON
 line a size and method with medians; `ratio` is the method's tokens/s over the other's, pair by
-pair, with its quartiles. `linearity` is the step time per layer over that of the first depth.
+pair, with its quartiles.
 
 Usage: python scripts/bench.py [--layers 6 18 60-12] [--widths 64 128] [--pairs 20] [--dtype bf16]
            [--methods admin deepnorm] [--count]
