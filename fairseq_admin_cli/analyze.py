@@ -5,8 +5,13 @@ import importlib
 import json
 import warnings
 
-from fairseq_admin_cli.checks import check_installed, check_output, check_there, refuse
-from fairseq_admin_cli.reading import add_reading_arguments
+from fairseq_admin_cli.checks import (
+    add_reading_arguments,
+    check_installed,
+    check_output,
+    check_there,
+    refuse,
+)
 
 HELP = """\
 Measure and draw what the papers behind Admin show, for checkpoints of any Transformer of fairseq or

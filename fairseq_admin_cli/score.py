@@ -3,8 +3,7 @@
 import argparse
 import json
 
-from fairseq_admin_cli.checks import check_output, check_there
-from fairseq_admin_cli.reading import add_reading_arguments
+from fairseq_admin_cli.checks import add_reading_arguments, check_output, check_there
 
 HELP = """\
 Score translations: detokenized BLEU, chrF and TER, tokenized and compound-split BLEU, all by

@@ -24,7 +24,7 @@ PACKAGE = [
     "doctor",
     "reporting",
 ]
-COMMAND = ["checks", "reading", "", "main"]  # modules; "" stands for those of one command
+COMMAND = ["checks", "", "main"]  # modules; "" stands for those of one command
 SCRIPTS = ["corpora", "recipes", "bench", "records", "studies", ""]
 LONGEST = 250  # lines
 
