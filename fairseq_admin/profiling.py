@@ -113,12 +113,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def all_layers_training(model: nn.Module) -> Iterator[None]:
-    """Training mode, but without LayerDrop: every sublayer is measured."""
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Training or evaluation mode; every module's is as before after it."""
     modes = {module: module.training for module in model.modules()}
-    model.train()
-    for name in STACKS:
-        getattr(model, name).layers.training = False  # LayerDropModuleList drops when training
+    model.train(training)
     try:
         yield
     finally:
@@ -214,7 +212,9 @@ def profile_model(
     passes = [greenlet.greenlet(partial(forward, x)) for x in net_inputs]
     handles = [junction.register_forward_pre_hook(arrive) for junction in junctions]
     try:
-        with seeded(seed), all_layers_training(model):
+        with seeded(seed), in_mode(model, training=True):
+            for name in STACKS:  # without LayerDrop: every sublayer is measured
+                getattr(model, name).layers.training = False
             arrived = go_on()
             while arrived[0] is not None:  # None where a pass has ended
                 junction = arrived[0][0]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import STACKS
-from fairseq_admin.profiling import seeded
+from fairseq_admin.profiling import in_mode, seeded
 from fairseq_admin.residuals.residual import NORMS, Residual
 
 BRANCHES = {"self_attn": ["self_attn"], "encoder_attn": ["encoder_attn"], "ffn": ["fc1", "fc2"]}
@@ -180,11 +180,5 @@ class _Stream:
 @contextmanager
 def at_rest(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and seeded random numbers; modes and random states are as before after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with seeded(1):
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with seeded(1), in_mode(model, training=False):
+        yield
