@@ -26,13 +26,13 @@ from fairseq_admin.profiling import (
     warn_of_differences,
 )
 from fairseq_admin.ranks import end_training, from_rank_0
+from fairseq_admin.resume_checks import find_checkpoint
 from fairseq_admin.training_checks import (
     check_bf16,
     check_noise,
     check_sharding,
     check_training,
     ddp_backend,
-    find_checkpoint,
     group,
 )
 

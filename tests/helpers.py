@@ -1,10 +1,13 @@
 """Tiny models and batches for tests that run in the test process."""
 
+import os
+import random
 import resource
 from argparse import Namespace
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Tuple
 
+import numpy as np
 import torch
 from fairseq import models
 from fairseq.data import Dictionary
@@ -13,6 +16,7 @@ from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import OmegaConf
 
 import fairseq_admin  # noqa: F401  registers the model and the task
+from fairseq_admin.profiling import named_junctions
 from fairseq_admin.task import TranslationAdminConfig, TranslationAdminTask
 
 TYPES = 60  # words of the in-memory dictionary
@@ -147,3 +151,33 @@ def randomized(seed: int = 1, types: int = TYPES, **given: Any):
             elif parameter.dim() == 1:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     return model, model_config("transformer_admin", **{**TINY, **given})
+
+
+GIVEN = {**TINY, "dropout": 0.1}
+
+
+def task_of(corpus, **given) -> TranslationAdminTask:
+    """translation_admin set up as fairseq-train does, on a data folder."""
+    languages = {"source_lang": "de", "target_lang": "en"}
+    return TranslationAdminTask.setup_task(task_config(data=str(corpus), **languages, **given))
+
+
+def built(corpus, from_checkpoint=False, model=None, **given):
+    """A model of seed 1, its task, and the random states after."""
+    task = task_of(corpus, **given)
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    model = task.build_model(
+        model_config("transformer_admin", **{**GIVEN, **(model or {})}), from_checkpoint
+    )
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    return model, task, states
+
+
+def omegas_of(model):
+    return [j.omega[0].item() for js in named_junctions(model).values() for j in js.values()]
+
+
+def cut(path, share=0.5):
+    os.truncate(path, int(path.stat().st_size * share))

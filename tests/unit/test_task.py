@@ -1,11 +1,7 @@
 """translation_admin: which sentences it profiles, and that nothing else changes."""
 
 import logging
-import os
-import random
 import shutil
-import zipfile
-from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -20,20 +16,18 @@ from fairseq_admin.errors import UserError
 from fairseq_admin.methods import METHODS
 from fairseq_admin.omega_file import Profile
 from fairseq_admin.profiled_task import PROFILED_OPTIONS
-from fairseq_admin.profiling import named_junctions
 from fairseq_admin.task import TranslationAdminConfig, TranslationAdminTask
-from fairseq_admin.training_checks import check_method
 from tests.helpers import (
+    GIVEN,
     TINY,
     build,
-    checkpoint_of,
+    built,
+    cut,
     make_task,
     model_config,
-    randomized,
-    task_config,
+    omegas_of,
+    task_of,
 )
-
-GIVEN = {**TINY, "dropout": 0.1}
 
 
 def random_sizes(pairs=500, seed=0):
@@ -139,29 +133,6 @@ def test_groups_of_a_draw_hold_each_pair_once_and_little_padding(seed):
 # --- the task on real text
 
 
-def task_of(corpus, **given) -> TranslationAdminTask:
-    """translation_admin set up as fairseq-train does, on a data folder."""
-    languages = {"source_lang": "de", "target_lang": "en"}
-    return TranslationAdminTask.setup_task(task_config(data=str(corpus), **languages, **given))
-
-
-def built(corpus, from_checkpoint=False, model=None, **given):
-    """A model of seed 1, its task, and the random states after."""
-    task = task_of(corpus, **given)
-    random.seed(1)
-    np.random.seed(1)
-    torch.manual_seed(1)
-    model = task.build_model(
-        model_config("transformer_admin", **{**GIVEN, **(model or {})}), from_checkpoint
-    )
-    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    return model, task, states
-
-
-def omegas_of(model):
-    return [j.omega[0].item() for js in named_junctions(model).values() for j in js.values()]
-
-
 def test_new_model_is_profiled_and_nothing_else_changes(corpus):
     """All weights but omegas, and all random states, are those of a model built without."""
     model, task, states = built(corpus)
@@ -262,85 +233,6 @@ def test_a_method_without_a_profile_reads_no_training_text(corpus, residual, cap
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters()))
 
 
-def test_a_checkpoint_of_fairseqs_own_transformer_is_compared_by_its_options(corpus, tmp_path):
-    """Without the decoder's last norm its weights do not tell Pre-LN from Post-LN."""
-    given = {**TINY, "decoder_normalize_before": True, "no_decoder_final_norm": True}
-    model = build("transformer", **given)
-    state = checkpoint_of(model, model_config("transformer_admin", **TINY))
-    state["cfg"]["model"] = {"_name": "transformer", **given}
-    torch.save(state, tmp_path / "checkpoint_last.pt")
-    where = {"checkpoint.save_dir": str(tmp_path), "optimization.max_update": 1}
-    with pytest.raises(UserError, match="method Post-LN/Pre-LN, the model of Post-LN: give"):
-        built(corpus, model={"residual": "post-ln", "no_decoder_final_norm": True}, **where)
-
-
-@pytest.mark.parametrize("case", ["resume", "restore-file", "finetune"])
-@pytest.mark.parametrize("residual", ["post-ln", "deepnorm", "analytic"])
-def test_a_checkpoint_of_another_method_is_named(corpus, tmp_path, residual, case):
-    """Also where its weights look alike, and before anything is built."""
-    path = saved_in(tmp_path / "folder")
-    told = f"{path} is of the residual method Admin, the model of .*give --residual admin"
-    with pytest.raises(UserError, match=told) as error:
-        built(corpus, model={"residual": residual}, **options_of(case, tmp_path))
-    assert "\n" not in str(error.value)
-
-
-def resumed(path, task_state=None, **weights):
-    """Change the checkpoint *path*."""
-    state = torch.load(path, weights_only=False)
-    state["task_state"] = task_state or {}
-    state["model"].update(weights)
-    torch.save(state, path)
-
-
-@pytest.mark.parametrize("case", ["resume", "restore-file", "finetune"])
-def test_a_checkpoint_that_was_never_profiled_is_named(corpus, tmp_path, case):
-    """As of a start with --task translation: else its omegas would be 1 without a word."""
-    path = saved_in(tmp_path / "folder")
-    omegas = {name: x for name, x in build().state_dict().items() if name.endswith(".omega")}
-    resumed(path, **omegas)
-    with pytest.raises(UserError, match=f"{path} was not profiled, .*give another "):
-        built(corpus, **options_of(case, tmp_path))
-    resumed(path, {"profile": {}}, **omegas)  # which may be 1
-    built(corpus, **options_of(case, tmp_path))
-
-
-@pytest.mark.parametrize("case", ["resume", "finetune"])
-@pytest.mark.parametrize("learned", [True, False])
-def test_a_first_omega_stays_trained_or_constant(corpus, tmp_path, learned, case):
-    path = saved_in(tmp_path / "folder")
-    state = torch.load(path, weights_only=False)
-    state["cfg"]["model"]["learn_first_omega"] = learned
-    torch.save(state, path)
-    told = f"{path} was trained {'with' if learned else 'without'} --learn-first-omega: "
-    with pytest.raises(UserError, match=told):
-        built(corpus, model={"learn_first_omega": not learned}, **options_of(case, tmp_path))
-
-
-def test_an_architecture_of_ones_own_need_not_name_every_option():
-    """A namespace, of which fairseq's registration leaves defaults out."""
-    state = {"cfg": {"model": {"_name": "transformer_admin", "residual": "admin"}}}
-    check_method(state, Namespace(residual="admin"), "checkpoint_last.pt", "--save-dir")
-
-
-def test_a_checkpoint_of_another_text_is_named(corpus, tmp_path):
-    """Dictionaries of as many symbols fit its embeddings, and languages nothing tells."""
-    path = saved_in(tmp_path / "folder")
-    text = task_of(corpus).state_dict()["text"]
-    assert text["languages"] == ["de", "en"]
-    again, tuned = options_of("resume", tmp_path), options_of("finetune", tmp_path)
-    resumed(path, {"text": {**text, "languages": ["en", "de"]}})
-    with pytest.raises(UserError, match="translates en to de, and this training is of de to en: "):
-        built(corpus, **again)
-    built(corpus, **tuned)
-    resumed(path, {"text": {**text, "dictionaries": text["dictionaries"][:1] + ["other"]}})
-    for given in (again, tuned):
-        with pytest.raises(UserError, match=f"{path} was trained with other dictionaries"):
-            built(corpus, **given)
-    resumed(path, {"text": text})
-    built(corpus, **again)
-
-
 def test_plain_transformer_under_this_task_is_only_warned_of(caplog):
     task = make_task()
     model = task.build_model(model_config("transformer", **TINY))
@@ -348,11 +240,7 @@ def test_plain_transformer_under_this_task_is_only_warned_of(caplog):
     assert "has no omegas to set" in caplog.text
 
 
-# --- what a training goes on from, and what none can be
-
-
-def cut(path, share=0.5):
-    os.truncate(path, int(path.stat().st_size * share))
+# --- what no training can be
 
 
 @pytest.fixture
@@ -486,20 +374,6 @@ def test_an_index_damaged_in_its_middle(copied):
             built(copied)
 
 
-def test_batches_that_an_epoch_does_not_go_on_with_are_told(corpus, tmp_path, caplog):
-    """fairseq counts batches of a process: of others as many are another text."""
-    path = saved_in(tmp_path)
-    state = torch.load(path)
-    state["cfg"]["distributed_training"] = {"distributed_world_size": 2}
-    state["cfg"]["dataset"] = {"max_tokens": None, "batch_size": None}
-    for begun in (0, 3):
-        state["extra_state"]["train_iterator"]["iterations_in_epoch"] = begun
-        torch.save(state, path)
-        built(corpus, **{"checkpoint.save_dir": str(tmp_path)})
-        told = "within an epoch of distributed_world_size 2, which is 1 now: text of that epoch"
-        assert (told in caplog.text) == bool(begun)
-
-
 def test_both_directions_in_one_folder(copied):
     """Of WMT's test sets say, which are not of as many sentences: one pair is read."""
     for path in list(copied.glob("train.de-en.*")):
@@ -567,47 +441,6 @@ def test_training_data_of_two_parts(copied, caplog):
         built(copied)
 
 
-def saved_in(folder, name="checkpoint_last.pt", updates=7, epoch=3):
-    """A checkpoint of a tiny model as fairseq saves it, after *updates*."""
-    folder.mkdir(exist_ok=True)
-    model, cfg = randomized()
-    history = [{"num_updates": updates}]
-    iterator = {"epoch": epoch, "iterations_in_epoch": 0}
-    state = checkpoint_of(model, cfg, optimizer_history=history, last_optimizer_state={})
-    torch.save({**state, "extra_state": {"train_iterator": iterator}}, folder / name)
-    return folder / name
-
-
-PLACES = {  # options `checkpoint` of a training that restores a checkpoint
-    "resume": {"save_dir": "{folder}"},
-    "restore-file": {"save_dir": "{other}", "restore_file": "{folder}/checkpoint_last.pt"},
-    "finetune": {"save_dir": "{other}", "finetune_from_model": "{folder}/checkpoint_last.pt"},
-    "continue once": {"save_dir": "{other}", "continue_once": "{folder}/checkpoint_last.pt"},
-    "finetuning goes on": {"save_dir": "{folder}", "finetune_from_model": "{other}/none.pt"},
-    "suffix": {"save_dir": "{suffixed}", "checkpoint_suffix": "-a"},
-}
-
-
-def options_of(case, tmp_path):
-    names = {name: tmp_path / name for name in ("folder", "other", "suffixed")}
-    return {f"checkpoint.{k}": v.format(**names) for k, v in PLACES[case].items()}
-
-
-@pytest.mark.parametrize("case", PLACES)
-def test_where_a_checkpoint_is_restored_nothing_is_profiled(corpus, tmp_path, caplog, case):
-    """And no omega file is read: it may be gone. The log names no omegas that are not in force."""
-    given = {**options_of(case, tmp_path), "omega_file": "gone", "profile_tokens": 0}
-    with pytest.raises(UserError, match="such file|omega file"):
-        built(corpus, **given)
-    saved_in(tmp_path / "folder")
-    saved_in(tmp_path / "suffixed", "checkpoint_last-a.pt")
-    with caplog.at_level(logging.INFO):
-        model, task, _ = built(corpus, **given)
-    assert omegas_of(model) == [1.0] * 10
-    assert "profile" not in task.state_dict()
-    assert "nothing is profiled" in caplog.text and "branch variance" not in caplog.text
-
-
 def test_a_task_without_the_options_of_a_trainer_profiles(corpus):
     """Set up from Python, by itself or from a namespace."""
     given = {"data": str(corpus), "source_lang": "de", "target_lang": "en", "seed": 1}
@@ -616,108 +449,6 @@ def test_a_task_without_the_options_of_a_trainer_profiles(corpus):
     for cfg in (alone, OmegaConf.create({"task": alone}).task):
         task = TranslationAdminTask.setup_task(cfg)
         assert omegas_of(task.build_model(model_config("transformer_admin", **GIVEN)))[1] > 1
-
-
-@pytest.mark.parametrize("restore", ["none.pt", "checkpoint_best.pt"])
-def test_where_there_is_none_the_model_is_profiled(corpus, tmp_path, restore, caplog):
-    saved_in(tmp_path, "checkpoint1.pt")
-    given = {"checkpoint.save_dir": str(tmp_path), "checkpoint.restore_file": restore}
-    assert omegas_of(built(corpus, **given)[0])[1] > 1
-    assert f"--restore-file {restore}: no such file, a new model is trained" in caplog.text
-
-
-FINISHED = {  # what the training is to come to, and whether 7 updates of 2 epochs are all of it
-    "updates": ({"max_update": 7}, True),
-    "more updates": ({"max_update": 8}, False),
-    "epochs": ({"max_epoch": 2}, True),
-    "more epochs": ({"max_epoch": 3}, False),
-    "both, the updates first": ({"max_update": 7, "max_epoch": 9}, True),
-    "no limit": ({}, False),
-}
-
-
-@pytest.mark.parametrize("case", FINISHED)
-def test_a_finished_training_ends_before_it_begins(corpus, tmp_path, caplog, case):
-    path = saved_in(tmp_path)
-    limits, finished = FINISHED[case]
-    given = {f"optimization.{name}": value for name, value in limits.items()}
-    before = path.read_bytes()
-    if not finished:
-        built(corpus, **given, **{"checkpoint.save_dir": str(tmp_path)})
-        return
-    with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as ended:
-        built(corpus, **given, **{"checkpoint.save_dir": str(tmp_path)})
-    assert ended.value.code == 0 and path.read_bytes() == before
-    told = [r.getMessage() for r in caplog.records if "finished already" in r.getMessage()]
-    assert told == [f"training is finished already, by {path}: nothing to do"]
-    new = {"reset_optimizer": True, "reset_dataloader": True}  # its weights alone
-    for name, value in {**new, "save_dir": str(tmp_path)}.items():
-        given[f"checkpoint.{name}"] = value
-    built(corpus, **given)
-
-
-def test_a_torn_last_checkpoint_is_mended_before_fairseq_reads_it(corpus, tmp_path, caplog):
-    saved_in(tmp_path, "checkpoint_1_7.pt")
-    last = saved_in(tmp_path, updates=9)
-    cut(last)
-    built(corpus, **{"checkpoint.save_dir": str(tmp_path)})
-    assert last.read_bytes() == (tmp_path / "checkpoint_1_7.pt").read_bytes()
-    assert f"{last} was cut off" in caplog.text
-
-
-@pytest.mark.parametrize("share", [0, 0.5, 0.999])
-@pytest.mark.parametrize("case", ["resume", "restore-file", "finetune"])
-def test_a_torn_checkpoint_is_named_and_kept(corpus, tmp_path, case, share):
-    path = saved_in(tmp_path / "folder")
-    cut(path, share)
-    before = path.read_bytes()
-    with pytest.raises(UserError, match=f"{path} is cut off") as error:
-        built(corpus, **options_of(case, tmp_path))
-    assert "\n" not in str(error.value) and path.read_bytes() == before
-
-
-@pytest.mark.parametrize("case", ["resume", "restore-file", "finetune"])
-def test_damage_within_a_checkpoint_is_named(corpus, tmp_path, case):
-    """Its weights would be trained on, and the next checkpoint have checksums that are right."""
-    path = saved_in(tmp_path / "folder")
-    data = path.read_bytes()
-    largest = max(zipfile.ZipFile(path).infolist(), key=lambda info: info.file_size)
-    weights = zipfile.ZipFile(path).read(largest)
-    path.write_bytes(data.replace(weights, weights[:99] + bytes([weights[99] ^ 1]) + weights[100:]))
-    with pytest.raises(UserError, match=f"cannot read {path}: .*its checksum"):
-        built(corpus, **options_of(case, tmp_path))
-
-
-def test_a_file_that_is_no_checkpoint_is_named(corpus, tmp_path):
-    path = tmp_path / "checkpoint_last.pt"
-    with zipfile.ZipFile(path, "w") as z:
-        z.writestr("something", "else")
-    with pytest.raises(UserError, match=f"cannot read {path}: ") as error:
-        built(corpus, **{"checkpoint.save_dir": str(tmp_path)})
-    assert "\n" not in str(error.value)
-
-
-def test_a_file_of_something_else_is_named(corpus, tmp_path):
-    path = tmp_path / "checkpoint_last.pt"
-    torch.save([1], path)
-    with pytest.raises(UserError, match=f"{path} is no checkpoint of fairseq"):
-        built(corpus, **{"checkpoint.save_dir": str(tmp_path)})
-
-
-def test_a_crash_knows_no_epoch_and_may_be_restored(corpus, tmp_path):
-    path = saved_in(tmp_path / "folder", "crash.pt")
-    state = torch.load(path, weights_only=True)
-    torch.save({**state, "extra_state": {"metrics": {}}}, path)
-    given = {"checkpoint.save_dir": str(tmp_path), "checkpoint.restore_file": str(path)}
-    built(corpus, **given)
-
-
-@pytest.mark.parametrize("case", ["resume", "restore-file", "finetune"])
-def test_a_checkpoint_of_another_method_names_what_helps(corpus, tmp_path, case):
-    saved_in(tmp_path / "folder")
-    remedy = "another --save-dir" if case == "resume" else "another checkpoint"
-    with pytest.raises(UserError, match=f"give --residual admin, or {remedy}$"):
-        built(corpus, model={"residual": "keel"}, **options_of(case, tmp_path))
 
 
 def test_scalar_quant_noise_is_not_profiled(corpus):
