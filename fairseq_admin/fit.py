@@ -1,5 +1,6 @@
 """Whether the weights of a checkpoint are those of a model."""
 
+import re
 from typing import Any, Dict, FrozenSet, List
 
 from fairseq_admin.errors import UserError
@@ -7,6 +8,35 @@ from fairseq_admin.methods import METHODS, STACKS, by_stack, junctions_of, title
 from fairseq_admin.residuals.residual import Place
 
 ROUNDED = 0.01  # of a constant that bf16 has rounded, relative
+# weights of residual methods of other code: Transformer-Clinic, fairseq-rezero, admin-torch
+SCALED = re.compile(r"\.layers\.\d+\.(\w+_ratio_change|rezero_weight|[\w.]*(?<!_residual)\.omega)$")
+INIT_TYPES = ("init_type", "admin_init_type")  # options by which "deepnet" is a constant, no weight
+# options that change what a model computes and leave no trace in its parameters' shapes
+COMPUTED_BY = (
+    "activation_fn",
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "no_scale_embedding",
+    "no_token_positional_embeddings",
+    "cross_self_attention",
+)
+DROPPED = ("embed_positions.weights", "._float_tensor")  # of sinusoids, which fairseq recomputes
+
+
+def scaled(options: Dict[str, Any], weights: Dict[str, Any]) -> bool:
+    """Whether a model with such *options* and *weights*, of an architecture called as fairseq's, is
+    of other code that scales shortcuts or branches."""
+    inits = [options.get(option) for option in INIT_TYPES]
+    return "deepnet" in inits or any(map(SCALED.search, weights))
+
+
+def check_fork(options: Dict[str, Any], weights: Dict[str, Any], path: str) -> None:
+    """Raise UserError where the checkpoint *path* is `scaled`."""
+    if scaled(options, weights):
+        raise UserError(
+            f"{path} is of a fork of fairseq that scales shortcuts or branches: go on with that "
+            "fork, or give another checkpoint"
+        )
 
 
 def depths(state_dict: Dict[str, Any]) -> Dict[str, int]:
@@ -41,7 +71,8 @@ def methods_like(state_dict: Dict[str, Any], stack: str, final_norm: bool = True
 
 def check_fit(own: Dict[str, Any], given: Dict[str, Any], residual: str) -> None:
     """Raise UserError where the state dict *given* is of another depth, width or method than the
-    model's *own*, whose method is *residual*."""
+    model's *own*, whose method is *residual*, or of a fork."""
+    check_fork({}, given, "the checkpoint")
     if depths(own) != depths(given):
         raise UserError(
             "the checkpoint is of another depth: it has {encoder}-{decoder} layers".format(
@@ -71,3 +102,11 @@ def check_fit(own: Dict[str, Any], given: Dict[str, Any], residual: str) -> None
                     f"the checkpoint is of another depth: {key} is {theirs:.4g} there and "
                     f"{ours:.4g} in the model"
                 )
+
+
+def check_keys(own: Dict[str, Any], given: Dict[str, Any]) -> None:
+    """Raise UserError where the state dict *given* has other keys than the model's *own*."""
+    for key in [*own, *given]:
+        if not (key in own and key in given) and not key.endswith(DROPPED):
+            without = "model" if key in given else "checkpoint"
+            raise UserError(f"the {without} has no {key}: give the options of its training")

@@ -21,7 +21,7 @@ from omegaconf import II, OmegaConf
 from torch import nn
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.fit import check_fit
+from fairseq_admin.fit import check_fit, check_keys
 from fairseq_admin.layers import (
     METHOD_OPTIONS,
     ResidualDecoderLayer,
@@ -31,7 +31,7 @@ from fairseq_admin.layers import (
 )
 from fairseq_admin.methods import METHODS, STACKS, junctions_of
 from fairseq_admin.profiling import profiled
-from fairseq_admin.training_checks import PRUNED
+from fairseq_admin.training_checks import PRUNED, check_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -159,8 +159,8 @@ class TransformerAdminModel(TransformerModelBase):
     Admin's omegas are 1 until a task profiles the model or a checkpoint is loaded.
 
     Raises:
-        UserError: for a method that does not exist, options that mean nothing to it, and a
-            checkpoint of another depth, size or method.
+        UserError: for a method that does not exist, options that mean nothing to it, numbers that
+            no model has, and a checkpoint of another depth, size or method.
     """
 
     omegas_set = False  # by a profile, an omega file or a checkpoint
@@ -179,6 +179,7 @@ class TransformerAdminModel(TransformerModelBase):
                 "transformer_admin takes --residual pre-ln, or post-ln/pre-ln for the decoder "
                 "alone, instead of --encoder-normalize-before and --decoder-normalize-before"
             )
+        check_numbers(cfg)
         kinds = junctions_of(cfg.residual)
         for name in METHOD_OPTIONS:
             if getattr(cfg, name) != DEFAULTS[name] and not any(
@@ -231,6 +232,10 @@ class TransformerAdminModel(TransformerModelBase):
         """As fairseq's; a checkpoint that does not fit is one line instead of a list of keys."""
         layers_kept = any(getattr(model_cfg, f"{s}_layers_to_keep", None) for s in STACKS)
         if strict and not layers_kept:
-            check_fit(self.state_dict(), state_dict, self.cfg.residual)
+            own, given = self.state_dict(), dict(state_dict)
+            self.upgrade_state_dict(given)  # from the keys of older releases
+            check_fit(own, given, self.cfg.residual)
+            if model_cfg is not None:  # of a training or a decoder, not of the checkpoint itself
+                check_keys(own, given)
         self.omegas_set = True
         return super().load_state_dict(state_dict, strict, model_cfg, args)

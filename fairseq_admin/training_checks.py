@@ -72,12 +72,33 @@ def check_training(options: Any, model: Any) -> None:
             "--amp: fairseq divides gradients by the loss scale twice, of which weight decay is "
             "not: give --fp16, or through hydra common.bf16=true"
         )
+    flat = not (common.memory_efficient_fp16 or common.fp16_no_flatten_grads)
+    if common.fp16 and common.cpu and flat:
+        raise UserError(
+            "--fp16 copies all weights to a GPU: leave it out, or give --fp16-no-flatten-grads to "
+            "try it on the CPU"
+        )
     efficient = common.memory_efficient_fp16 or common.memory_efficient_bf16
     if efficient and utils.multi_tensor_l2norm_available and not common.cpu:
         raise UserError(
             "--memory-efficient-fp16 keeps omegas in fp32, and apex takes the norm of gradients "
             "of one precision: give --fp16, or run without apex"
         )
+
+
+def check_numbers(model: Any) -> None:
+    """Raise UserError for numbers that no *model*, fairseq's nested config, can have."""
+    for name in ("dropout", "attention_dropout", "activation_dropout"):
+        share = getattr(model, name)
+        if not 0 <= share <= 1:
+            raise UserError(f"--{name.replace('_', '-')} {share}: give a share, from 0 to 1")
+    for stack in STACKS:
+        width, heads = (getattr(getattr(model, stack), x) for x in ("embed_dim", "attention_heads"))
+        if heads < 1 or width % heads:
+            raise UserError(
+                f"--{stack}-embed-dim {width} is not divisible by --{stack}-attention-heads "
+                f"{heads}: give a number of heads that divides it"
+            )
 
 
 def check_noise(model: Any) -> None:

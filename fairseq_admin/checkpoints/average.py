@@ -23,6 +23,7 @@ from fairseq_admin.checkpoints.checkpoint import (
 )
 from fairseq_admin.data_files import other_dictionaries, text_of
 from fairseq_admin.errors import UserError
+from fairseq_admin.fit import COMPUTED_BY
 from fairseq_admin.restoring import last_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -33,17 +34,11 @@ UPDATES = re.compile(r"checkpoint_\d+_(\d+)\.pt")
 EMA = ("ema", "ema_fp32_params")  # of --store-ema: the other mean of the same training
 
 LANGUAGES = ("source_lang", "target_lang")  # None where they were inferred from the data
-# Options that change what a model computes and leave no trace in its parameters' shapes.
-COMPUTED_BY = (
+COMPARED = (
     "_name",
-    "activation_fn",
-    "encoder_attention_heads",
-    "decoder_attention_heads",
+    *COMPUTED_BY,
     "encoder_normalize_before",
     "decoder_normalize_before",
-    "no_scale_embedding",
-    "no_token_positional_embeddings",
-    "cross_self_attention",
     "method",
     "learn_first_omega",
     *LANGUAGES,
@@ -162,7 +157,7 @@ def check_same_model(a: Dict[str, Any], b: Dict[str, Any], path_a: str, path_b: 
     options_a, options_b = (
         {**task_options(x), **model_options(x), "method": method(x)} for x in (a, b)
     )
-    for name in COMPUTED_BY:
+    for name in COMPARED:
         values = [options_a.get(name), options_b.get(name)]
         if values[0] != values[1] and not (name in LANGUAGES and None in values):
             name_shown = "architecture" if name == "_name" else name

@@ -14,13 +14,10 @@ from fairseq_admin.checkpoints import tensor_file
 from fairseq_admin.data_files import text_of
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
-from fairseq_admin.fit import depths, methods_like
+from fairseq_admin.fit import depths, methods_like, scaled
 from fairseq_admin.methods import METHODS, STACKS, by_stack, method_of, title
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# weights of residual methods of other code under the names of fairseq's architectures
-SCALED = re.compile(r"\.layers\.\d+\.(\w+_ratio_change|rezero_weight)$")
-INIT_TYPES = ("init_type", "admin_init_type")  # options by which "deepnet" is a constant, no weight
 ENTRIES = {"cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
 EMBEDDINGS = (
     "encoder.embed_tokens.weight",
@@ -172,16 +169,9 @@ def method(state: Dict[str, Any]) -> str:
     fairseqs = kind is not None and kind.__module__.startswith("fairseq.model")
     attends = "transformer" in name or any(".self_attn." in key for key in state["model"])
     nested = any(isinstance(options.get(stack), dict) for stack in STACKS)
-    if fairseqs and attends and not (nested or scaled(state)):
+    if fairseqs and attends and not (nested or scaled(options, state["model"])):
         return method_of(options)
     return name
-
-
-def scaled(state: Dict[str, Any]) -> bool:
-    """Whether the checkpoint *state*, of an architecture called as fairseq's, is of other code that
-    scales shortcuts or branches (Transformer-Clinic)."""
-    inits = [model_options(state).get(option) for option in INIT_TYPES]
-    return "deepnet" in inits or any(map(SCALED.search, state["model"]))
 
 
 def finite(tensor: Tensor) -> bool:

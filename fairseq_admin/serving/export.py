@@ -17,7 +17,6 @@ from fairseq_admin.checkpoints.checkpoint import (
     model_options,
     read_checkpoint,
     residual_of,
-    scaled,
     task_options,
     write_checkpoint,
 )
@@ -26,6 +25,7 @@ from fairseq_admin.checkpoints.fold import check_weights, fold
 from fairseq_admin.data_files import check_dictionaries, described, read_dictionary
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.files import whole_folder, writing
+from fairseq_admin.fit import scaled
 from fairseq_admin.scoring.moses import language
 from fairseq_admin.scoring.outputs import FEW
 from fairseq_admin.serving.pieces import check_sentencepiece
@@ -71,7 +71,7 @@ def export_model(
             f"{checkpoint} is of a multilingual task, whose tags of languages no server knows: "
             "decode it with fairseq-generate"
         )
-    if residual_of(state) is None and scaled(state):
+    if residual_of(state) is None and scaled(model_options(state), state["model"]):
         raise UserError(
             f"{checkpoint} is of a fork of fairseq that scales shortcuts or branches, which no "
             "server knows: decode it with that fork"

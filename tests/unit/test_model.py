@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from argparse import Namespace
 from dataclasses import fields, is_dataclass
 
@@ -367,7 +368,7 @@ def settings(config):
 
 def fails_to_load(model, state_dict):
     with pytest.raises(UserError) as error:
-        model.load_state_dict(state_dict)
+        model.load_state_dict(state_dict, model_cfg=model.cfg)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -385,6 +386,55 @@ def test_checkpoint_of_another_width():
 def test_checkpoint_of_another_dictionary():
     message = fails_to_load(build(), build(types=70).state_dict())
     assert "encoder.embed_tokens.weight is (74, 16) there and (64, 16) in the model" in message
+
+
+@pytest.mark.parametrize("option", ["layernorm_embedding", "encoder_learned_pos"])
+def test_checkpoint_of_other_keys(option):
+    told = (
+        r"^fairseq_admin: the {} has no encoder\.[a-z_]+\.weight: give the options of its training"
+    )
+    other = build(**{option: True})
+    assert re.match(told.format("checkpoint"), fails_to_load(other, build().state_dict()))
+    assert re.match(told.format("model"), fails_to_load(build(), other.state_dict()))
+
+
+@pytest.mark.parametrize("name", ["encoder_ratio_change", "residual_cross.omega", "rezero_weight"])
+def test_checkpoint_of_a_fork(name):
+    weights = {**build("transformer").state_dict(), f"decoder.layers.0.{name}": torch.ones(2)}
+    assert "the checkpoint is of a fork of fairseq that scales" in fails_to_load(build(), weights)
+
+
+def test_checkpoint_with_the_keys_of_older_releases():
+    model = build(share_decoder_input_output_embed=True)
+    weights, old = model.state_dict(), "encoder.layers.0.self_attn."
+    for kind in ("weight", "bias"):
+        parts = [weights.pop(f"{old}{x}_proj.{kind}") for x in "qkv"]
+        weights[f"{old}in_proj_{kind}"] = torch.cat(parts)
+        norm = weights.pop(f"decoder.layers.1.final_layer_norm.{kind}")
+        weights[f"decoder.layers.1.layer_norms.2.{kind}"] = norm
+    weights["decoder.embed_positions._float_tensor"] = torch.zeros(1)
+    del weights["decoder.output_projection.weight"]
+    fresh = build(seed=2, share_decoder_input_output_embed=True)
+    fresh.load_state_dict(weights)
+    for key, value in model.state_dict().items():
+        assert torch.equal(fresh.state_dict()[key], value), key
+
+
+IMPOSSIBLE = {
+    "--dropout 1.5: give a share": {"dropout": 1.5},
+    "--attention-dropout -0.1: give a share": {"attention_dropout": -0.1},
+    "--activation-dropout nan: give a share": {"activation_dropout": math.nan},
+    "--encoder-embed-dim 16 is not divisible by --encoder-attention-heads 3": {
+        "encoder_attention_heads": 3
+    },
+    "--decoder-attention-heads 0: give": {"decoder_attention_heads": 0},
+}
+
+
+@pytest.mark.parametrize("told", IMPOSSIBLE)
+def test_numbers_that_no_model_has(told):
+    with pytest.raises(UserError, match=f"{told}.*from 0 to 1|{told}.*heads that divides it"):
+        build(**IMPOSSIBLE[told])
 
 
 def test_checkpoint_that_fits_brings_its_omegas():

@@ -259,6 +259,10 @@ REFUSED = {
         {"stop_when_stuck": True, "optimization.use_bmuf": True},
         "which --use-bmuf keeps apart",
     ),
+    "weights copied to no GPU": (
+        {"common.fp16": True, "common.cpu": True},
+        "--fp16 copies all weights to a GPU: leave it out",
+    ),
     "gradients that are scaled twice": ({"common.amp": True}, "--amp: fairseq divides gradients"),
     "no pretrained model": ({"checkpoint.finetune_from_model": "none.pt"}, "none.pt: no such file"),
     "two checkpoints": (
