@@ -7,7 +7,7 @@ import re
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, List, Optional, Union
 
 logger = logging.getLogger(__name__)
 PICKLE = b"\x80"  # how files of torch before 1.6, which are no zip archives, begin
@@ -31,10 +31,12 @@ def restored(cfg: Any) -> Optional[str]:
         cfg: fairseq's options `checkpoint`.
 
     Raises:
-        ValueError: for a pretrained model that is not there, and for one beside --restore-file.
+        ValueError: for a file that is not there, unless it is the last one of --save-dir, and for a
+            pretrained model beside --restore-file.
     """
+    last = last_checkpoint(cfg.save_dir, cfg.checkpoint_suffix)
     if cfg.restore_file == "checkpoint_last.pt":
-        path = str(last_checkpoint(cfg.save_dir, cfg.checkpoint_suffix))
+        path = str(last)
         if not os.path.exists(path):
             path = cfg.continue_once or cfg.finetune_from_model
             if path == cfg.finetune_from_model and path and not os.path.isfile(path):
@@ -43,12 +45,23 @@ def restored(cfg: Any) -> Optional[str]:
         raise ValueError("--restore-file and --finetune-from-model: give one of them")
     else:
         path = cfg.restore_file.replace(".pt", f"{cfg.checkpoint_suffix}.pt")
+        if not os.path.isfile(path) and os.path.realpath(path) != os.path.realpath(last):
+            raise ValueError(
+                f"--restore-file {path}: no such file; leave it out to train a new model"
+            )
     return path if path and os.path.isfile(path) else None
 
 
 def last_checkpoint(folder: Union[str, Path], suffix: str = "") -> Path:
     """Where fairseq saves the last checkpoint of *folder*."""
     return Path(folder) / f"checkpoint_last{suffix}.pt"
+
+
+def saved_in(folder: Union[str, Path], suffix: str = "") -> List[Path]:
+    """The whole checkpoints of *folder* but the last, the newest first."""
+    saved = re.compile(rf"checkpoint(\d+|_\d+_\d+|_best|\.best_.*){re.escape(suffix)}\.pt")
+    found = [p for p in Path(folder).glob("checkpoint*.pt") if saved.fullmatch(p.name)]
+    return sorted(filter(is_whole, found), key=lambda p: p.stat().st_mtime_ns, reverse=True)
 
 
 def mend(folder: Union[str, Path], suffix: str = "", missing: bool = False) -> None:
@@ -68,9 +81,7 @@ def mend(folder: Union[str, Path], suffix: str = "", missing: bool = False) -> N
     last = last_checkpoint(folder, suffix)
     if is_whole(last) if last.exists() else not missing:
         return
-    saved = re.compile(rf"checkpoint(\d+|_\d+_\d+|_best|\.best_.*){re.escape(suffix)}\.pt")
-    others = [p for p in last.parent.glob("checkpoint*.pt") if saved.fullmatch(p.name)]
-    others = [p for p in others if is_whole(p)]
+    others = saved_in(folder, suffix)
     if not others and not last.exists():
         return
     if not others:
@@ -78,7 +89,7 @@ def mend(folder: Union[str, Path], suffix: str = "", missing: bool = False) -> N
             f"{last} is cut off, as where a training was killed while it wrote it, and no other "
             "checkpoint there is whole: move it away to train anew, or give --restore-file"
         )
-    newest = max(others, key=lambda p: p.stat().st_mtime_ns)
+    newest = others[0]
     partial = last.with_suffix(".partial")
     shutil.copyfile(newest, partial)
     os.replace(partial, last)

@@ -3,22 +3,31 @@
 import logging
 import zipfile
 from argparse import Namespace
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 
 from fairseq_admin.data_files import check_dictionaries, text_of
 from fairseq_admin.errors import UserError, one_line
+from fairseq_admin.fit import COMPUTED_BY, check_fork
 from fairseq_admin.methods import method_of, title
-from fairseq_admin.restoring import is_finished, is_whole, last_checkpoint, mend, restored
+from fairseq_admin.restoring import is_finished, is_whole, last_checkpoint, mend, restored, saved_in
 from fairseq_admin.training_checks import group
 
-# what decides how many batches an epoch has for a process
+# what decides which batches an epoch has for a process, and how many
 BATCHES = (
     ("distributed_training", "distributed_world_size"),
     ("dataset", "max_tokens"),
     ("dataset", "batch_size"),
+    ("dataset", "required_batch_size_multiple"),
+    ("dataset", "train_subset"),
+    ("common", "seed"),
 )
+TIED = ("share_all_embeddings", "share_decoder_input_output_embed")
+BEST = ("best_checkpoint_metric", "maximize_best_checkpoint_metric")
+CHOSEN, SCHEDULE = ("optimizer", "criterion"), ("lr_scheduler",)
+OWN_LR = ("fixed", "manual")  # schedules that keep a rate, and no best loss
+ABSENT = object()  # of what a checkpoint or a training does not tell
 OMEGA, ABOUT_1 = "_residual.omega", 0.1
 logger = logging.getLogger(__name__)
 
@@ -33,16 +42,15 @@ def find_checkpoint(options: Any, model: Any, text: Any) -> Tuple[Optional[str],
         text: `data_files.described` of the training's, None where that is not known.
 
     Raises:
-        UserError: for a checkpoint that is not there, damaged, of another method or of other text,
-            and for one that was never profiled though its method is.
+        UserError: for a checkpoint that is not there, damaged, of another method, of other text or
+            options, and for one that was never profiled though its method is; for a new training
+            where the checkpoints of another are.
     """
     checkpoint, optimization = (group(options, name) for name in ("checkpoint", "optimization"))
     try:
         path = restored(checkpoint)
         if path is None:
-            file = checkpoint.restore_file
-            if file != "checkpoint_last.pt":
-                logger.warning(f"--restore-file {file}: no such file, a new model is trained")
+            check_new(checkpoint)
             return None, False
         last = path == str(last_checkpoint(checkpoint.save_dir, checkpoint.checkpoint_suffix))
         if last:
@@ -65,10 +73,37 @@ def find_checkpoint(options: Any, model: Any, text: Any) -> Tuple[Optional[str],
     finetuned = path == checkpoint.finetune_from_model
     check_method(state, model, path, other)
     check_text(state, text, path, other, finetuned or checkpoint.reset_dataloader)
-    if finetuned:
-        return path, False
-    check_batches(state, options, path)
-    return path, is_finished(state, checkpoint, optimization)
+    finished = not finetuned and is_finished(state, checkpoint, optimization)
+    check_options(state, options, model, path, not (finetuned or finished))
+    if not finetuned:
+        check_batches(state, options, path)
+    return path, finished
+
+
+def check_new(checkpoint: Any) -> None:
+    """Raise UserError where a new training with fairseq's options *checkpoint* would write over the
+    checkpoints of another."""
+    folder, there = checkpoint.save_dir, saved_in(checkpoint.save_dir, checkpoint.checkpoint_suffix)
+    if there and not checkpoint.no_save:
+        raise UserError(
+            f"{folder} holds checkpoints of a training: give another --save-dir, --restore-file "
+            f"one of them ({there[0].name}), or move them away"
+        )
+
+
+def value(config: Any, name: str) -> Any:
+    """The option *name* of a *config* of any kind, ABSENT where it has none."""
+    return config.get(name, ABSENT) if isinstance(config, dict) else getattr(config, name, ABSENT)
+
+
+def section(config: Any, name: str) -> Any:
+    """The group *name* of all options, which are one where they are of the time before hydra."""
+    return config if isinstance(config, Namespace) else value(config, name)
+
+
+def saved_options(state: Any) -> Any:
+    """All options of the training of the checkpoint *state*."""
+    return state.get("cfg") or state.get("args")
 
 
 def check_batches(state: Any, options: Any, path: str) -> None:
@@ -76,17 +111,55 @@ def check_batches(state: Any, options: Any, path: str) -> None:
     task's *options*: fairseq counts them, so that text is left out or read twice."""
     try:
         begun = state["extra_state"]["train_iterator"]["iterations_in_epoch"]
-        before = {key: state["cfg"][name][key] for name, key in BATCHES}
     except (KeyError, TypeError):
         return  # of the time before hydra, or fairseq says what is wrong with it
     if begun and not group(options, "checkpoint").reset_dataloader:
         for name, key in BATCHES:
-            was, value = before[key], getattr(group(options, name), key)
-            if was != value:
+            was = value(section(saved_options(state), name), key)
+            now = value(group(options, name), key)
+            if ABSENT not in (was, now) and was != now:
                 logger.warning(
-                    f"{path} lies within an epoch of {key} {was}, which is {value} now: text of "
+                    f"{path} lies within an epoch of {key} {was}, which is {now} now: text of "
                     "that epoch is left out or read twice"
                 )
+
+
+def decisive(config: Any, model: Any) -> Dict[str, Any]:
+    """Of all options *config* and those of a *model* what a training must keep, by name."""
+    found = {name: value(model, name) for name in (*COMPUTED_BY, *TIED)}
+    if found[TIED[0]] is True:
+        found[TIED[1]] = True  # as fairseq sets it where it builds the model
+    found.update({name: value(section(config, "checkpoint"), name) for name in BEST})
+    for kind in (*CHOSEN, *SCHEDULE):
+        name = value(config, kind)
+        name = name if isinstance(name, str) else value(name, "_name")
+        found[kind] = "adam" if name == "adam_fused" else name  # its checkpoints are the same
+    return found
+
+
+def check_options(state: Any, options: Any, model: Any, path: str, goes_on: bool) -> None:
+    """Raise UserError where the options of the checkpoint *state* of the file *path* are of a model
+    that computes something else than that of the options *model*; or, where its training *goes
+    on*, have what the rest of it is of otherwise than a task's *options*."""
+    saved, checkpoint = saved_options(state), group(options, "checkpoint")
+    was = decisive(saved, section(saved, "model"))
+    now = decisive(options if isinstance(options, Namespace) else options._get_root(), model)
+    goes_on = goes_on and not checkpoint.reset_optimizer
+    stepped = goes_on and state.get("last_optimizer_state") is not None
+    schedule = (state.get("optimizer_history") or [{}])[-1].get("lr_scheduler_state") or {}
+    scheduled = stepped and not checkpoint.reset_lr_scheduler and "best" not in schedule
+    best = goes_on and not checkpoint.reset_meters and "best" in (state.get("extra_state") or {})
+    rows = (  # options, whether the training needs them as they were, and what to do
+        (COMPUTED_BY, True, "give the options of its training"),
+        (TIED, stepped, "give the options of its training, or --reset-optimizer"),
+        (CHOSEN, stepped, "give that of its training, or --reset-optimizer"),
+        (SCHEDULE, scheduled and now["lr_scheduler"] not in OWN_LR, "give --reset-lr-scheduler"),
+        (BEST, best, "give --reset-meters, as its best is of another measure"),
+    )
+    for names, needed, remedy in rows:
+        for name in names if needed else ():
+            if ABSENT not in (was[name], now[name]) and was[name] != now[name]:
+                raise UserError(f"{path}: {name} was {was[name]} and is {now[name]} now: {remedy}")
 
 
 def check_method(state: Any, model: Any, path: str, other: str) -> None:
@@ -95,10 +168,12 @@ def check_method(state: Any, model: Any, path: str, other: str) -> None:
     its own method is."""
     own = getattr(model, "residual", None)
     try:
-        saved = (state.get("cfg") or {}).get("model") or state.get("args") or {}
+        saved = section(saved_options(state) or {}, "model")
         saved = vars(saved) if isinstance(saved, Namespace) else saved
         method, learned = method_of(saved), bool(saved.get("learn_first_omega"))
         unprofiled = never_profiled(state)
+        if "residual" not in saved:
+            check_fork(saved, state.get("model") or {}, path)
     except (AttributeError, KeyError, TypeError):
         return  # fairseq says what is wrong with it
     if own and method != method_of({"residual": own}):

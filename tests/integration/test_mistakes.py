@@ -23,6 +23,18 @@ CASES = {
         ["LAST=TRANSFORMER"],
         ["method Post-LN, the model of Admin", "--residual post-ln"],
     ),
+    "another optimizer": (
+        ["LAST=ADMIN", "--optimizer", "radam"],
+        ["optimizer was adam and is radam now", "--reset-optimizer"],
+    ),
+    "other keys, by another task": (
+        ["LAST=ADMIN", "--layernorm-embedding", "--task", "translation"],
+        ["the checkpoint has no encoder.layernorm_embedding.weight: give the options"],
+    ),
+    "checkpoints of another training": (
+        ["EARLIER=checkpoint1.pt"],
+        ["holds checkpoints of a training", "--restore-file one of them (checkpoint1.pt)"],
+    ),
     "a torn checkpoint": (["LAST=TORN"], ["checkpoint_last.pt is cut off", "move it away"]),
     "bf16": (["--bf16"], ["--bf16", "fairseq-hydra-train", "common.bf16=true"]),
     "a pruned model": (["--encoder-layers-to-keep", "0,2"], ["--encoder-layerdrop", "prune"]),
@@ -58,12 +70,14 @@ def outcomes(places, corpus, lab, in_background, tmp_path_factory):
     """Each mistake in a folder that holds a checkpoint: the run, and the folder after it."""
 
     def start(case):
-        data, kept, name, extra = corpus, "ADMIN", "checkpoint1.pt", []
+        data, kept, name, extra = corpus, "ADMIN", "mean.pt", []
         for word in CASES[case][0]:
             if word.startswith("DATA="):
                 data = places.folder / word[len("DATA=") :]
             elif word.startswith("LAST="):
                 kept, name = word[len("LAST=") :], "checkpoint_last.pt"
+            elif word.startswith("EARLIER="):
+                name = word[len("EARLIER=") :]
             else:
                 extra.append(word)
         save_dir = tmp_path_factory.mktemp("kept")

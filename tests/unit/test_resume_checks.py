@@ -3,12 +3,14 @@
 import logging
 import zipfile
 from argparse import Namespace
+from functools import partial
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.resume_checks import check_method
+from fairseq_admin.resume_checks import check_method, check_options
 from tests.helpers import (
     TINY,
     build,
@@ -18,6 +20,7 @@ from tests.helpers import (
     model_config,
     omegas_of,
     randomized,
+    task_config,
     task_of,
 )
 
@@ -132,13 +135,118 @@ def test_batches_that_an_epoch_does_not_go_on_with_are_told(corpus, tmp_path, ca
     path = saved_in(tmp_path)
     state = torch.load(path)
     state["cfg"]["distributed_training"] = {"distributed_world_size": 2}
-    state["cfg"]["dataset"] = {"max_tokens": None, "batch_size": None}
+    state["cfg"]["dataset"] = {"required_batch_size_multiple": 4, "train_subset": "train1"}
+    state["cfg"]["common"] = {"seed": 5}
     for begun in (0, 3):
         state["extra_state"]["train_iterator"]["iterations_in_epoch"] = begun
         torch.save(state, path)
         built(corpus, **{"checkpoint.save_dir": str(tmp_path)})
-        told = "within an epoch of distributed_world_size 2, which is 1 now: text of that epoch"
-        assert (told in caplog.text) == bool(begun)
+        told = [x.partition("an epoch of ")[2] for x in caplog.text.splitlines() if "an epoch" in x]
+        assert [x.partition(": text of that epoch")[0] for x in told] == begun // 3 * [
+            "distributed_world_size 2, which is 1 now",
+            "required_batch_size_multiple 4, which is 8 now",
+            "train_subset train1, which is train now",
+            "seed 5, which is 1 now",
+        ]
+
+
+OTHERWISE = {"encoder_attention_heads": 4, "no_scale_embedding": True, "activation_fn": "gelu"}
+
+
+@pytest.mark.parametrize("case", ["resume", "restore-file", "finetune"])
+def test_a_model_that_computes_something_else_is_named(corpus, tmp_path, case):
+    """Its weights fit, whatever the options are."""
+    path, given = saved_in(tmp_path / "folder"), options_of(case, tmp_path)
+    for name, now in OTHERWISE.items():
+        told = f"{path}: {name} was .* and is {now} now: give the options of its training"
+        with pytest.raises(UserError, match=told):
+            built(corpus, model={name: now}, **given)
+    state = torch.load(path)
+    for name in OTHERWISE:
+        del state["cfg"]["model"][name]
+    torch.save(state, path)
+    built(corpus, model=OTHERWISE, **given)  # of a release that has no such options
+
+
+def of_training(**options):
+    """A task's options among those of a training by adam; a checkpoint of such a one; the model."""
+    given = {"optimizer._name": "adam", "criterion._name": "cross_entropy", **options}
+    model, cfg = randomized()
+    given = {"lr_scheduler._name": "fixed", **given}
+    root = task_config(**given)._get_root()
+    state = checkpoint_of(model, cfg, last_optimizer_state={}, extra_state={"best": 5.0})
+    state["optimizer_history"][-1]["lr_scheduler_state"] = {"lr": 0.1}
+    names = ("checkpoint", "optimizer", "criterion", "lr_scheduler")
+    state["cfg"].update({n: OmegaConf.to_container(root[n], enum_to_str=True) for n in names})
+    return root.task, state, cfg
+
+
+CHANGED = {  # an option as it is now, and those that make good for it
+    "checkpoint.best_checkpoint_metric": ("ppl", ["reset_meters", "reset_optimizer"]),
+    "checkpoint.maximize_best_checkpoint_metric": (True, ["reset_meters", "reset_optimizer"]),
+    "optimizer._name": ("radam", ["reset_optimizer"]),
+    "criterion._name": ("label_smoothed_cross_entropy", ["reset_optimizer"]),
+    "lr_scheduler._name": ("inverse_sqrt", ["reset_lr_scheduler", "reset_optimizer"]),
+    "share_all_embeddings": (True, ["reset_optimizer"]),
+    "share_decoder_input_output_embed": (True, ["reset_optimizer"]),
+}
+
+
+@pytest.mark.parametrize("option", CHANGED)
+def test_what_a_training_must_keep_is_named_with_what_makes_good_for_it(option):
+    now, resets = CHANGED[option]
+    _, state, model = of_training()
+    given = {option: now} if "." in option else {}
+    model = model_config("transformer_admin", **TINY, **({} if given else {option: now}))
+    check = partial(check_options, state, model=model, path="last.pt")
+    name = option.removesuffix("._name").rpartition(".")[2]
+    with pytest.raises(UserError, match=f"^fairseq_admin: last.pt: {name} was .* --reset") as error:
+        check(of_training(**given)[0], goes_on=True)
+    assert f" is {now} now: " in str(error.value) and "\n" not in str(error.value)
+    for reset in resets:
+        check(of_training(**given, **{f"checkpoint.{reset}": True})[0], goes_on=True)
+    check(of_training(**given)[0], goes_on=False)  # weights alone
+
+
+def test_what_a_training_may_have_otherwise():
+    """Where a checkpoint serves both: of adam_fused, of a schedule that asks for no best loss, of
+    no best measure; and embeddings that all are tied are the decoder's too."""
+    task, state, model = of_training(**{"optimizer._name": "adam_fused"})
+    check_options(state, of_training()[0], model, "last.pt", True)
+    check_options(state, of_training(**{"lr_scheduler._name": "manual"})[0], model, "last.pt", True)
+    state["optimizer_history"][-1]["lr_scheduler_state"] = {"best": None}
+    given = {"lr_scheduler._name": "cosine", "checkpoint.best_checkpoint_metric": "ppl"}
+    del state["extra_state"]["best"]
+    check_options(state, of_training(**given)[0], model, "last.pt", True)
+    state["cfg"]["model"].update(share_all_embeddings=True)
+    both = {"share_all_embeddings": True, "share_decoder_input_output_embed": True}
+    model = model_config("transformer_admin", **TINY, **both)
+    check_options(state, task, model, "last.pt", True)
+
+
+def test_options_in_one_namespace_are_compared_too():
+    """Those of fairseq's tasks and checkpoints of the time before hydra."""
+    resets = dict.fromkeys(("reset_optimizer", "reset_lr_scheduler", "reset_meters"), False)
+    saved = Namespace(optimizer="adam", encoder_attention_heads=2, **resets)
+    now = Namespace(optimizer="sgd", encoder_attention_heads=2, **resets)
+    state = {"args": saved, "cfg": None, "last_optimizer_state": {}}
+    check_options(state, saved, saved, "last.pt", True)
+    with pytest.raises(UserError, match="optimizer was adam and is sgd now"):
+        check_options(state, now, now, "last.pt", True)
+    now.encoder_attention_heads = 4
+    with pytest.raises(UserError, match="encoder_attention_heads was 2 and is 4 now"):
+        check_options(state, now, now, "last.pt", False)
+
+
+FORKS = ("encoder.layers.0.attention_ratio_change", "decoder.layers.1.residual_cross.omega")
+
+
+@pytest.mark.parametrize("key", FORKS)
+def test_a_checkpoint_of_a_fork_is_no_post_ln(key):
+    """Its architecture is called `transformer`."""
+    state = {"cfg": {"model": {"_name": "transformer"}}, "model": {key: torch.ones(2)}}
+    with pytest.raises(UserError, match="last.pt is of a fork of fairseq that scales shortcuts"):
+        check_method(state, Namespace(residual="admin"), "last.pt", "--save-dir")
 
 
 @pytest.mark.parametrize("case", PLACES)
@@ -157,11 +265,28 @@ def test_where_a_checkpoint_is_restored_nothing_is_profiled(corpus, tmp_path, ca
 
 
 @pytest.mark.parametrize("restore", ["none.pt", "checkpoint_best.pt"])
-def test_where_there_is_none_the_model_is_profiled(corpus, tmp_path, restore, caplog):
-    saved_in(tmp_path, "checkpoint1.pt")
+def test_a_checkpoint_that_is_not_there_is_no_new_training(corpus, tmp_path, restore):
+    """Whose checkpoints would replace those of the one that was meant."""
     given = {"checkpoint.save_dir": str(tmp_path), "checkpoint.restore_file": restore}
+    with pytest.raises(UserError, match=f"--restore-file {restore}: no such file; leave it out"):
+        built(corpus, **given)
+
+
+def test_the_last_checkpoint_may_be_named_before_there_is_one(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"checkpoint.save_dir": "run", "checkpoint.restore_file": "./run/checkpoint_last.pt"}
     assert omegas_of(built(corpus, **given)[0])[1] > 1
-    assert f"--restore-file {restore}: no such file, a new model is trained" in caplog.text
+
+
+def test_checkpoints_of_another_training_are_not_written_over(corpus, tmp_path):
+    path, given = saved_in(tmp_path, "checkpoint_1_7.pt"), {"checkpoint.save_dir": str(tmp_path)}
+    told = f"{tmp_path} holds checkpoints of a training: .* one of them .checkpoint_1_7.pt., or"
+    with pytest.raises(UserError, match=told):
+        built(corpus, **given)
+    built(corpus, **given, **{"checkpoint.restore_file": str(path)})
+    built(corpus, **given, **{"checkpoint.no_save": True})
+    cut(path)
+    built(corpus, **given)  # of a training that was killed at its first one
 
 
 FINISHED = {  # what the training is to come to, and whether 7 updates of 2 epochs are all of it
