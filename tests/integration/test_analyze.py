@@ -254,7 +254,7 @@ MISTAKES = {
     "a model after an option": (["norms", "admin", *TINY, "pre-ln"], "unrecognized arguments"),
     "no such option": (["norms", "admin", "--encoder-layer", "2"], "arguments: --encoder-layer"),
     "no number": (["norms", "admin", "--encoder-layers", "x"], "invalid"),
-    "sizes that do not fit": (["norms", "post-ln", *TINY[:-1], "3"], "can be built here (Asser"),
+    "sizes that do not fit": (["norms", "post-ln", *TINY[:-1], "3"], "16 is not divisible by --"),
     "an arch beside a name": (["norms", "admin", "--arch", "transformer"], "instead of --arch"),
     "norms beside a name": (["norms", "post-ln", "--encoder-normalize-before"], "post-ln says wh"),
     "depths twice": (["gradients", "admin", "--depths", "2", *TINY], "give either --depths"),
