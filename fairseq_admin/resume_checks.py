@@ -49,8 +49,9 @@ def find_checkpoint(options: Any, model: Any, text: Any) -> Tuple[Optional[str],
     checkpoint, optimization = (group(options, name) for name in ("checkpoint", "optimization"))
     try:
         path = restored(checkpoint)
-        if path is None:
+        if path in (None, checkpoint.continue_once, checkpoint.finetune_from_model):
             check_new(checkpoint)
+        if path is None:
             return None, False
         last = path == str(last_checkpoint(checkpoint.save_dir, checkpoint.checkpoint_suffix))
         if last:
@@ -87,7 +88,7 @@ def check_new(checkpoint: Any) -> None:
     if there and not checkpoint.no_save:
         raise UserError(
             f"{folder} holds checkpoints of a training: give another --save-dir, --restore-file "
-            f"one of them ({there[0].name}), or move them away"
+            f"one of them ({there[0]}), or move them away"
         )
 
 

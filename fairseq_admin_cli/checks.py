@@ -6,7 +6,8 @@ import os
 import re
 import sys
 
-TRAINED = re.compile(r"checkpoint(\d+|_\d+_\d+|[._]best\S*|_last)(-shard\d+)?\.pt")  # by fairseq
+# names that fairseq gives
+TRAINED = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|_last|\.best_\w+_[\d.]+)(-shard\d+)?\.pt")
 
 
 def refuse(message: str) -> None:

@@ -67,6 +67,10 @@ def fold_checkpoint(source: str, output: str, keep_training_state: bool = False)
     return difference
 
 
+class Unfoldable(UserError):
+    """Of a model that fairseq's `transformer` cannot compute."""
+
+
 def fold(
     state: Dict[str, Any], keep_training_state: bool = False
 ) -> Tuple[Dict[str, Any], Difference]:
@@ -76,11 +80,11 @@ def fold(
     included; else it holds the model alone.
 
     Raises:
-        UserError: for a model that cannot be folded exactly.
+        UserError: for a model that cannot be folded exactly, `Unfoldable` where by its options.
     """
     residual = residual_of(state)
     if unfoldable(residual):
-        raise UserError(unfoldable(residual))
+        raise Unfoldable(unfoldable(residual))
     options = {**DEFAULTS, **model_options(state), "residual": residual}
     options["_name"] = "transformer_admin"
     weights = state["model"]
@@ -88,7 +92,7 @@ def fold(
     try:
         weights, plain_options, factors, trained = fold_weights(weights, options)
         if options.get("cross_self_attention") and factors:
-            raise UserError(
+            raise Unfoldable(
                 "--cross-self-attention cannot be folded: its keys are those of the encoder too"
             )
         dtype = state["model"]["decoder.layers.0.fc1.weight"].dtype
@@ -195,7 +199,7 @@ def scale_input(
     if f"{stack}.project_in_dim.weight" in weights:
         return {**factors, f"{stack}.project_in_dim.weight": omega[:, None]}
     if options.get("merge_src_tgt_embed"):
-        raise UserError("--merge-src-tgt-embed with a first omega that is not 1 cannot be folded")
+        raise Unfoldable("--merge-src-tgt-embed with a first omega that is not 1 cannot be folded")
     if options.get("share_all_embeddings"):
         options.update(share_all_embeddings=False, share_decoder_input_output_embed=True)
     if stack == "decoder":

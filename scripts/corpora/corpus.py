@@ -114,7 +114,7 @@ class Corpus(Entries):
         bare = {"sources": {}, "generator": None, "monolingual": (), "lines": {}}
         texts = {split: texts.get(split, ()) for split in SPLITS}
         own = replace(self, languages=languages, valid_every=every, **texts, **bare)
-        check_languages(own)
+        check_languages(own, named=True)
         return own
 
     def digest(self) -> str:
@@ -133,11 +133,12 @@ class Corpus(Entries):
                 )
 
 
-def check_languages(corpus: Corpus) -> None:
-    """Raise UserError where a file is by its name of another language than its side."""
+def check_languages(corpus: Corpus, named: bool = False) -> None:
+    """Raise UserError where files are of the languages of other sides by their names, which are
+    *named* by languages or may be, as newstest.cz of Czech, cs."""
     for split, texts in corpus.sides().items():
         for text in texts:
-            check_sides(split, text.files, corpus.languages)
+            check_sides(split, text.files, corpus.languages, named)
 
 
 def check(corpus: Corpus) -> None:

@@ -26,15 +26,15 @@ def languages_of(files: Sequence[Path]) -> Tuple[str, str]:
     return languages
 
 
-def check_sides(split: str, files: Sequence[str], languages: Sequence[str]) -> None:
-    """Raise UserError where a file is by its name of another language than its side. Of three
-    letters that may be no language, as in valid.src."""
+def check_sides(split: str, files: Sequence[str], languages: Sequence[str], named: bool) -> None:
+    """Raise UserError where a file is by its name of the other side's language; or of a third one,
+    where they are *named* by languages. Three letters may be none, as in valid.src."""
     codes = [code_of(side) for side in languages]
     for file, code, side in zip(files, codes, languages):
         name = language_of(Path(file))
         found = code_of(name)
         exchanged = name != side and name in languages
-        if exchanged or (found != code and (found in codes or len(found) == 2)):
+        if exchanged or (found != code and (found in codes or (named and len(found) == 2))):
             raise UserError(
                 f"{split}: {file} is {name} by its name, but this side is {side}: give the files "
                 "of all splits in the same order, and of the same languages"

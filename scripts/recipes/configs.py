@@ -54,6 +54,8 @@ def said(override: str) -> Tuple[str, Any]:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException as error:
         raise UserError(f"{override}: {one_line(error)}") from None
+    if parsed.is_sweep_override():
+        raise UserError(f"{override}: a sweep; in quotes it is one value")
     return parsed.key_or_group, parsed.value()
 
 

@@ -64,7 +64,7 @@ def harm(record: Record) -> str:
 def last_fifth(record: Record) -> Optional[float]:
     """By how much valid perplexity falls over the last fifth of the updates, in percent."""
     points = [ppl for update, ppl in record["valid_ppl"] if update >= 0.8 * record["updates"]]
-    return 100 * (1 - points[-1] / points[0]) if points else None
+    return 100 * (1 - points[-1] / points[0]) if len(points) > 1 else None
 
 
 def labelled(axis: str) -> Callable[[Record], str]:

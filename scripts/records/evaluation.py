@@ -24,7 +24,7 @@ from corpora.steps import BIN, BINARIZED
 from fairseq_admin.analysis.logs import read_curves
 from fairseq_admin.checkpoints.average import check_course, last_checkpoints
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of, task_options
-from fairseq_admin.checkpoints.fold import fold_checkpoint, unfoldable
+from fairseq_admin.checkpoints.fold import Unfoldable, fold_checkpoint
 from fairseq_admin.data_files import check_dictionaries, described, read_dictionary
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked, whole_file
@@ -205,18 +205,18 @@ class Evaluation:
             self.write("score.json", json.dumps(scores, indent=1))
 
     def fold(self, data: Path, sides: Sequence[str], residual: Optional[str]) -> None:
-        """Fold, translate once more without the plugin; export; write the record. Where the method
+        """Fold, translate once more without the plugin; export; write the record. Where the model
         does not fold, only the record."""
-        plain, options = self.model, self.options
-        why_not = residual and unfoldable(residual)
-        if why_not:
-            say(f"no fold and no export: {why_not}")
-        elif residual:
-            plain = self.out / "folded.pt"
-            if self.lacks("fold.txt"):
+        plain, options = self.out / "folded.pt" if residual else self.model, self.options
+        try:
+            if residual and self.lacks("fold.txt"):
                 self.write("fold.txt", str(fold_checkpoint(str(self.model), str(plain))))
+        except Unfoldable as error:
+            say(f"no fold and no export: {error.message}")
+            plain = None
+        if residual and plain:
             self.decode("folded.txt", plain, data, sides, [])
-        if options.sentencepiece and not why_not and self.lacks("serve"):
+        if options.sentencepiece and plain and self.lacks("serve"):
             models, serve = [str(options.sentencepiece)], str(self.out / "serve")
             moses = [] if options.moses and prepared(data) is None else None
             how = (options.quantization, moses, options.source_lang, options.target_lang)

@@ -33,7 +33,7 @@ CASES = {
     ),
     "checkpoints of another training": (
         ["EARLIER=checkpoint1.pt"],
-        ["holds checkpoints of a training", "--restore-file one of them (checkpoint1.pt)"],
+        ["holds checkpoints of a training", "checkpoint1.pt), or move them away"],
     ),
     "a torn checkpoint": (["LAST=TORN"], ["checkpoint_last.pt is cut off", "move it away"]),
     "bf16": (["--bf16"], ["--bf16", "fairseq-hydra-train", "common.bf16=true"]),

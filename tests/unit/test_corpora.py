@@ -354,6 +354,13 @@ def test_what_corpus_yaml_says_is_of_its_type(tmp_path):
     assert corpus.languages == ("de", "nb")
 
 
+def test_files_of_a_corpus_may_have_other_codes(tmp_path):
+    (tmp_path / "x").mkdir()
+    said = "languages: [cs, ja]\ntrain: [{files: [a.cz, a.jp]}]\nvalid: [{files: [b.cs.lc, b.in]}]"
+    (tmp_path / "x" / "corpus.yaml").write_text(said)
+    assert load_corpus("x", tmp_path).train[0].files == ("a.cz", "a.jp")
+
+
 @pytest.mark.parametrize("side", ["a.en, a.de", "/x/a.de, /x/b.de"])
 def test_sides_of_a_corpus_are_those_of_its_languages(tmp_path, side):
     (tmp_path / "x").mkdir()

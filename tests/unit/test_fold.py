@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.checkpoints.equivalence import EXACT
-from fairseq_admin.checkpoints.fold import READERS, fold, fold_checkpoint, fold_weights
+from fairseq_admin.checkpoints.fold import READERS, Unfoldable, fold, fold_checkpoint, fold_weights
 from fairseq_admin.data_files import text_of
 from fairseq_admin.errors import UserError
 from tests.helpers import TINY, build, checkpoint_of, make_task, model_config, net_input, randomized
@@ -386,6 +386,8 @@ def test_what_cannot_be_folded_is_refused(tmp_path):
     crossed = {"cross_self_attention": True, "no_cross_attention": True}
     model, cfg = randomized(**crossed)
     refused(tmp_path, checkpoint_of(model, cfg), "cross-self-attention")
+    with pytest.raises(Unfoldable):  # an evaluation goes on without it
+        fold(checkpoint_of(model, cfg))
     model, cfg = randomized(residual="pre-ln", **crossed)
     assert fold(checkpoint_of(model, cfg))[1].written == 0  # a change of names
     model, cfg = randomized(**JOINED)

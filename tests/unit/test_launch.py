@@ -48,6 +48,8 @@ def test_overrides_are_read_as_hydra_reads_them():
     config = launched(overrides=given).training.config
     assert config.task.target_lang == "no"  # to YAML False
     assert config.optimization.lr == [0.001] and config.x.y == "a b"
+    with pytest.raises(UserError, match="x=1,2: a sweep"):
+        launched(overrides=["x=1,2"])
     with pytest.raises(UserError, match="x=\\[: .*no viable alternative"):
         launched(overrides=["x=["])
 

@@ -1,6 +1,7 @@
 """What a training goes on from, and what it cannot go on from."""
 
 import logging
+import shutil
 import zipfile
 from argparse import Namespace
 from functools import partial
@@ -280,9 +281,12 @@ def test_the_last_checkpoint_may_be_named_before_there_is_one(corpus, tmp_path, 
 
 def test_checkpoints_of_another_training_are_not_written_over(corpus, tmp_path):
     path, given = saved_in(tmp_path, "checkpoint_1_7.pt"), {"checkpoint.save_dir": str(tmp_path)}
-    told = f"{tmp_path} holds checkpoints of a training: .* one of them .checkpoint_1_7.pt., or"
+    told = f"{tmp_path} holds checkpoints of a training: .* one of them .{path}., or"
     with pytest.raises(UserError, match=told):
         built(corpus, **given)
+    pretrained = shutil.copy(path, tmp_path / "pretrained.pt")
+    with pytest.raises(UserError, match=told):
+        built(corpus, **given, **{"checkpoint.finetune_from_model": pretrained})
     built(corpus, **given, **{"checkpoint.restore_file": str(path)})
     built(corpus, **given, **{"checkpoint.no_save": True})
     cut(path)

@@ -234,6 +234,7 @@ def test_what_is_no_record_is_passed_over_and_null_is_none(tmp_path):
 def test_the_fall_over_the_last_fifth_is_that_of_a_hand_count():
     record = {"updates": 100, "valid_ppl": [[60, 50.0], [80, 20.0], [90, 18.0], [100, 15.0]]}
     assert last_fifth(record) == pytest.approx(25.0)
+    assert last_fifth({**record, "valid_ppl": record["valid_ppl"][-1:]}) is None  # no fall
 
 
 def test_a_curve_is_thinned_to_its_end():
