@@ -74,10 +74,13 @@ def find_checkpoint(options: Any, model: Any, text: Any) -> Tuple[Optional[str],
     finetuned = path == checkpoint.finetune_from_model
     check_method(state, model, path, other)
     check_text(state, text, path, other, finetuned or checkpoint.reset_dataloader)
-    finished = not finetuned and is_finished(state, checkpoint, optimization)
-    check_options(state, options, model, path, not (finetuned or finished))
-    if not finetuned:
-        check_batches(state, options, path)
+    try:
+        finished = not finetuned and is_finished(state, checkpoint, optimization)
+        check_options(state, options, model, path, not (finetuned or finished))
+        if not finetuned:
+            check_batches(state, options, path)
+    except (AttributeError, KeyError, TypeError) as error:  # of entries of other types
+        raise UserError(f"{path} is no checkpoint of fairseq: {one_line(error)}") from error
     return path, finished
 
 

@@ -4,6 +4,7 @@ import logging
 import shutil
 import zipfile
 from argparse import Namespace
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -385,3 +386,18 @@ def test_a_checkpoint_of_another_method_names_what_helps(corpus, tmp_path, case)
     remedy = "another --save-dir" if case == "resume" else "another checkpoint"
     with pytest.raises(UserError, match=f"give --residual admin, or {remedy}$"):
         built(corpus, model={"residual": "keel"}, **options_of(case, tmp_path))
+
+
+ODD = {
+    "optimizer_history": [5, [], {}, [5], [{"lr_scheduler_state": 5}], "x"],
+    "extra_state": [5, [], {}, {"train_iterator": 5}],
+    "cfg": [5, {}, {"model": 5}, {"checkpoint": 5, "optimizer": []}],
+}
+
+
+@pytest.mark.parametrize("entry, value", [(name, x) for name, xs in ODD.items() for x in xs])
+def test_entries_of_other_types_are_one_line(corpus, tmp_path, entry, value):
+    path = saved_in(tmp_path)
+    torch.save({**torch.load(path, weights_only=False), entry: value}, path)
+    with suppress(UserError):
+        built(corpus, **{"checkpoint.save_dir": str(tmp_path)})
