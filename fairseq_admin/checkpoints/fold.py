@@ -83,8 +83,8 @@ def fold(
         UserError: for a model that cannot be folded exactly, `Unfoldable` where by its options.
     """
     residual = residual_of(state)
-    if unfoldable(residual):
-        raise Unfoldable(unfoldable(residual))
+    if why_not := unfoldable(residual):
+        raise Unfoldable(why_not)
     options = {**DEFAULTS, **model_options(state), "residual": residual}
     options["_name"] = "transformer_admin"
     weights = state["model"]

@@ -21,6 +21,7 @@ TREATMENT = ("languages", "valid_every", "normalize", "aggressive", "lowercase",
 TREATMENT += ("tokenized", "clean")
 SHARES = ("character_coverage", "unreadable", "tolerance")
 COUNTS = ("valid_every", "subwords")
+WORDS = ("languages", "symbols")
 
 
 class Entries:
@@ -147,8 +148,8 @@ def check(corpus: Corpus) -> None:
     unknown = (archives | set(corpus.monolingual)) - {None, *corpus.sources}
     if unknown:
         raise ValueError(f"no source is called {', '.join(sorted(unknown))}")
-    if len(corpus.languages) != 2 or "False" in corpus.languages:
-        raise ValueError(f"two languages, 'no' in quotes, not {corpus.languages}")
+    if len(corpus.languages) != 2:
+        raise ValueError(f"two languages, not {corpus.languages}")
     check_languages(corpus)
     if set(corpus.lines) - set(SPLITS):
         raise ValueError(f"lines are of {', '.join(SPLITS)}, not {', '.join(corpus.lines)}")
@@ -186,7 +187,10 @@ def load_corpus(name: str, data: Path = DATA) -> Corpus:
         known = ", ".join(known_corpora(data))
         raise UserError(f"no corpus {name}: there are {known}; your own text goes by --train")
     try:
-        corpus = corpus_of({"name": name, **OmegaConf.load(path)})
+        said = OmegaConf.load(path)
+        corpus = corpus_of({"name": name, **said})
+        if any(isinstance(word, bool) for key in WORDS for word in said.get(key, ())):
+            raise ValueError(f"{' and '.join(WORDS)}: no, yes, on and off stand in quotes")
         check(corpus)
     except (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not as it should be: {one_line(error)}") from None

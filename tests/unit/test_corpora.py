@@ -332,6 +332,7 @@ MISTAKES = {
     "no boolean": "languages: [de, en]\nlowercase: maybe",
     "no integer": "languages: [de, en]\nvalid_every: 10.5",
     "no list": "languages: de",
+    "true": "languages: [de, en]\nsymbols: [yes]",
     "letters": "languages: [de, en]\nsymbols: abc",
     "no bytes": "languages: [de, en]\nsources: {x: {url: /x.gz, size: many}}",
     "one file of two urls": "languages: [de, en]\nsources: {x: {url: /x/a.gz}, y: {url: /y/a.gz}}",
@@ -344,14 +345,14 @@ def test_what_corpus_yaml_says_is_of_its_type(tmp_path):
         "lowercase": '"false"',
         "normalize": '"no"',
         "subwords": '"963"',
-        "languages": "[de, nb]",
+        "languages": '[de, "no"]',
     }
     (tmp_path / "x").mkdir()
     text = "".join(f"{name}: {value}\n" for name, value in said.items())
     (tmp_path / "x" / "corpus.yaml").write_text(text)
     corpus = load_corpus("x", tmp_path)
     assert (corpus.lowercase, corpus.normalize, corpus.subwords) == (False, False, 963)
-    assert corpus.languages == ("de", "nb")
+    assert corpus.languages == ("de", "no")
 
 
 def test_files_of_a_corpus_may_have_other_codes(tmp_path):
