@@ -4,7 +4,7 @@ import os
 import queue
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -71,16 +71,15 @@ class BackTranslation:
         """
         corpus = replace(self.corpus, languages=(self.target,), clean=None)
         for path in files:
-            lines, checked = Lines(path), False
-            with ExitStack() as stack:
-                stack.callback(lines.close)
-                show = stack.enter_context(progress(f"mono: {path.name}"))
+            checked = False
+            with closing(Lines(path)) as lines, progress(f"mono: {path.name}") as show:
                 single = batches(map(self.counted, read_text(lines)))
-                how, processes = (corpus, True, False, False, lines.markup), self.options.processes
-                treated = in_order(text.Treatment, single, processes, how)
+                treat = partial(text.Treatment, corpus, True, False, form=lines.markup)
+                treated = in_order(treat, single, self.options.processes)
                 treated = text.readable(treated, [path], corpus)
                 tokens = (batch.tokens for batch in treated if batch.tokens)
-                for batch, _ in in_order(subwords.Encoder, tokens, 1, (self.model, self.clean)):
+                encode = partial(subwords.Encoder, self.model, self.clean)
+                for batch, _ in in_order(encode, tokens, 1):
                     kept = [line for (line,) in filter(None, batch)]
                     if kept and not checked:
                         self.check_language(path, kept)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import parent_process
 from threading import RLock, Thread
-from typing import Any, Callable, Deque, Iterable, Iterator, List, Optional, Tuple, TypeVar
+from typing import Any, Callable, Deque, Iterable, Iterator, List, Optional, TypeVar
 
 from tqdm import tqdm
 
@@ -43,10 +43,10 @@ def progress(what: str, **how: Any) -> Iterator[Any]:
         yield lambda done: bar.update(done - bar.n)
 
 
-def batches(lines: Iterable[T], size: Optional[int] = None) -> Iterator[List[T]]:
-    """*lines* in lists of *size* (of BATCH unless given), the last one shorter."""
+def batches(lines: Iterable[T]) -> Iterator[List[T]]:
+    """*lines* in lists of BATCH, the last one shorter."""
     lines = iter(lines)
-    while batch := list(islice(lines, size or BATCH)):
+    while batch := list(islice(lines, BATCH)):
         yield batch
 
 
@@ -54,22 +54,19 @@ _function: Optional[Callable[[Any], Any]] = None  # of this process, see in_orde
 
 
 def in_order(
-    make: Callable[..., Callable[[Any], Any]],
-    items: Iterable[Any],
-    processes: int,
-    arguments: Tuple[Any, ...] = (),
+    make: Callable[[], Callable[[Any], Any]], items: Iterable[Any], processes: int
 ) -> Iterator[Any]:
-    """`make(*arguments)(item)` of each item, in their order, whatever the number of processes.
+    """`make()(item)` of each item, in their order, whatever the number of processes.
 
     Args:
-        make: called before the first item, in each process, and before all in this one, where its
-            mistakes are told.
+        make: makes the function, in each process before its first item, and before all in this
+            one, where its mistakes are told.
 
     Raises:
         UserError: when a process dies (of memory, mostly); an error of the function is raised here.
     """
-    make(*arguments)
-    with ProcessPoolExecutor(processes, initializer=_begin, initargs=(make, arguments)) as pool:
+    make()
+    with ProcessPoolExecutor(processes, initializer=_begin, initargs=(make,)) as pool:
         pending: Deque[Any] = deque()
         try:
             for item in items:
@@ -92,14 +89,14 @@ def _call(item: Any) -> Any:
     return _function(item)
 
 
-def _begin(make: Callable[..., Callable[[Any], Any]], arguments: Tuple[Any, ...]) -> None:
+def _begin(make: Callable[[], Callable[[Any], Any]]) -> None:
     """The start of each process: it ends with its parent, on Ctrl-C and when that is killed, and
     so keeps none of its locks."""
     global _function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     Thread(target=_end_with_parent, daemon=True).start()
-    _function = make(*arguments)
+    _function = make()
 
 
 def _end_with_parent() -> None:

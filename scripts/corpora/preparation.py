@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections import Counter
+from functools import partial
 from importlib.metadata import version
 from itertools import repeat
 from pathlib import Path
@@ -91,8 +92,8 @@ class Preparation:
         with progress(f"tok: {split}, {paths[0].name}") as show:
             pairs = batches(reading.read_pairs(*paths, t.format, show))
             raw_too, test = not training or bool(every), split == "test"
-            arguments = (self.corpus, training, raw_too, test, t.format)
-            treated = in_order(text.Treatment, pairs, self.processes, arguments)
+            make = partial(text.Treatment, self.corpus, training, raw_too, test, t.format)
+            treated = in_order(make, pairs, self.processes)
             for batch in text.readable(treated, paths, self.corpus, training):
                 left_out += batch.dropped
                 for i, pair in enumerate(batch.tokens):
@@ -154,14 +155,13 @@ class Preparation:
         paths = [tok / f"{split}.{lang}" for lang in languages]
         held_out_file = split == "test" or (split == "valid" and self.corpus.valid)
         clean = None if held_out_file else clean
-        arguments = (self.out / "spm" / subwords.MODEL, clean)
+        make = partial(subwords.Encoder, self.out / "spm" / subwords.MODEL, clean)
         pairs, raw_pairs = batches(read_lines(paths)), repeat(None)
         if split != "train":
             raw_pairs = read_lines([tok / f"{split}.raw.{lang}" for lang in languages])
         done = left_out = 0
         with progress(f"bpe: {split}") as show:
-            encoded = in_order(subwords.Encoder, pairs, self.processes, arguments)
-            for batch, longest in encoded:
+            for batch, longest in in_order(make, pairs, self.processes):
                 if held_out_file and longest[0] > POSITIONS:
                     raise UserError(
                         f"{split}, line {done + longest[1] + 1}: a sentence of {longest[0]} "

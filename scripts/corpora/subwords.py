@@ -4,6 +4,7 @@ import io
 import re
 from array import array
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Sequence, Tuple
@@ -130,7 +131,7 @@ def binarize(pieces: Path, total: int, model: Path, prefix: Path, processes: int
         text = stack.enter_context(open(pieces, encoding="utf-8", newline="\n"))
         data = stack.enter_context(open(f"{prefix}.bin", "wb"))
         show = stack.enter_context(progress(f"bin: {pieces.name}"))
-        for types, lengths in in_order(ids, batches(text), processes, (model,)):
+        for types, lengths in in_order(partial(ids, model), batches(text), processes):
             data.write(types)
             sizes.extend(lengths)
             show(len(sizes) / total)

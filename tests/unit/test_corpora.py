@@ -229,10 +229,6 @@ def same(item):
     return os.getpid(), item
 
 
-def itself(function):
-    return function
-
-
 def fails(item):
     raise KeyError(item)
 
@@ -253,7 +249,7 @@ def test_in_order_and_no_further_ahead(processes):
             yield item
 
     used = set()
-    for given, (process, item) in enumerate(in_order(itself, items(), processes, (same,)), 1):
+    for given, (process, item) in enumerate(in_order(lambda: same, items(), processes), 1):
         assert item == given
         most = max(most, read - given)
         used.add(process)
@@ -263,9 +259,9 @@ def test_in_order_and_no_further_ahead(processes):
 
 def test_errors_of_other_processes():
     with pytest.raises(KeyError, match="1"):
-        list(in_order(itself, [1, 2], 1, (fails,)))
+        list(in_order(lambda: fails, [1, 2], 1))
     with pytest.raises(UserError, match="a process was killed"):
-        list(in_order(itself, range(9), 2, (dies,)))
+        list(in_order(lambda: dies, range(9), 2))
 
 
 def hold_lock_of_progress(held):
@@ -296,9 +292,8 @@ def test_progress_outlives_a_fork_killed_while_it_writes():
 
 
 def test_batches(monkeypatch):
-    assert list(batches(range(5), 2)) == [[0, 1], [2, 3], [4]] and list(batches([])) == []
-    monkeypatch.setattr(parallel, "BATCH", 4)
-    assert list(batches(range(5))) == [[0, 1, 2, 3], [4]]
+    monkeypatch.setattr(parallel, "BATCH", 2)
+    assert list(batches(range(5))) == [[0, 1], [2, 3], [4]] and list(batches([])) == []
 
 
 @pytest.mark.parametrize("name", [*known_corpora(), "own"])
@@ -523,14 +518,15 @@ def test_a_single_line_may_end_in_cr(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [b"\xfc", b"a\0b"])
-def test_unreadable_lines_are_told_above_a_share(bad):
+def test_unreadable_lines_are_told_above_a_share(bad, monkeypatch):
     """Wherever they are: the first is named, of either side."""
+    monkeypatch.setattr(parallel, "BATCH", 7)
     corpus = replace(load_corpus("own"), languages=("de", "en"))
     paths = [Path("a.de"), Path("a.en")]
 
     def read(unreadable, training=True, lines=1000):
         pairs = [((i, b"ja"), (i, bad if i in unreadable else b"yes")) for i in range(1, lines + 1)]
-        treated = map(Treatment(corpus, training, raw=False), batches(pairs, 7))
+        treated = map(Treatment(corpus, training, raw=False), batches(pairs))
         kept = readable(treated, paths, corpus, training)
         return sum(len(batch.tokens) for batch in kept)
 
