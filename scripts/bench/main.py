@@ -68,48 +68,48 @@ def main() -> None:
     parser.add_argument("--commands", nargs="+", default=[], help="NAME: COMMAND, for --before")
     parser.add_argument("--output", help="JSON file of all rows; so far in .partial")
     parser.add_argument("--peak-of", choices=[*METHODS, PLAIN], help=argparse.SUPPRESS)
-    options_ = parser.parse_args()
-    if bool(options_.before) != bool(options_.commands):
+    options = parser.parse_args()
+    if bool(options.before) != bool(options.commands):
         parser.error("--before COMMIT and --commands: give both")
-    for told in options_.commands:
+    for told in options.commands:
         if not told.partition(": ")[2].strip():
             parser.error(f"--commands {told}: give NAME: COMMAND")
-    partial = Path(f"{options_.output}.partial")
+    partial = Path(f"{options.output}.partial")
     logging.disable(logging.WARNING)
-    if options_.threads:
-        torch.set_num_threads(options_.threads)
-    if options_.peak_of:
-        print_peak(options_)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.peak_of:
+        print_peak(options)
         return
-    if options_.prepare:
+    if options.prepare:
         from bench.preparation import bench_preparation
 
-        record = bench_preparation(options_)
+        record = bench_preparation(options)
         print(json.dumps(record))
     else:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         record = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
-        if options_.decode:
+        if options.decode:
             from bench.decoding import bench_decoding as measure  # needs CTranslate2
 
             record["ctranslate2"] = version("ctranslate2")
-        elif options_.profile:
+        elif options.profile:
             from bench.profiles import bench_profiles as measure
-        elif options_.before:
+        elif options.before:
             from bench.commits import bench_commits as measure
 
-            record["before"] = options_.before
-        elif options_.count:
+            record["before"] = options.before
+        elif options.count:
             from bench.operators import bench_operators as measure
         else:
-            record["dtype"], measure = options_.dtype, bench_training
+            record["dtype"], measure = options.dtype, bench_training
         print(json.dumps(record))
         record["rows"] = []
-        for row in measure(options_):
+        for row in measure(options):
             record["rows"].append(row)
             print(json.dumps(row), flush=True)
-            if options_.output:  # a bench may be ended before its last row
+            if options.output:  # a bench may be ended before its last row
                 write(record, partial)
-    if options_.output:
-        write(record, options_.output)
+    if options.output:
+        write(record, options.output)
         partial.unlink(missing_ok=True)

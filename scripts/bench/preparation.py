@@ -11,8 +11,8 @@ from resource import RUSAGE_CHILDREN, getrusage
 from typing import Any, Callable, Dict, Tuple
 
 from corpora.corpus import DATA, Text, load_corpus
+from corpora.languages import languages_of
 from corpora.preparation import Preparation
-from corpora.prepare import languages_of
 from corpora.reading import Lines
 from corpora.steps import discard
 from corpora.subwords import SAMPLE

@@ -21,10 +21,10 @@ SIDES = ("src_tokens", "prev_output_tokens")
 WHOLE = 200_000  # source tokens that stand for all of a corpus
 
 
-def task_and_model(layers: str, width: int, options_: Namespace) -> tuple:
+def task_and_model(layers: str, width: int, options: Namespace) -> tuple:
     """The task of the data, and an Admin model for it."""
-    arguments = f"""{options_.profile} --cpu --arch transformer_admin --share-all-embeddings
-        {sizes(layers, width)} --dropout {options_.dropout}
+    arguments = f"""{options.profile} --cpu --arch transformer_admin --share-all-embeddings
+        {sizes(layers, width)} --dropout {options.dropout}
         --optimizer adam --profile-tokens {TOKENS}"""
     cfg = training_config(arguments.split())
     torch.manual_seed(1)
@@ -32,11 +32,11 @@ def task_and_model(layers: str, width: int, options_: Namespace) -> tuple:
     return task, task.build_model(cfg.model, from_checkpoint=True)
 
 
-def bench_time(layers: str, width: int, options_: Namespace) -> Iterator[Dict[str, Any]]:
+def bench_time(layers: str, width: int, options: Namespace) -> Iterator[Dict[str, Any]]:
     """The row of one size: what rank 0 does while a training waits."""
-    task, model = task_and_model(layers, width, options_)
+    task, model = task_and_model(layers, width, options)
     read, passed, batches = [], [], []
-    for seed in range(options_.pairs):
+    for seed in range(options.pairs):
         read.append(timed(lambda s=seed: batches.append(task.profile_batches(model, s))))
         inputs = [batch["net_input"] for batch in batches[-1]]
         passed.append(timed(lambda x=inputs, s=seed: profile_model(model, x, pad(task), s)))
@@ -49,7 +49,7 @@ def bench_time(layers: str, width: int, options_: Namespace) -> Iterator[Dict[st
         "pass_s": round(statistics.median(passed), 2),
         "positions_a_token": round(sum(side.numel() for side in sides) / tokens, 3),
         "batches": round(statistics.mean(map(len, batches)), 1),
-        "runs": options_.pairs,
+        "runs": options.pairs,
     }
 
 
@@ -63,10 +63,10 @@ def omegas(model, task, batches: Sequence[Dict[str, Any]], seed: int) -> np.ndar
     return np.array([s.omega for x in profile.stacks.values() for s in x.sublayers[1:]])
 
 
-def bench_bias(layers: str, width: int, options_: Namespace) -> Iterator[Dict[str, Any]]:
+def bench_bias(layers: str, width: int, options: Namespace) -> Iterator[Dict[str, Any]]:
     """Rows of the same model: omegas over seeds by the batches of a training, and by one
     padded batch of the same draw, against those of WHOLE tokens without padding."""
-    task, model = task_and_model(layers, width, options_)
+    task, model = task_and_model(layers, width, options)
     task.load_dataset("train", combine=True)
     dataset = task.datasets["train"]
     order = np.random.default_rng(1).permutation(len(dataset))
@@ -81,21 +81,21 @@ def bench_bias(layers: str, width: int, options_: Namespace) -> Iterator[Dict[st
         "one batch": lambda seed: [draw_batch(dataset, TOKENS, limits, seed)],
     }
     for how, draw in draws.items():
-        found = np.array([omegas(model, task, draw(s), s) for s in range(options_.seeds)]) / whole
+        found = np.array([omegas(model, task, draw(s), s) for s in range(options.seeds)]) / whole
         yield {
             "draw": how,
-            "corpus": Path(options_.profile).resolve().parent.name,
+            "corpus": Path(options.profile).resolve().parent.name,
             "layers": "{}-{}".format(*stacks(layers)),
             "width": width,
-            "seeds": options_.seeds,
+            "seeds": options.seeds,
             "mean": [round(float(x), 5) for x in (found.mean(0).min(), found.mean(0).max())],
             "std": round(float(found.std(0, ddof=1).max()), 5),
             "whole_tokens": int(dataset.src_sizes[order].sum()),
         }
 
 
-def bench_profiles(options_: Namespace) -> Iterator[Dict[str, Any]]:
+def bench_profiles(options: Namespace) -> Iterator[Dict[str, Any]]:
     """Rows of all sizes."""
-    rows = bench_bias if options_.seeds else bench_time
-    for width, layers in product(options_.widths, options_.layers):
-        yield from rows(layers, width, options_)
+    rows = bench_bias if options.seeds else bench_time
+    for width, layers in product(options.widths, options.layers):
+        yield from rows(layers, width, options)

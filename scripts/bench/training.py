@@ -57,7 +57,7 @@ def sizes(layers: str, width: int) -> str:
 
 
 def make_trainer(
-    method: str, layers: str, width: int, options_: argparse.Namespace, extra: str = ""
+    method: str, layers: str, width: int, options: argparse.Namespace, extra: str = ""
 ) -> Trainer:
     """A fairseq Trainer for *method* or PLAIN, with *extra* arguments; omegas get values that need
     the multiplication."""
@@ -68,14 +68,14 @@ def make_trainer(
         arguments = f"""{folder} --arch {arch} --task translation -s de -t en
             --criterion label_smoothed_cross_entropy --distributed-world-size 1
             --label-smoothing 0.1 --optimizer adam --adam-betas (0.9,0.98) --lr 1e-4
-            --lr-scheduler fixed --max-tokens {options_.tokens} --share-all-embeddings
-            {sizes(layers, width)} --dropout {options_.dropout} {extra}"""
-        if options_.dtype == "fp16":
+            --lr-scheduler fixed --max-tokens {options.tokens} --share-all-embeddings
+            {sizes(layers, width)} --dropout {options.dropout} {extra}"""
+        if options.dtype == "fp16":
             arguments += " --fp16"
         if not torch.cuda.is_available():
             arguments += " --cpu"
         cfg = training_config(arguments.split(), any_task=True)
-        cfg.common.bf16 = options_.dtype == "bf16"  # on the command line it would mean a TPU
+        cfg.common.bf16 = options.dtype == "bf16"  # on the command line it would mean a TPU
         task = tasks.setup_task(cfg.task)
     model = task.build_model(cfg.model)
     model.omegas_set = True
@@ -105,30 +105,30 @@ def timed(function) -> float:
     return time.perf_counter() - start
 
 
-def bench(method: str, layers: str, width: int, options_: argparse.Namespace) -> dict:
+def bench(method: str, layers: str, width: int, options: argparse.Namespace) -> dict:
     """Measure *method* at one size; times in seconds, memory in MB."""
-    models = {True: (method, options_.options), False: (options_.against, "")}
+    models = {True: (method, options.options), False: (options.against, "")}
     trainers = {
-        own: make_trainer(name, layers, width, options_, extra)
+        own: make_trainer(name, layers, width, options, extra)
         for own, (name, extra) in models.items()
     }
-    batch = make_batch(trainers[True].task.source_dictionary, options_.tokens)
+    batch = make_batch(trainers[True].task.source_dictionary, options.tokens)
     for trainer in trainers.values():
-        for _ in range(options_.warmup):
+        for _ in range(options.warmup):
             trainer.train_step([batch])
     seconds = {own: [] for own in trainers}
-    for pair in range(options_.pairs):
+    for pair in range(options.pairs):
         for own in (True, False) if pair % 2 else (False, True):
             seconds[own].append(timed(lambda own=own: trainers[own].train_step([batch])))
     step = {own: statistics.median(times) for own, times in seconds.items()}
-    peak = {own: peak_memory(*model, layers, width, options_) for own, model in models.items()}
+    peak = {own: peak_memory(*model, layers, width, options) for own, model in models.items()}
     return {
         "method": method,
-        "options": options_.options,
-        "against": options_.against,
+        "options": options.options,
+        "against": options.against,
         "layers": "{}-{}".format(*stacks(layers)),
         "width": width,
-        "dropout": options_.dropout,
+        "dropout": options.dropout,
         "tokens": batch["ntokens"],
         "tokens_per_s": round(batch["ntokens"] / step[True]),
         "against_tokens_per_s": round(batch["ntokens"] / step[False]),
@@ -140,24 +140,24 @@ def bench(method: str, layers: str, width: int, options_: argparse.Namespace) ->
 
 
 def peak_memory(
-    method: str, extra: str, layers: str, width: int, options_: argparse.Namespace
+    method: str, extra: str, layers: str, width: int, options: argparse.Namespace
 ) -> int:
     """Peak memory of two training steps in a process of their own, in MB: of the GPU, or the
     resident set of the process."""
     command = [sys.executable, sys.argv[0], "--peak-of", method, "--layers", layers]
-    command += ["--widths", str(width), "--tokens", str(options_.tokens), f"--options={extra}"]
-    command += ["--dtype", options_.dtype, "--dropout", str(options_.dropout)]
+    command += ["--widths", str(width), "--tokens", str(options.tokens), f"--options={extra}"]
+    command += ["--dtype", options.dtype, "--dropout", str(options.dropout)]
     command += ["--threads", str(torch.get_num_threads())]
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()[-1])
 
 
-def print_peak(options_: argparse.Namespace) -> None:
+def print_peak(options: argparse.Namespace) -> None:
     """What the process started by :func:`peak_memory` does."""
-    size = options_.layers[0], options_.widths[0]
-    trainer = make_trainer(options_.peak_of, *size, options_, options_.options)
+    size = options.layers[0], options.widths[0]
+    trainer = make_trainer(options.peak_of, *size, options, options.options)
     trainer.cuda_env = None  # for which the trainer forgets the peak after each update
     for _ in range(2):
-        trainer.train_step([make_batch(trainer.task.source_dictionary, options_.tokens)])
+        trainer.train_step([make_batch(trainer.task.source_dictionary, options.tokens)])
     if torch.cuda.is_available():
         print(torch.cuda.max_memory_allocated() // 2**20)
     else:
@@ -166,7 +166,7 @@ def print_peak(options_: argparse.Namespace) -> None:
         print(int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) // 2**10)
 
 
-def bench_training(options_: argparse.Namespace) -> Iterator[dict]:
+def bench_training(options: argparse.Namespace) -> Iterator[dict]:
     """Rows of all sizes and methods."""
-    for width, layers, method in product(options_.widths, options_.layers, options_.methods):
-        yield bench(method, layers, width, options_)
+    for width, layers, method in product(options.widths, options.layers, options.methods):
+        yield bench(method, layers, width, options)
