@@ -9,18 +9,19 @@ pair, with its quartiles.
 Usage: python scripts/bench.py [--layers 6 18 60-12] [--widths 64 128] [--pairs 20] [--dtype bf16]
            [--methods admin deepnorm] [--count]
        python scripts/bench.py --options=--compile-layers --against admin
+       python scripts/bench.py --dtype bf16 --against admin --against-dtype fp32
        python scripts/bench.py --profile DATA_BIN [--seeds 20]
        python scripts/bench.py --decode CHECKPOINT DATA_BIN [--pairs 3] [--threads 1]
        python scripts/bench.py --prepare TEXT.de TEXT.en [--corpus wmt14_en_fr] [--subwords 40000]
        python scripts/bench.py --before COMMIT --commands 'start: fairseq-admin --help' [...]
 
 With --count the operators of a step are counted instead, forward, backward and optimizer apart. The
-second compares an option with its absence. The third times the profile before training on real
-text, or shows over seeds whether its draw is biased. The fourth decodes the test set with
-fairseq-generate's generator and with the exported model (CTranslate2, float32 and int8), in turn,
-beam 5. The fifth times the steps of scripts/prepare.sh on a text: tokens, subwords, binarizing. The
-last runs whole commands on the code of an earlier commit and on this, in turn; the plugin is then
-`--user-dir $PYTHONPATH/fairseq_admin`.
+second compares an option with its absence, the third two precisions. The fourth times the profile
+before training on real text, or shows over seeds whether its draw is biased. The fifth decodes the
+test set with fairseq-generate's generator and with the exported model (CTranslate2, float32 and
+int8), in turn, beam 5. The sixth times the steps of scripts/prepare.sh on a text: tokens, subwords,
+binarizing. The last runs whole commands on the code of an earlier commit and on this, in turn; the
+plugin is then `--user-dir $PYTHONPATH/fairseq_admin`.
 """
 
 import argparse
@@ -34,6 +35,8 @@ import torch
 from bench.training import PLAIN, bench_training, print_peak
 from fairseq_admin.files import whole_file
 from fairseq_admin.methods import METHODS
+
+DTYPES = ["fp32", "fp16", "bf16"]
 
 
 def write(record: dict, path: str) -> None:
@@ -57,7 +60,10 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=20, help="counted steps of each model")
     parser.add_argument("--warmup", type=int, default=3, help="steps of each model not counted")
     parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32")
+    parser.add_argument(
+        "--against-dtype", choices=DTYPES, help="of the other (default: as --dtype)"
+    )
     parser.add_argument("--threads", type=int, help="on the CPU")
     parser.add_argument("--decode", nargs=2, metavar=("CHECKPOINT", "DATA"), help="an Admin model")
     parser.add_argument("--subset", default="test", help="of DATA, to decode")

@@ -32,8 +32,9 @@ class Operators(TorchDispatchMode):
 
 def operators(method: str, layers: str, width: int, options: Namespace) -> Dict[str, Any]:
     """The row of *method*, or of fairseq's own model."""
-    extra = "" if method == PLAIN else options.options
-    trainer = make_trainer(method, layers, width, options, extra)
+    if method == PLAIN:
+        options = Namespace(**{**vars(options), "options": ""})
+    trainer = make_trainer(method, layers, width, options)
     batch = make_batch(trainer.task.source_dictionary, options.tokens)
     trainer.train_step([batch])  # the optimizer makes its state
     batch, _ = trainer._prepare_sample(batch)
@@ -48,7 +49,7 @@ def operators(method: str, layers: str, width: int, options: Namespace) -> Dict[
     counts = {name: sum(part.calls.values()) for name, part in parts.items()}
     return {
         "method": method,
-        "options": extra,
+        "options": options.options,
         "layers": "{}-{}".format(*stacks(layers)),
         "width": width,
         **counts,

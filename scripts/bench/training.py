@@ -56,11 +56,9 @@ def sizes(layers: str, width: int) -> str:
         --decoder-attention-heads {heads}"""
 
 
-def make_trainer(
-    method: str, layers: str, width: int, options: argparse.Namespace, extra: str = ""
-) -> Trainer:
-    """A fairseq Trainer for *method* or PLAIN, with *extra* arguments; omegas get values that need
-    the multiplication."""
+def make_trainer(method: str, layers: str, width: int, options: argparse.Namespace) -> Trainer:
+    """A fairseq Trainer for *method* or PLAIN, with `options.options` of fairseq-train; omegas get
+    values that need the multiplication."""
     arch = "transformer" if method == PLAIN else f"transformer_admin --residual {method}"
     with tempfile.TemporaryDirectory() as folder:
         for lang in ("de", "en"):
@@ -69,7 +67,7 @@ def make_trainer(
             --criterion label_smoothed_cross_entropy --distributed-world-size 1
             --label-smoothing 0.1 --optimizer adam --adam-betas (0.9,0.98) --lr 1e-4
             --lr-scheduler fixed --max-tokens {options.tokens} --share-all-embeddings
-            {sizes(layers, width)} --dropout {options.dropout} {extra}"""
+            {sizes(layers, width)} --dropout {options.dropout} {options.options}"""
         if options.dtype == "fp16":
             arguments += " --fp16"
         if not torch.cuda.is_available():
@@ -107,11 +105,13 @@ def timed(function) -> float:
 
 def bench(method: str, layers: str, width: int, options: argparse.Namespace) -> dict:
     """Measure *method* at one size; times in seconds, memory in MB."""
-    models = {True: (method, options.options), False: (options.against, "")}
-    trainers = {
-        own: make_trainer(name, layers, width, options, extra)
-        for own, (name, extra) in models.items()
+    other = argparse.Namespace(**{**vars(options), "options": ""})
+    other.dtype = options.against_dtype or options.dtype
+    models = {
+        True: (method, layers, width, options),
+        False: (options.against, layers, width, other),
     }
+    trainers = {own: make_trainer(*model) for own, model in models.items()}
     batch = make_batch(trainers[True].task.source_dictionary, options.tokens)
     for trainer in trainers.values():
         for _ in range(options.warmup):
@@ -121,11 +121,12 @@ def bench(method: str, layers: str, width: int, options: argparse.Namespace) -> 
         for own in (True, False) if pair % 2 else (False, True):
             seconds[own].append(timed(lambda own=own: trainers[own].train_step([batch])))
     step = {own: statistics.median(times) for own, times in seconds.items()}
-    peak = {own: peak_memory(*model, layers, width, options) for own, model in models.items()}
+    peak = {own: peak_memory(*model) for own, model in models.items()}
     return {
         "method": method,
         "options": options.options,
         "against": options.against,
+        "against_dtype": other.dtype,
         "layers": "{}-{}".format(*stacks(layers)),
         "width": width,
         "dropout": options.dropout,
@@ -139,13 +140,17 @@ def bench(method: str, layers: str, width: int, options: argparse.Namespace) -> 
     }
 
 
-def peak_memory(
-    method: str, extra: str, layers: str, width: int, options: argparse.Namespace
-) -> int:
+def peak_memory(method: str, layers: str, width: int, options: argparse.Namespace) -> int:
     """Peak memory of two training steps in a process of their own, in MB: of the GPU, or the
     resident set of the process."""
     command = [sys.executable, sys.argv[0], "--peak-of", method, "--layers", layers]
-    command += ["--widths", str(width), "--tokens", str(options.tokens), f"--options={extra}"]
+    command += [
+        "--widths",
+        str(width),
+        "--tokens",
+        str(options.tokens),
+        f"--options={options.options}",
+    ]
     command += ["--dtype", options.dtype, "--dropout", str(options.dropout)]
     command += ["--threads", str(torch.get_num_threads())]
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()[-1])
@@ -154,7 +159,7 @@ def peak_memory(
 def print_peak(options: argparse.Namespace) -> None:
     """What the process started by :func:`peak_memory` does."""
     size = options.layers[0], options.widths[0]
-    trainer = make_trainer(options.peak_of, *size, options, options.options)
+    trainer = make_trainer(options.peak_of, *size, options)
     trainer.cuda_env = None  # for which the trainer forgets the peak after each update
     for _ in range(2):
         trainer.train_step([make_batch(trainer.task.source_dictionary, options.tokens)])

@@ -145,6 +145,7 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "memory": ("peak MB, both", memory, ""),
     "options": ("options", lambda r: f"`{r['options'] or 'none'}`", ""),
     "dropped": ("dropout", lambda r: r["dropout"], ""),
+    "tokens": ("tokens a batch", lambda r: r["tokens"], ",d"),
     # of scripts/bench.py --count
     "forward": ("forward", lambda r: r["forward"], ",d"),
     "backward": ("backward", lambda r: r["backward"], ",d"),

@@ -5,6 +5,7 @@ from argparse import Namespace
 from itertools import cycle
 
 import pytest
+import torch
 
 from bench import commits, training
 from bench import main as bench
@@ -13,9 +14,8 @@ from fairseq_admin.text import read_json
 from recipes.code import ROOT
 
 OPTIONS = {"layers": ["1", "2-1"], "widths": [16], "pairs": 2, "warmup": 0, "tokens": 80}
-OPTIONS = Namespace(
-    **OPTIONS, methods=["admin"], dropout=0.1, dtype="fp32", options="", against="fairseq"
-)
+OPTIONS = Namespace(**OPTIONS, methods=["admin"], dropout=0.1, dtype="fp32", options="")
+OPTIONS.against, OPTIONS.against_dtype = "fairseq", None
 
 
 def test_a_row_a_size_and_method(monkeypatch):
@@ -37,12 +37,26 @@ def test_twice_the_time_is_half_the_speed(monkeypatch):
 
 
 def test_an_option_against_its_absence(monkeypatch):
-    monkeypatch.setattr(training, "peak_memory", lambda method, options, *_: len(options))
+    monkeypatch.setattr(training, "peak_memory", lambda *model: len(model[-1].options))
     options = Namespace(**{**vars(OPTIONS), "layers": ["1"], "against": "admin"})
     options.options = "--learn-first-omega"
     (row,) = training.bench_training(options)
     assert (row["method"], row["options"], row["against"]) == ("admin", options.options, "admin")
     assert (row["peak_mb"], row["against_peak_mb"]) == (len(options.options), 0)
+
+
+def test_two_precisions(monkeypatch):
+    made = []
+    make = training.make_trainer
+    monkeypatch.setattr(
+        training, "make_trainer", lambda *model: made.append(make(*model)) or made[-1]
+    )
+    monkeypatch.setattr(training, "peak_memory", lambda *model: 1)
+    options = Namespace(**{**vars(OPTIONS), "layers": ["1"], "dtype": "bf16"})
+    options.against, options.against_dtype = "admin", "fp32"
+    (row,) = training.bench_training(options)
+    kinds = [next(trainer.model.parameters()).dtype for trainer in made]
+    assert kinds == [torch.bfloat16, torch.float32] and row["against_dtype"] == "fp32"
 
 
 @pytest.mark.parametrize("method", ["admin", "analytic"])
