@@ -51,11 +51,6 @@ def test_junction_scales_the_shortcut_and_not_the_branch():
     assert out.tolist() == [[[16.0, 22.0]]]  # 3 * 2 + 10, 4 * 0.5 + 20
 
 
-def test_new_junction_is_an_ordinary_residual_sum():
-    shortcut, branch = torch.randn(2, 5, 3, 8, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(AdminResidual(Place(8)).add(shortcut, branch), shortcut + branch)
-
-
 def test_fill_sets_every_channel():
     junction = AdminResidual(Place(3))
     junction.fill(1.5)

@@ -14,7 +14,6 @@ from fairseq_admin.analysis.output_change import output_changes
 from fairseq_admin.analysis.sublayers import at_rest, attached, named_sublayers
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import METHODS
-from fairseq_admin.profiling import profile_model
 from tests.helpers import LENGTHS, PAD, batched, build, randomized, sentences
 
 PRE_LN = {"encoder_normalize_before": True, "decoder_normalize_before": True}
@@ -247,15 +246,3 @@ def test_a_layer_of_two_streams():
     model.encoder.layers = nn.ModuleList(map(TwoStreams, model.encoder.layers))
     with pytest.raises(UserError, match="TwoStreams reads more than one stream"):
         passages(model, batched(sentences(LENGTHS)))
-
-
-def test_profile_on_the_way():
-    """Omegas of a profile are what the probe multiplies shortcuts by."""
-    model, batch = build("transformer_admin"), batched(sentences(LENGTHS))
-    profile = profile_model(model, [batch["net_input"]], PAD, seed=1)
-    seen = passages(model, batch)
-    for sublayers in profile.stacks.values():
-        for sublayer in sublayers.sublayers:
-            passage = seen[sublayer.name]
-            omega = torch.full_like(passage.sublayer.scale, sublayer.omega)
-            assert torch.equal(passage.sublayer.scale, omega)
