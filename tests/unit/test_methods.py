@@ -313,30 +313,6 @@ def test_rezero_starts_as_the_identity_without_norms():
     assert len(resweights) == sum(DEEP.values())  # one a layer
 
 
-# --- keel
-
-
-def test_keel_by_torchs_own_modules():
-    """LN(L x + f(LN(x))) with nn.MultiheadAttention and nn.LayerNorm."""
-    layer = randomized("keel", **DEEP).encoder.layers[2]
-    attention = nn.MultiheadAttention(16, 2)
-    projections = [getattr(layer.self_attn, f"{x}_proj") for x in "qkv"]
-    inner, outer, last_inner, last = (nn.LayerNorm(16) for _ in range(4))
-    with torch.no_grad():
-        attention.in_proj_weight.copy_(torch.cat([p.weight for p in projections]))
-        attention.in_proj_bias.copy_(torch.cat([p.bias for p in projections]))
-    attention.out_proj.load_state_dict(layer.self_attn.out_proj.state_dict())
-    inner.load_state_dict(layer.self_attn_residual.norm.state_dict())
-    outer.load_state_dict(layer.self_attn_layer_norm.state_dict())
-    last_inner.load_state_dict(layer.ffn_residual.norm.state_dict())
-    last.load_state_dict(layer.final_layer_norm.state_dict())
-    x = torch.randn(5, 3, 16)
-    y = inner(x)
-    y = outer(6 * x + attention(y, y, y)[0])
-    expected = last(6 * y + layer.fc2(layer.fc1(last_inner(y)).relu()))
-    torch.testing.assert_close(layer(x, None), expected, rtol=1e-5, atol=1e-5)
-
-
 # --- an eighth method
 
 

@@ -59,25 +59,13 @@ def outputs(model, seed=1):
 # --- omega == 1 equals fairseq's own model
 
 
-@pytest.mark.parametrize("share_all_embeddings", [False, True])
-def test_weights_are_drawn_like_fairseqs(share_all_embeddings):
-    """The same seed gives the same weights under the same names, and the same random state after:
-    junctions draw nothing."""
-    torch.manual_seed(1)
-    plain, ours = pair(share_all_embeddings=share_all_embeddings, **DEEP)
-    assert_same_weights(plain, ours)
+def test_junctions_draw_nothing():
+    """The random state after a model was built is that after fairseq's own."""
     states = []
-    for arch in ("transformer", "transformer_admin"):
-        build(arch, **({} if arch == "transformer" else {"parameter_init": "fairseq"}))
+    for arch, given in (("transformer", {}), ("transformer_admin", {"parameter_init": "fairseq"})):
+        build(arch, **given)
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_output_equals_fairseqs_exactly(training):
-    """The same operations on the same numbers, in the same order: x * 1 + f is exact."""
-    plain, ours = (outputs(model.train(training)) for model in pair(**DEEP))
-    assert torch.equal(ours, plain)
 
 
 @pytest.mark.parametrize("rates", [0.0, 0.1])
@@ -264,13 +252,6 @@ def test_paper_initialization_of_the_ffn():
     assert not any(".fc" in key for key in same)
 
 
-@pytest.mark.parametrize("parameter_init", ["paper", "fairseq"])
-def test_initialization_of_a_layer_follows_the_option_in_both_stacks(parameter_init):
-    model = build(parameter_init=parameter_init)
-    biases = [layer.fc1.bias.abs().sum() for s in STACKS for layer in getattr(model, s).layers]
-    assert all((bias == 0) == (parameter_init == "paper") for bias in biases)
-
-
 def test_learn_first_omega():
     """By default the first omega of each stack is saved but not trained."""
     firsts = {f"{stack}.layers.0.self_attn_residual.omega" for stack in STACKS}
@@ -373,19 +354,16 @@ def fails_to_load(model, state_dict):
     return str(error.value)
 
 
-def test_checkpoint_of_another_depth():
-    message = fails_to_load(build(), build(encoder_layers=3, decoder_layers=1).state_dict())
-    assert "it has 3-1 layers, the model has 2-2" in message
-
-
-def test_checkpoint_of_another_width():
-    message = fails_to_load(build(), build(encoder_embed_dim=24).state_dict())
-    assert "encoder.embed_tokens.weight is (64, 24) there and (64, 16) in the model" in message
-
-
-def test_checkpoint_of_another_dictionary():
-    message = fails_to_load(build(), build(types=70).state_dict())
-    assert "encoder.embed_tokens.weight is (74, 16) there and (64, 16) in the model" in message
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ({"encoder_layers": 3, "decoder_layers": 1}, "it has 3-1 layers, the model has 2-2"),
+        ({"encoder_embed_dim": 24}, "embed_tokens.weight is (64, 24) there and (64, 16) in the"),
+        ({"types": 70}, "embed_tokens.weight is (74, 16) there and (64, 16) in the model"),
+    ],
+)
+def test_checkpoint_of_other_sizes(given, told):
+    assert told in fails_to_load(build(), build(**given).state_dict())
 
 
 @pytest.mark.parametrize("option", ["layernorm_embedding", "encoder_learned_pos"])
@@ -435,14 +413,6 @@ IMPOSSIBLE = {
 def test_numbers_that_no_model_has(told):
     with pytest.raises(UserError, match=f"{told}.*from 0 to 1|{told}.*heads that divides it"):
         build(**IMPOSSIBLE[told])
-
-
-def test_checkpoint_that_fits_brings_its_omegas():
-    profiled, fresh = build(), build(seed=2)
-    profile_model(profiled, [net_input()], PAD, 1)
-    fresh.load_state_dict(profiled.state_dict())
-    for key, value in profiled.state_dict().items():
-        assert torch.equal(fresh.state_dict()[key], value), key
 
 
 # --- training without a profile
