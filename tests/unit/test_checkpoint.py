@@ -7,7 +7,6 @@ import os
 import pickle
 import resource
 import struct
-import subprocess
 import sys
 import types
 import zipfile
@@ -93,31 +92,9 @@ def test_only_fairseqs_own_transformer_is_post_ln_or_pre_ln():
         assert method(others) == name
 
 
-def test_profile_and_optimizer_history(tmp_path):
-    content = {
-        "model": collections.OrderedDict(weight=torch.ones(2)),
-        "task_state": {"profile": {"stacks": {"encoder": {"sublayers": []}}, "meta": {"seed": 1}}},
-        "optimizer_history": [{"num_updates": 3, "lr_scheduler_state": {"best": np.float64(2.5)}}],
-    }
-    got = reloaded(tmp_path, content)
-    assert torch.equal(got.pop("model")["weight"], torch.ones(2))
-    assert got == {key: content[key] for key in got}
-
-
-@pytest.mark.parametrize("function", [os.system, subprocess.getoutput, eval, exec])
-def test_foreign_code_is_refused_and_not_run(tmp_path, function):
-    mark = tmp_path / "mark"
-    command = f"open({str(mark)!r}, 'w')" if function in (eval, exec) else f"touch {mark}"
-    path = tmp_path / "checkpoint.pt"
-    torch.save({"args": argparse.Namespace(), "extra": Attack(function, command)}, path)
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-        torch.load(path, weights_only=True)
-    assert not mark.exists()
-    torch.load(path, weights_only=False)  # the same file does harm without the protection
-    assert mark.exists()
-
-
-@pytest.mark.parametrize("content", [argparse.ArgumentParser, os.system, fractions.Fraction(1, 2)])
+@pytest.mark.parametrize(
+    "content", [argparse.ArgumentParser, os.system, eval, fractions.Fraction(1, 2)]
+)
 def test_only_the_classes_of_a_checkpoint_are_allowed(tmp_path, content):
     torch.save(content, tmp_path / "checkpoint.pt")
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):

@@ -96,36 +96,6 @@ def test_a_folded_model_computes_the_same(given):
         assert difference.exact == difference.written == 0
 
 
-@pytest.mark.parametrize("residual", ["admin", "analytic", "deepnorm"])
-def test_forty_sublayers(residual):
-    """Admin's and the analytic omegas from 0.5 to 10."""
-    deep = {"encoder_layers": 20, "decoder_layers": 14, "encoder_embed_dim": 64}
-    model, cfg = randomized(residual=residual, **deep, **JOINED)
-    state = checkpoint_of(model, cfg)
-    folded, difference = fold(state)
-    weights = fold_weights(state["model"], state["cfg"]["model"])[0]
-    assert largest_difference(model, plain_model(folded), weights, torch.float64) < 1e-10
-    assert largest_difference(model, plain_model(folded), folded["model"], torch.float32) < 1e-3
-
-
-def test_incremental_decoding_computes_the_same():
-    model, cfg = randomized(**JOINED, **LEARN)
-    folded, _ = fold(checkpoint_of(model, cfg))
-    plain = plain_model(folded)
-    plain.load_state_dict(folded["model"])
-    inputs = net_input()
-    outputs = []
-    for m in (model.eval(), plain.eval()):
-        memory, state = m.encoder(inputs["src_tokens"], inputs["src_lengths"]), {}
-        with torch.no_grad():
-            steps = [
-                m.decoder(inputs["prev_output_tokens"][:, :n], memory, incremental_state=state)[0]
-                for n in range(1, 5)
-            ]
-        outputs.append(torch.cat(steps, dim=1))
-    torch.testing.assert_close(*outputs, rtol=0, atol=1e-4)
-
-
 def test_nothing_of_ours_is_left():
     model, cfg = randomized(**JOINED)
     folded, _ = fold(checkpoint_of(model, cfg))

@@ -5,7 +5,6 @@ import logging
 import re
 
 import pytest
-import torch
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import STACKS
@@ -13,9 +12,6 @@ from fairseq_admin.omega_file import Profile, read_profile
 from fairseq_admin.profiling import named_junctions, profile_model
 from tests.helpers import PAD, TINY, build, make_task, model_config, net_input
 
-# Transformer-Clinic's published profile of 100L-100L: omega_2, and the mean branch variance of each
-# kind of sublayer in the order of a layer; omega_1 = 1 says nothing of Var(x_0)
-CLINIC = {"encoder": (1.3190, [0.376, 0.395]), "decoder": (1.3426, [0.446, 0.413, 0.397])}
 OMEGAS = [1.0, 1.25, 1.5, 1.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]  # of a 2-2 model
 
 
@@ -31,17 +27,6 @@ def omega_file(tmp_path, content) -> str:
 def lines(omegas) -> str:
     """deepnmt's format: one omega a line."""
     return "".join(f"{omega}\n" for omega in omegas)
-
-
-def clinic(layers: int) -> str:
-    """A file like Transformer-Clinic's: number and omega a line, numbered anew in each stack."""
-    rows = []
-    for second, branch_vars in CLINIC.values():
-        omegas = [1.0, second]
-        for n in range(1, layers * len(branch_vars) - 1):  # of sublayer n, from 0
-            omegas.append((omegas[-1] ** 2 + branch_vars[n % len(branch_vars)]) ** 0.5)
-        rows += [f"{n} {omega}\n" for n, omega in enumerate(omegas, 1)]
-    return "".join(rows)
 
 
 def omegas_of(model):
@@ -117,7 +102,7 @@ def test_a_profile_that_names_no_method_is_one_line(tmp_path, made):
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("residual", ["admin/analytic", "deepnorm/admin"])
+@pytest.mark.parametrize("residual", ["admin/analytic", "deepnorm/admin", "admin/pre-ln"])
 def test_a_profile_serves_the_model_that_it_is_of(tmp_path, residual):
     profile = profile_model(build(residual=residual), [net_input()], PAD, 1)
     profile.meta = {"residual": residual}
@@ -126,44 +111,6 @@ def test_a_profile_serves_the_model_that_it_is_of(tmp_path, residual):
         omegas = [s.omega for s in profile.stacks[stack].sublayers]
         if omegas[0] is not None:
             assert [j.omega[0].item() for j in junctions.values()] == pytest.approx(omegas)
-
-
-def test_a_profile_of_stacks_that_differ(tmp_path):
-    """One stack has omegas; they go back to where they are from, and nowhere else."""
-    mixed = build(residual="admin/pre-ln")
-    profile = profile_model(mixed, [net_input()], PAD, 1)
-    profile.save(str(tmp_path / "profile.json"))
-    path = omega_file(tmp_path, (tmp_path / "profile.json").read_text())
-    task = make_task(omega_file=path)
-    again = task.build_model(model_config("transformer_admin", **TINY, residual="admin/pre-ln"))
-    for key, value in mixed.state_dict().items():
-        if key.endswith(".omega"):
-            assert torch.equal(again.state_dict()[key], value), key
-    with pytest.raises(UserError, match="holds no omega of the decoder: it is of another"):
-        built_from(tmp_path, (tmp_path / "profile.json").read_text())
-
-
-def test_published_100l_100l_profile(tmp_path):
-    """Known values of Transformer-Clinic's file; variances are differences of squared omegas."""
-    deep = {"encoder_layers": 100, "decoder_layers": 100, "encoder_embed_dim": 8}
-    model = build(**{**deep, "encoder_ffn_embed_dim": 8})
-    profile = read_profile(omega_file(tmp_path, clinic(100)), names_of(model))
-    encoder, decoder = ([s.omega for s in profile.stacks[stack].sublayers] for stack in STACKS)
-    assert (len(encoder), len(decoder)) == (200, 300)
-    assert [encoder[0], encoder[1], encoder[199]] == pytest.approx([1, 1.3190, 8.836], abs=1e-3)
-    assert [decoder[0], decoder[1], decoder[299]] == pytest.approx([1, 1.3426, 11.2496], abs=1e-3)
-
-    def mean_vars(omegas, kinds):
-        """Mean branch variance of each kind of sublayer; omega_1 = 1 says nothing of Var(x_0)."""
-        branch_vars = [b**2 - a**2 for a, b in zip(omegas[1:], omegas[2:])]  # of sublayers 2, 3...
-        parts = [branch_vars[(kind - 1) % kinds :: kinds] for kind in range(kinds)]
-        return [sum(part) / len(part) for part in parts]
-
-    assert mean_vars(encoder, 2) == pytest.approx([0.376, 0.395], abs=1e-3)
-    assert mean_vars(decoder, 3) == pytest.approx([0.446, 0.413, 0.397], abs=1e-3)
-    names = [s.name for stack in STACKS for s in profile.stacks[stack].sublayers]
-    assert names[199] == "encoder.layers.99.ffn"
-    assert names[498:] == ["decoder.layers.99.encoder_attn", "decoder.layers.99.ffn"]
 
 
 @pytest.mark.parametrize(

@@ -133,15 +133,6 @@ def test_a_trainer_takes_checkpoints_of_either_adam():
     assert names == {"FairseqAdam"}
 
 
-def test_decoupled_weight_decay_is_another_update():
-    results = []
-    for decoupled in (False, True):
-        parameter = weights()
-        given = {"weight_decay": 0.3, "decoupled_weight_decay": decoupled}
-        results.append(steps(parameter, optimizer(parameter, **given)))
-    assert not torch.allclose(*results, rtol=1e-3)
-
-
 def test_learning_rate_is_set_by_the_scheduler():
     stepper = optimizer(weights())
     stepper.set_lr(0.02)
