@@ -1,5 +1,4 @@
-"""What theory predicts at initialization, as the analyses measure it; and wrong implementations,
-which must miss it."""
+"""What theory predicts at initialization, as the analyses measure it."""
 
 import os
 import subprocess
@@ -8,15 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from fairseq_admin import profiling
 from fairseq_admin.analysis import dependency, gradients, norms, output_change, updates
 from fairseq_admin.analysis.figures import last_ffn
-from fairseq_admin.errors import UserError
 from fairseq_admin.methods import METHODS, STACKS
-from fairseq_admin.profiling import moments
-from fairseq_admin.residuals.admin import AdminResidual
 from fairseq_admin.residuals.omegas import next_omega
 from fairseq_admin_cli.main import parser
 
@@ -43,7 +37,7 @@ def slope(x, y):
 
 
 # --- omega and dependency -------------------------------------------------------------------------
-def check_omegas():
+def test_omegas():
     """omega_i^2 = Var(x_0) + sum_{j<i} Var(f_j), the variances measured by the probe; hence
     beta_ii^2 = Var(f_i) / omega_{i+1}^2 and about 1/i, as in Pre-LN."""
     for model in measure(dependency, "admin", *layers(12)):
@@ -62,38 +56,6 @@ def check_diagonal(rows, expected):
     squares = [sum(np.square(row["beta"])) + row["bias"] ** 2 for row in rows]
     np.testing.assert_allclose(squares, 1, atol=0.3)
     assert abs(np.mean(squares) - 1) < 0.1
-
-
-def branch_scaled(self, shortcut, branch):
-    return shortcut + branch * self.omega
-
-
-def without_root(input_var, branch_vars):
-    return next_omega(input_var, branch_vars) ** 2
-
-
-def with_padding(x, valid):
-    return moments(x, torch.ones_like(valid))
-
-
-MUTANTS = {
-    "omega on the branch": (AdminResidual, "add", branch_scaled),
-    "no square root": (profiling, "next_omega", without_root),
-    "padding in the profile": (profiling, "moments", with_padding),
-    "padding in the probe": (dependency, "moments", with_padding),
-    "omega of all branches": (profiling, "next_omega", lambda x, f: next_omega(x, [*f, 0.4])),
-}
-
-
-def test_omegas():
-    check_omegas()
-
-
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_wrong_omegas_are_noticed(mutant, monkeypatch):
-    monkeypatch.setattr(*MUTANTS[mutant])
-    with pytest.raises((AssertionError, UserError)):  # the probe itself may see it
-        check_omegas()
 
 
 def test_dependency_of_the_others():
@@ -122,10 +84,11 @@ def test_dependency_of_the_others():
 DEPTHS = (1, 4, 16, 48, 100)
 
 
-def check_output_change(method, seeds=5):
+@pytest.mark.parametrize("method", METHODS)
+def test_output_change(method):
     """O(N) of the encoder's sublayers in Post-LN, O(log N) in Pre-LN, Admin and Analytic; no growth
     in DeepNorm and Keel; new ReZero models do not move."""
-    models = measure(output_change, method, "--depths", *DEPTHS, "--seeds", seeds, "--tokens", 200)
+    models = measure(output_change, method, "--depths", *DEPTHS, "--seeds", 5, "--tokens", 200)
     x, mean, _ = output_change.against_depth(models, "encoder", "random")[method]
     if method == "rezero":
         assert not any(mean)
@@ -139,18 +102,6 @@ def check_output_change(method, seeds=5):
         assert linear > logarithmic + 0.1 and linear > 0.8 and growth > 10
     else:
         assert logarithmic > linear + 0.05 and logarithmic > 0.9 and growth < 6
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_output_change(method):
-    check_output_change(method)
-
-
-@pytest.mark.parametrize("mutant", ["omega on the branch", "no square root"])
-def test_output_change_of_wrong_omegas(mutant, monkeypatch):
-    monkeypatch.setattr(*MUTANTS[mutant])
-    with pytest.raises(AssertionError):
-        check_output_change("admin", seeds=2)
 
 
 # --- gradients ------------------------------------------------------------------------------------

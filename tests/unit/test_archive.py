@@ -5,7 +5,6 @@ import io
 import multiprocessing
 import platform
 import random
-import resource
 import stat
 import tarfile
 import time
@@ -16,6 +15,7 @@ import pytest
 from corpora.archive import extract
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import locked
+from tests.helpers import limited
 
 GERMAN, ENGLISH = (bytes(random.Random(i).choices(range(256), k=200_000)) for i in (1, 2))
 FILES = {"de-en/train.de": GERMAN, "de-en/train.en": ENGLISH, "de-en/README": b"read me\n"}
@@ -206,21 +206,9 @@ def test_not_an_archive(tmp_path):
 
 
 def test_full_disk(tmp_path):
-    """A limit of the file size stands in for the disk."""
     archive, out = make_tar(tmp_path / "a.tgz"), tmp_path / "out"
-
-    def limited(answer):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        try:
-            extract(archive, WANTED, out)
-        except UserError as error:
-            answer.send(error.message)
-
-    receive, answer = multiprocessing.Pipe(False)
-    process = multiprocessing.get_context("fork").Process(target=limited, args=(answer,))
-    process.start()
-    process.join()
-    assert receive.poll() and "cannot write" in receive.recv()
+    with limited(100_000), pytest.raises(UserError, match="cannot write"):
+        extract(archive, WANTED, out)
     assert {p.name for p in tmp_path.iterdir()} == {"a.tgz", "out.lock"}
     extract(archive, WANTED, out)
     assert files_in(out)[WANTED[0]] == GERMAN

@@ -176,11 +176,12 @@ def test_what_a_record_does_not_tell_is_a_dash(page, table):
     assert rows[1][4:] == ["2.00 to 3.00; 2.00 to 3.00", "1.00 to 3.00", "40.00", "3.00", "21.00 |"]
 
 
-def test_ports_and_updates_that_overflowed_are_no_other_training(page, table):
+def test_ports_logs_and_updates_that_overflowed_are_no_other_training(page, table):
     """Of SLURM, a port a folder; in fp16, as many updates as the seed lets be."""
     runs = [{**record(f"s{seed}", 18 + 2 * seed, seed), "updates": 98 + seed} for seed in (1, 2)]
     for run, port in zip(runs, (20001, 20002)):
         run["config"]["distributed_training"] = {"distributed_port": port}
+        run["config"]["common"]["log_file"] = f"runs/{run['name']}/train.log"
         run["outcome"] = "trained"
     path = page(*runs)
     table(path)
@@ -191,15 +192,6 @@ def test_a_file_that_two_patterns_match_is_one_record(page, table):
     path = page(record("a", 20), markers=MARKERS.replace("runs/*.json", "runs/0.json runs/*.json"))
     table(path)
     assert "| [a](runs/0.json) | 6-6 | 20.00 |" in path.read_text()
-
-
-def test_where_a_run_logs_is_no_other_training(page, table):
-    runs = [record("a", 20, 1), record("b", 22, 2)]
-    for run in runs:
-        run["config"]["common"]["log_file"] = f"runs/{run['name']}/train.log"
-    path = page(*runs)
-    table(path)
-    assert "| 21.00 ± 1.41 | 2 |" in path.read_text()
 
 
 @pytest.mark.parametrize("how", ["averaging", "signature"])

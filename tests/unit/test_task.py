@@ -197,12 +197,6 @@ def test_no_sentence_is_short_enough(corpus):
         built(corpus, model={"max_source_positions": 3, "max_target_positions": 3})
 
 
-def test_missing_training_set(corpus):
-    with pytest.raises(UserError, match="no split train2 in ") as error:
-        built(corpus, train_subset="train2")
-    assert "\n" not in str(error.value)
-
-
 def test_missing_folder_and_dictionary(corpus, tmp_path):
     with pytest.raises(UserError, match=f"no such data folder: {tmp_path}/none"):
         task_of(tmp_path / "none")
