@@ -277,8 +277,6 @@ MISTAKES = {
     "depths of a checkpoint": (["gradients", "{last}", "--depths", "2"], "--depths is for arch"),
     "no updates": (["updates", "{broken}/old.pt", "{last}"], "old does not say after how many"),
     "no omega": (["omega", "{transformer}"], "no omega there: give models of the residual method"),
-    "no omega in an architecture": (["omega", "post-ln", *TINY], "no omega there"),
-    "no omega in a method": (["omega", "deepnorm", *TINY], "no omega there"),
     "other parts": (["dependency", "lstm"], "has no encoder layers to look at"),
     "NaN": (["norms", "{broken}/nan.pt"], "NaN or infinite weights (decoder.layers.1.fc1.weight)"),
     "empty split": (["norms", "{last}", "--data", "{broken}/empty"], "is cut off"),

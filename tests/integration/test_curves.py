@@ -11,20 +11,16 @@ import pytest
 
 from fairseq_admin.analysis import plotting
 from fairseq_admin.analysis.curves import measure
-from fairseq_admin.analysis.logs import parse, read_curves
+from fairseq_admin.analysis.logs import read_curves
 from fairseq_admin.analysis.plotting import plot_curves
 from fairseq_admin.errors import UserError
 
-CONFIG = "demo_post_ln"
-SMALL = ["model.encoder_layers=1", "model.decoder_layers=1", "optimization.max_update=4"]
-SMALL += ["common.log_interval=2", "checkpoint.save_interval_updates=3"]
 STOCK = ["--task", "translation", "--arch", "transformer"]
 CASES = {  # 12 updates, an epoch and a half
     "json": ["--log-format", "json", "--tensorboard-logdir", "events"],
     "simple": ["--log-format", "simple", "--log-file", "plain.log"],
     "epochs": ["--log-format", "tqdm", "--log-interval", "50"],
     "infinite": [*STOCK, "--lr", "3"],
-    "crash": [*STOCK, "--log-format", "simple", "--lr", "1e10"],
 }
 
 
@@ -111,18 +107,6 @@ def test_a_resumed_run(run_of, lab, case, tmp_path):
         assert [update for update, _ in read_curves(str(path)).valid] == [8, 10]
 
 
-def test_hydra(corpus, lab, tmp_path):
-    command = [lab.bin / "fairseq-hydra-train", "--config-dir", lab.plugin.parent / "configs"]
-    command += ["--config-name", CONFIG, f"task.data={corpus}", f"checkpoint.save_dir={tmp_path}"]
-    command += [f"common.user_dir={lab.plugin}", f"hydra.run.dir={tmp_path}", *SMALL]
-    output = lab.run(command, cwd=tmp_path).ok().output
-    curves = read_curves(str(tmp_path))
-    assert [update for update, _ in curves.train] == [2, 4]
-    assert [update for update, _ in curves.valid] == [3, 4]
-    assert all(f"ppl={ppl:g}," in output for _, ppl in curves.train)
-    assert parse(output) == curves
-
-
 @pytest.mark.parametrize("case", ["json"])
 def test_runs_by_name_and_method(run_of, case):
     folder = run_of(case).folder
@@ -135,20 +119,15 @@ def test_runs_by_name_and_method(run_of, case):
         measure(options(folder, log))
 
 
-@pytest.mark.parametrize(
-    "case, reason, method",
-    [
-        ("infinite", "train perplexity is nan or inf", "post-ln"),
-        ("crash", "gradients are nan or inf", "high lr"),  # no checkpoint tells the method
-    ],
-)
-def test_diverged(run_of, case, reason, method, tmp_path, monkeypatch):
+@pytest.mark.parametrize("case", ["infinite"])
+def test_diverged(run_of, case, tmp_path, monkeypatch):
     folders = run_of(case).folder, run_of("json").folder
     result = measure(options(f"high lr={folders[0]}", folders[1]))
     result = json.loads(json.dumps(result, allow_nan=False))
     diverged, stable = result["runs"]
     assert (stable["diverged"], stable["reason"]) == (None, None)
-    assert (diverged["reason"], diverged["method"]) == (reason, method)
+    assert diverged["reason"] == "train perplexity is nan or inf"
+    assert diverged["method"] == "post-ln"
     assert 2 <= diverged["diverged"] <= 6
     assert all(math.isfinite(ppl) for _, ppl in diverged["train"])
 

@@ -14,7 +14,6 @@ EVERY_SENTENCE = ["--required-batch-size-multiple", "1"]
 
 OWN = ["--task", "translation_admin"]  # else generate and interactive take `translation`
 CASES = {
-    "one model": ["fairseq-generate", "CORPUS", "--path", "LAST"],
     "ensemble": ["fairseq-generate", "CORPUS", "--path", "FIRST:LAST", *OWN],
     "validate": ["fairseq-validate", "CORPUS", "--path", "LAST", "--max-tokens", "500", *OWN],
     "interactive": ["fairseq-interactive", "CORPUS", "--path", "LAST", "-s", "de", "-t", "en"],

@@ -50,15 +50,7 @@ def test_its_training_goes_on(lab, tmp_path):
             (tmp_path / f"{split}.{lang}").write_text("\n".join(lines) + "\n")
     words = tmp_path / "dict.txt"
     words.write_text("".join(f"w{i} 1\n" for i in range(8)))
-    command = [
-        lab.bin / "fairseq-preprocess",
-        "-s",
-        "de",
-        "-t",
-        "en",
-        "--destdir",
-        tmp_path / "bin",
-    ]
+    command = [lab.bin / "fairseq-preprocess", "-s", "de", "-t", "en"]
     command += ["--trainpref", tmp_path / "train", "--validpref", tmp_path / "valid"]
     command += ["--destdir", tmp_path / "bin"]
     lab.run([*command, "--srcdict", words, "--tgtdict", words], cwd=tmp_path).ok()

@@ -12,15 +12,10 @@ from fairseq_admin_cli import main as cli
 from tests.helpers import limited
 
 CASES = {
-    "no data folder": (["NOWHERE", "--arch", "transformer_admin"], ["no such data folder"]),
     "no omegas": (["DATA", "--arch", "transformer"], ["transformer has no residual methods"]),
     "another task": (
         ["DATA", "--arch", "transformer_admin", "--task", "translation"],
         ["leave --task out"],
-    ),
-    "too many tokens": (
-        ["DATA", "--arch", "transformer_admin", "--profile-tokens", "9000", "MODEL"],
-        ["--profile-tokens 9000", "fewer than 8192"],
     ),
 }
 
@@ -64,20 +59,6 @@ def test_plot_is_a_png_no_wider_than_1200_pixels(profiled):
     assert 300 < int.from_bytes(data[16:20], "big") <= 1200  # width in the first chunk
 
 
-def test_as_omega_file_it_sets_the_same_omegas_without_profiling(
-    profiled, admin, corpus, lab, tmp_path
-):
-    """With another seed a second profile would be another one."""
-    extra = ["--omega-file", profiled.json, "--lr", "0", "--max-update", "1", "--seed", "9"]
-    run = lab.run(lab.train_command(corpus, tmp_path, *extra), cwd=tmp_path).ok()
-    assert run.table() == admin.run.table()
-    state = lab.load(tmp_path / "checkpoint_last.pt")
-    expected = lab.profiled(lab.profile_of(lab.load(admin.checkpoints[20])))
-    for name, omega in lab.omegas(state["model"]).items():
-        assert (omega - expected[name]).abs().max() < 1e-6, name
-    assert lab.profile_of(state).meta["omega_file"] == str(profiled.json)
-
-
 def test_a_full_disk_keeps_the_picture_of_before(corpus, lab, tmp_path, monkeypatch):
     """Files may grow to as much as the numbers take, not the picture."""
     picture = tmp_path / "p.png"
@@ -96,8 +77,6 @@ def outcomes(corpus, lab, command, in_background, tmp_path_factory):
     def start(case):
         folder = tmp_path_factory.mktemp("mistake")
         arguments = [str(corpus) if word == "DATA" else word for word in CASES[case][0]]
-        if "MODEL" in arguments:
-            arguments = arguments[:-1] + lab.model_options
         run = command(["profile", *arguments], folder)
         return run, list(folder.iterdir())
 

@@ -89,21 +89,6 @@ def test_pairs_are_profiled_in_the_proportion_in_which_they_are_sampled(three, l
     assert shares["100"] == pytest.approx(1 / 2, abs=0.13)
 
 
-MISTAKES = {
-    "a profile where there is none": (["--residual", "keel", "--profile-seed", "2"], "--residual"),
-    "an omega file that is not there": (["--omega-file", "none.json"], "none.json"),
-    "too many tokens": (["--profile-tokens", "9000"], "fewer than 8192"),
-}
-
-
-@pytest.mark.parametrize("case", MISTAKES)
-def test_mistakes_are_one_line(three, lab, tmp_path, case):
-    extra, told = MISTAKES[case]
-    run = multi(lab, three, tmp_path, "--max-update", "1", *extra)
-    assert run.code == 1 and "Traceback" not in run.output
-    assert run.last_line.startswith("fairseq_admin: ") and told in run.last_line
-
-
 def test_the_task_of_the_page_trains(corpus, lab, tmp_path):
     """The page's own code, as a person would put it into a folder for --user-dir."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

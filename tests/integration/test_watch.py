@@ -154,11 +154,6 @@ def test_curves_and_report_tell_it(still, tmp_path):
     assert "It was stuck at update 150" in (tmp_path / "report.html").read_text()
 
 
-def test_without_the_option_it_goes_on(corpus, lab, tmp_path):
-    run = lab.run(lab.train_command(corpus, tmp_path, *STILL, "--no-save")).ok()
-    assert run.output.count(ALARM) == 1 and "done training" in run.output
-
-
 def test_a_training_that_learns_says_nothing(admin):
     assert ALARM not in admin.run.output
 
