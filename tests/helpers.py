@@ -3,9 +3,10 @@
 import os
 import random
 import resource
+import time
 from argparse import Namespace
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import numpy as np
 import torch
@@ -41,6 +42,15 @@ def limited(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Poll, since the other side is a process or a thread, until *condition*(); fails when it never
+    comes."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "never happened"
+        time.sleep(0.002)
 
 
 def dictionary(types: int = TYPES) -> Dictionary:

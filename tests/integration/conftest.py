@@ -74,6 +74,12 @@ class Run:
         """Training loss by update, as logged."""
         return {int(r["num_updates"]): float(r["loss"]) for r in self.records("train_inner")}
 
+    def translations(self, kind="H"):
+        """Text by sentence as fairseq-generate prints it: H in the words of the dictionary, D
+        without subwords."""
+        rows = (line.split("\t") for line in self.output.splitlines())
+        return {int(row[0][2:]): row[2] for row in rows if row[0].startswith(f"{kind}-")}
+
     def table(self):
         """The omega table as logged, or None."""
         lines = self.output.splitlines()

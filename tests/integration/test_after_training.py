@@ -1,11 +1,12 @@
 """From a run folder to a plain model: average and fold as commands, and what takes the result."""
 
 import re
-import subprocess
 from types import SimpleNamespace
 
 import pytest
 import torch
+
+from fairseq_admin_cli import main as cli
 
 EVERY_SENTENCE = ["--required-batch-size-multiple", "1"]
 TRAIN_ON = ["--task", "translation", "--arch", "transformer"]
@@ -22,11 +23,6 @@ def made(admin, lab, tmp_path_factory):
     command = [lab.bin / "fairseq-admin", "fold", admin.checkpoints[120], "state.pt"]
     lab.run([*command, "--keep-training-state"], cwd=folder).ok()
     return SimpleNamespace(folder=folder, average=average, fold=fold)
-
-
-def translations(run):
-    """Text by id of a fairseq-generate's output."""
-    return dict(re.findall(r"^D-(\d+)\t[^\t]*\t(.*)$", run.ok().output, flags=re.MULTILINE))
 
 
 def without_plugin(bin):
@@ -60,8 +56,9 @@ def test_stock_fairseq_translates_the_same(made, corpus, lab):
     """Stock fairseq in a fresh process, under torch's default protection, without the plugin."""
     flags = [corpus, "--beam", "5", "--cpu", *EVERY_SENTENCE, "--path"]
     plugin = [lab.bin / "fairseq-generate", "--user-dir", lab.plugin]
-    unfolded = translations(lab.run([*plugin, *flags, made.folder / "mean.pt"]))
-    folded = translations(lab.run([*without_plugin(lab.real), *flags, made.folder / "plain.pt"]))
+    unfolded = lab.run([*plugin, *flags, made.folder / "mean.pt"]).ok().translations("D")
+    run = lab.run([*without_plugin(lab.real), *flags, made.folder / "plain.pt"]).ok()
+    folded = run.translations("D")
     assert len(unfolded) == 30 and folded == unfolded
     assert len(set(folded.values())) > 5
     refused = lab.run([*without_plugin(lab.bin), *flags, made.folder / "mean.pt"])
@@ -102,37 +99,10 @@ def test_ctranslate2_takes_the_folded_and_refuses_the_unfolded(made, corpus, lab
         assert run.code != 0 and not (tmp_path / "mean").exists()
 
 
-MISTAKES = {
-    "folded already": ["fold", "plain.pt", "out.pt"],
-    "of transformer_admin": ["fold", "TRANSFORMER", "out.pt"],
-    "cut short": ["fold", "cut.pt", "out.pt"],
-    "is an input of this command": ["fold", "mean.pt", "mean.pt"],
-    "last.pt is a checkpoint of a training": ["average", "mean.pt", "--output", "LAST"],
-    "no such folder: no/such": ["fold", "mean.pt", "no/such/folder/out.pt"],
-    "cannot write": ["fold", "mean.pt", "."],
-    "no such checkpoint": ["average", "missing.pt", "--output", "out.pt"],
-    "is another model": ["average", "mean.pt", "TRANSFORMER", "--output", "out.pt"],
-    "not 9": ["average", "RUN", "--num-epoch-checkpoints", "9", "--output", "out.pt"],
-    "is a folder: say how many": ["average", "RUN", "--output", "out.pt"],
-    "mean.pt is an input": ["average", "mean.pt", "--output", "mean.pt"],
-    "the same file twice": ["average", "mean.pt", "./mean.pt", "--output", "out.pt"],
-}
-
-
-@pytest.mark.parametrize("message", MISTAKES)
-def test_a_mistake_is_one_line_and_loses_nothing(made, admin, transformer, lab, message):
-    (made.folder / "cut.pt").write_bytes((made.folder / "mean.pt").read_bytes()[:100_000])
-    last = admin.folder / "checkpoint_last.pt"
-    words = {"TRANSFORMER": transformer, "RUN": admin.folder, "LAST": last}
-    before = {path.name: path.stat().st_mtime_ns for path in made.folder.iterdir()}
-    command = [words.get(word, word) for word in MISTAKES[message]]
-    run = subprocess.run(
-        [str(part) for part in (lab.bin / "fairseq-admin", *command)],
-        cwd=made.folder,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 1 and run.stdout == ""
-    lines = [line for line in run.stderr.splitlines() if line.startswith("fairseq_admin: ")]
-    assert len(lines) == 1 and message in lines[0] and "Traceback" not in run.stderr
-    assert {path.name: path.stat().st_mtime_ns for path in made.folder.iterdir()} == before
+def test_a_mean_takes_the_place_of_no_checkpoint(made, admin):
+    mean, last = made.folder / "mean.pt", admin.checkpoints[120]
+    before = [path.stat().st_mtime_ns for path in (mean, last)]
+    for output, told in ((mean, "is an input of this"), (last, "is a checkpoint of a training")):
+        with pytest.raises(SystemExit, match=f"^fairseq_admin: {output} {told}"):
+            cli.main(["average", str(mean), "--output", str(output)])
+    assert [path.stat().st_mtime_ns for path in (mean, last)] == before

@@ -46,7 +46,6 @@ def test_losses_checkpoints_and_translations_are_those_of_the_plain_layers(
     for place in (folder, tmp_path):
         words = [lab.bin / "fairseq-generate", corpus, "-s", "de", "-t", "en", "--cpu"]
         words += ["--user-dir", lab.plugin, "--path", place / "checkpoint_last.pt"]
-        output = lab.run([*words, "--beam", "1", "--max-len-b", "20", *ALL], cwd=place).ok().output
-        rows = (line.split("\t") for line in output.splitlines() if line.startswith("H-"))
-        decoded.append({row[0]: row[2] for row in rows})
+        run = lab.run([*words, "--beam", "1", "--max-len-b", "20", *ALL], cwd=place).ok()
+        decoded.append(run.translations())
     assert decoded[0] == decoded[1] and len(decoded[0]) == 30

@@ -42,6 +42,17 @@ def evaluate(corpus, lab):
     return run
 
 
+@pytest.fixture
+def main(monkeypatch):
+    """`evaluate.sh` with these arguments in this process."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["evaluate.sh", *map(str, arguments)])
+        evaluation.main()
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def evaluated(admin, evaluate, corpus, tmp_path_factory):
     out = tmp_path_factory.mktemp("evaluated")
@@ -81,7 +92,7 @@ def test_without_a_log_nothing_is_said_of_the_training(evaluated, keel):
 @pytest.mark.parametrize(
     "wrong", ["--subset tset", "--tokenize fores", "--num-epoch-checkpoints 50"]
 )
-def test_a_mistake_removes_nothing(wrong, evaluated, admin, corpus, tmp_path, monkeypatch):
+def test_a_mistake_removes_nothing(main, wrong, evaluated, admin, corpus, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(evaluated.out, out)
 
@@ -89,10 +100,8 @@ def test_a_mistake_removes_nothing(wrong, evaluated, admin, corpus, tmp_path, mo
         return {p.name: p.read_bytes() for p in out.iterdir() if p.suffix != ".lock"}
 
     before = files()
-    given = [admin.folder, "--output", out, "--data", corpus, *wrong.split()]
-    monkeypatch.setattr(sys, "argv", ["evaluate.sh", *map(str, given)])
     with pytest.raises(UserError, match="no split tset|no tokenizer fores|not 50"):
-        evaluation.main()
+        main(admin.folder, "--output", out, "--data", corpus, *wrong.split())
     assert files() == before
 
 
@@ -100,7 +109,7 @@ CASES = ["of others", "training text", "reference", "another reference", "dictio
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_wrong_is_told_before_hours_of_decoding(case, admin, corpus, tmp_path, monkeypatch):
+def test_what_is_wrong_is_told_before_hours_of_decoding(main, case, admin, corpus, tmp_path):
     data, reference, out = tmp_path / "data", corpus.parent / "test.en", tmp_path / "out"
     shutil.copytree(corpus, data)
     out.mkdir()
@@ -127,9 +136,8 @@ def test_what_is_wrong_is_told_before_hours_of_decoding(case, admin, corpus, tmp
         reference.write_text("".join(f"{line}\n" for line in lines))
         told = "test.bpe.en is cut into subwords"
     given = [admin.folder, "--output", out, "--data", data, "--reference", reference, *MEAN]
-    monkeypatch.setattr(sys, "argv", ["evaluate.sh", *map(str, given)])
     with pytest.raises(UserError, match=told):
-        evaluation.main()
+        main(*given)
     assert not list(out.glob("generate*"))
     assert case != "of others" or (out / "mean.pt").read_text() == "mine"
 
@@ -243,21 +251,16 @@ def test_such_a_record_stands_in_table_and_report(keel, tmp_path, monkeypatch):
     assert "Keel" in (tmp_path / "report.html").read_text()
 
 
-def test_a_run_that_crashed_has_a_record_and_no_scores(
-    admin, corpus, tmp_path, monkeypatch, capsys
-):
+def test_a_run_that_crashed_has_a_record_and_no_scores(main, admin, corpus, tmp_path, capsys):
     """As fairseq leaves it: its log ends with the reason, crash.pt beside it."""
     run = tmp_path / "run"
     run.mkdir()
     log = (admin.folder / "printed").read_text()
     (run / "train.log").write_text(f"{log}FloatingPointError: gradients are Nan/Inf\n")
-    arguments = ["evaluate.sh", str(run), "--data", str(corpus)]
-    monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(UserError, match="its record needs --data and .*crash.pt"):
-        evaluation.main()
+        main(run, "--data", corpus)
     (run / "crash.pt").symlink_to(admin.folder / "checkpoint_last.pt")
-    monkeypatch.setattr(sys, "argv", arguments)
-    evaluation.main()
+    main(run, "--data", corpus)
     assert "run: diverged, known at update 120" in capsys.readouterr().out
     record = json.loads((run / "eval" / "record.json").read_text())
     assert (record["outcome"], record["known"], record["scores"]) == ("diverged", 120, None)
@@ -320,29 +323,27 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("message", MISTAKES)
-def test_a_mistake_is_said_and_no_record_written(admin, tmp_path, message, monkeypatch, capsys):
+def test_a_mistake_is_said_and_no_record_written(main, admin, tmp_path, message, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
     words = {"RUN": admin.folder, "EMPTY": empty}
     arguments = [words.get(word, word) for word in MISTAKES[message]]
     if "RUN" in MISTAKES[message]:
         arguments = ["--output", tmp_path / "out", *arguments]
-    monkeypatch.setattr(sys, "argv", ["evaluate.sh", *map(str, arguments)])
     with pytest.raises(SystemExit) as refused:
-        evaluation.main()
+        main(*arguments)
     assert message in f"{refused.value} {capsys.readouterr().err}"
     assert not list(tmp_path.glob("**/record.json"))
 
 
 def test_a_checkpoint_of_the_time_before_hydra_names_no_data(
-    transformer, corpus, lab, tmp_path, monkeypatch
+    main, transformer, corpus, lab, tmp_path
 ):
     state = lab.load(transformer)
     state["args"], state["cfg"] = Namespace(arch="transformer"), None
     torch.save(state, tmp_path / "checkpoint_best.pt")
-    monkeypatch.setattr(sys, "argv", ["evaluate.sh", str(tmp_path)])
     with pytest.raises(UserError, match="no such data folder: .*: give --data"):
-        evaluation.main()
+        main(tmp_path)
     record = trained_record(tmp_path, tmp_path / "checkpoint_best.pt", corpus)
     assert (record["method"], record["precision"]) == ("post-ln", "fp32") and record["hardware"]
     assert "| Post-LN | 0 of 1 |" in table(["method", "failed"], [record])
@@ -371,25 +372,17 @@ def nameless(transformer, corpus, lab, tmp_path):
         hard_vocab_limit=False,
         minloglevel=2,
     )
-    model = tmp_path / "spm.model"
-    return lambda *more: (
-        [tmp_path / "run", "--data", tmp_path / "bin", "--moses", *more]
-        + [
-            "--sentencepiece",
-            model,
-        ]
-    )
+    given = [tmp_path / "run", "--data", tmp_path / "bin", "--moses"]
+    return lambda *more: [*given, *more, "--sentencepiece", tmp_path / "spm.model"]
 
 
-def test_sides_without_languages_are_asked_for_before_decoding(nameless, tmp_path, monkeypatch):
+def test_sides_without_languages_are_asked_for_before_decoding(main, nameless, tmp_path):
     for given, told in ([], "--source-lang"), (["--source-lang", "de"], "--target-lang"):
-        monkeypatch.setattr(sys, "argv", ["evaluate.sh", *map(str, nameless(*given))])
         with pytest.raises(UserError, match=f"is no language code: .*: give {told}"):
-            evaluation.main()
+            main(*nameless(*given))
     given = ["--source-lang", "de", "--target-lang", "ja", "--tokenize", "mine"]
-    monkeypatch.setattr(sys, "argv", ["evaluate.sh", *map(str, nameless(*given))])
     with pytest.raises(UserError, match="no tokenizer mine"):
-        evaluation.main()
+        main(*nameless(*given))
     assert not list((tmp_path / "run" / "eval").glob("generate*"))
 
 
@@ -427,9 +420,8 @@ def test_a_mistake_of_the_script_is_one_line(lab):
     assert run.code == 1 and run.output == "fairseq_admin: no such file or folder: /no/such/run\n"
 
 
-def test_help_names_every_option(lab, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["evaluate.sh", "--help"])
+def test_help_names_every_option(main, capsys):
     with pytest.raises(SystemExit) as end:
-        evaluation.main()
+        main("--help")
     out = capsys.readouterr().out
     assert end.value.code == 0 and "--num-update-checkpoints" in out and "set -euo" not in out

@@ -4,7 +4,6 @@ import hashlib
 import multiprocessing
 import os
 import re
-import resource
 import signal
 import threading
 import time
@@ -17,6 +16,7 @@ from corpora import address, parallel
 from corpora import fetch as fetching
 from corpora.fetch import Source, fetch
 from fairseq_admin.errors import UserError
+from tests.helpers import limited, wait_for
 
 BODY = bytes(range(256)) * 4000  # about 1 MB
 OTHER = BODY[::-1]
@@ -136,14 +136,6 @@ def in_child(function, *args):
     send.close()
     process.receive = receive
     return process
-
-
-def wait_for(condition, seconds=10):
-    """Polls, since the other side is a process or a thread; fails when it never comes."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "never happened"
-        time.sleep(0.005)
 
 
 def test_fetched_once_verified_at_every_call(server, tmp_path, capsys):
@@ -375,15 +367,8 @@ def test_killed_download_is_resumed(server, tmp_path):
 
 
 def test_full_disk_keeps_what_is_there(server, tmp_path):
-    """A limit of the file size stands in for the disk."""
-
-    def limited():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
-        return fetch(source(server), tmp_path)
-
-    process = in_child(limited)
-    assert f"cannot write {tmp_path / NAME}.partial" in process.receive.recv()
-    process.join()
+    with limited(500_000):
+        assert f"cannot write {tmp_path / NAME}.partial" in refused(source(server), tmp_path)
     assert (tmp_path / f"{NAME}.partial").read_bytes() == BODY[:500_000]
     assert not (tmp_path / NAME).exists() and len(server.requests) == 1
     assert fetch(source(server), tmp_path).read_bytes() == BODY

@@ -37,9 +37,7 @@ def decoded(lab, data, path, *plugin):
     words = [lab.bin / "fairseq-generate", data, "-s", "de", "-t", "en", "--cpu", *plugin]
     words += ["--path", path, "--required-batch-size-multiple", "1", "--beam", "1"]
     words += ["--max-len-b", "20"]
-    output = lab.run(words, cwd=path.parent).ok().output
-    rows = [line.split("\t") for line in output.splitlines() if line.startswith("H-")]
-    return {row[0]: row[2] for row in rows}
+    return lab.run(words, cwd=path.parent).ok().translations()
 
 
 def twenty(translation):
@@ -87,7 +85,7 @@ def whole_way(lab, corpus, tmp_path, residual, sizes, updates):
         assert exported.code == 0, exported.output
         lines = (corpus.parent / "test.de").read_text().splitlines()
         served = LineTranslator(str(straight / "serve"), beam=1, max_len=20).translate(lines)
-        assert [*map(twenty, served)] == [twenty(translations[f"H-{i}"]) for i in range(30)]
+        assert [*map(twenty, served)] == [twenty(translations[i]) for i in range(30)]
 
     # it is named, and looked at
     page = straight / "report.html"
