@@ -33,15 +33,10 @@ from pathlib import Path
 import torch
 
 from bench.training import PLAIN, bench_training, print_peak
-from fairseq_admin.files import whole_file
+from corpora.steps import write_json
 from fairseq_admin.methods import METHODS
 
 DTYPES = ["fp32", "fp16", "bf16"]
-
-
-def write(record: dict, path: str) -> None:
-    with whole_file(path) as f:
-        f.write(json.dumps(record, indent=1) + "\n")
 
 
 def main() -> None:
@@ -115,7 +110,7 @@ def main() -> None:
             record["rows"].append(row)
             print(json.dumps(row), flush=True)
             if options.output:  # a bench may be ended before its last row
-                write(record, partial)
+                write_json(partial, record)
     if options.output:
-        write(record, options.output)
+        write_json(options.output, record)
         partial.unlink(missing_ok=True)

@@ -16,7 +16,6 @@ gives the same bytes on any number of processes.
 """
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -29,10 +28,10 @@ from typing import Any, Dict, Tuple
 from corpora.corpus import DATA, SPLITS, Corpus, Text, known_corpora, load_corpus
 from corpora.languages import languages_of
 from corpora.preparation import Preparation
-from corpora.steps import run_command
+from corpora.steps import run_command, write_json
 from corpora.text import share
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import locked, whole_file
+from fairseq_admin.files import locked
 from fairseq_admin.scoring.moses import language
 from fairseq_admin.scoring.outputs import check_raw
 from fairseq_admin.text import markup, read_head
@@ -104,8 +103,7 @@ def write_manifest(corpus: Corpus, steps: Dict[str, Dict[str, Any]], out: Path) 
     manifest = {"corpus": asdict(corpus), **steps}
     for name in SPLITS:  # this machine's paths say nothing of the text
         manifest["corpus"].pop(name)
-    with whole_file(out / "manifest.json") as f:
-        f.write(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    write_json(out / "manifest.json", manifest, sort_keys=True)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Callable, Dict, Optional, Sequence
 
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import whole_folder, writing
+from fairseq_admin.files import whole_file, whole_folder, writing
 from fairseq_admin.text import read_json
 
 MADE = "made.json"  # in each folder: what it was made from, its files and their checksums
@@ -31,6 +31,12 @@ def sha256(path: Path) -> str:
 def combined(*parts: Any) -> str:
     """One hash of several things in JSON's types."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any, sort_keys: bool = False) -> None:
+    """Write *value* to the file *path*, whole or not at all."""
+    with whole_file(path) as f:
+        f.write(json.dumps(value, indent=1, sort_keys=sort_keys) + "\n")
 
 
 def made(folder: Path) -> Dict[str, Any]:

@@ -13,7 +13,6 @@ A shard is translated whole or not at all; after a kill the same command goes on
 """
 
 import argparse
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +25,12 @@ from corpora.corpus import Corpus, corpus_of
 from corpora.fetch import fetch
 from corpora.monolingual import DECODING, BackTranslation
 from corpora.prepare import check_generators
+from corpora.steps import write_json
 from corpora.text import share
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint
 from fairseq_admin.data_files import check_dictionaries, described, read_dictionary
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import locked, whole_file
+from fairseq_admin.files import locked
 from fairseq_admin.serving.export import languages
 from fairseq_admin.text import read_json
 
@@ -110,8 +110,8 @@ def main() -> None:
     with locked(options.output / "back-translation", "back-translation"):
         files = monolingual(corpus, options)
         steps = BackTranslation(corpus, data, options.output, options).run(files, options.model)
-        with whole_file(options.output / "manifest.json") as f:
-            f.write(json.dumps({"corpus": treatment, **steps}, indent=1, sort_keys=True) + "\n")
+        manifest = {"corpus": treatment, **steps}
+        write_json(options.output / "manifest.json", manifest, sort_keys=True)
     left_out = sum(steps[name].get("left_out", 0) for name in ("mono", "pairs"))
     print(
         f"back_translate: {options.output}: {steps['pairs']['pairs']:,} pairs beside the bitext, "

@@ -20,7 +20,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from corpora.steps import BIN, BINARIZED
+from corpora.steps import BIN, BINARIZED, write_json
 from fairseq_admin.analysis.logs import read_curves
 from fairseq_admin.checkpoints.average import check_course, last_checkpoints
 from fairseq_admin.checkpoints.checkpoint import read_checkpoint, residual_of, task_options
@@ -202,7 +202,7 @@ class Evaluation:
             reference = self.options.reference and str(self.options.reference)
             translations = str(self.out / "generate.txt")
             scores = score_files(translations, reference, **given)
-            self.write("score.json", json.dumps(scores, indent=1))
+            write_json(self.out / "score.json", scores)
 
     def fold(self, data: Path, sides: Sequence[str], residual: Optional[str]) -> None:
         """Fold, translate once more without the plugin; export; write the record. Where the model
@@ -225,7 +225,7 @@ class Evaluation:
         self.record(evaluated_record(*given))
 
     def record(self, record: Dict[str, Any]) -> None:
-        self.write("record.json", json.dumps(record, indent=1))
+        write_json(self.out / "record.json", record)
         say(f"wrote {self.out}/record.json")
 
     def tell_crash(self) -> None:

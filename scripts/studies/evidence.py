@@ -2,7 +2,6 @@
 of it, the rule that is fitted on some, and how often it is right about the others."""
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
+from corpora.steps import write_json
 from fairseq_admin.doctor.case import LONG, STEPS, TOKENS, open_case
 from fairseq_admin.doctor.probe import probe
 from fairseq_admin.doctor.rule import COEFFICIENTS, SURE, features, numbers
@@ -150,15 +150,13 @@ def calibration(rows: Sequence[Row], found: np.ndarray) -> List[List[str]]:
 
 
 def main() -> None:
-    """Probe what was not, and write the page."""
     parser = argparse.ArgumentParser(prog="evidence.py", description=__doc__)
     parser.add_argument(
         "--data", type=Path, default=ROOT / "runs" / "data", help="where the corpora are prepared"
     )
     options = parser.parse_args()
     logging.getLogger().setLevel(logging.WARNING)
-    probe_all(options.data)
-    rows = read_json(PROBES)
+    rows = probe_all(options.data)
     with whole_file(PROBES.with_name("README.md")) as f:
         f.write(page(rows))
     for name, value in constants(rows).items():
@@ -183,8 +181,9 @@ def constants(rows: Sequence[Row]) -> Dict[str, Any]:
     }
 
 
-def probe_all(data: Path) -> None:
-    """Add to PROBES what has a record of a training and no probe, and drop what has none."""
+def probe_all(data: Path) -> List[Row]:
+    """The rows of PROBES, to which is added what has a record of a training and no probe; what has
+    no record is dropped."""
     old = read_json(PROBES) if PROBES.exists() else []
     known = {row["definition"]: row for row in old if row.items() >= PROBE.items()}
     rows: Dict[str, Row] = {}
@@ -192,15 +191,14 @@ def probe_all(data: Path) -> None:
         for setting in study.settings():
             trial = Trial(study, setting, data / study.corpus, Path("none"), RESULTS / study.name)
             record = trial.record()
-            if record and record["definition"] not in rows:
-                # it may have been run again, on other text too
-                now = {key: record[key] for key in ("outcome", "data_sha256")}
-                there = known.get(record["definition"])
-                if not there or {**now, **there}["data_sha256"] != now["data_sha256"]:
-                    print(f"evidence: {trial}", file=sys.stderr, flush=True)
-                    known[record["definition"]] = probed(trial, record)
-                    with whole_file(PROBES) as f:
-                        f.write(json.dumps(list(known.values()), indent=1) + "\n")
-                rows[record["definition"]] = {**known[record["definition"]], **now}
-    with whole_file(PROBES) as f:
-        f.write(json.dumps(list(rows.values()), indent=1) + "\n")
+            if not record or record["definition"] in rows:
+                continue
+            row = known.get(record["definition"])
+            if not row or row["data_sha256"] != record["data_sha256"]:  # run again on other text
+                print(f"evidence: {trial}", file=sys.stderr, flush=True)
+                row = known[record["definition"]] = probed(trial, record)
+                write_json(PROBES, list(known.values()))
+            rows[record["definition"]] = {**row, "outcome": record["outcome"]}  # of the last run
+    found = list(rows.values())
+    write_json(PROBES, found)
+    return found

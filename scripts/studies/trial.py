@@ -1,15 +1,14 @@
 """One training of a study, on its way to its record."""
 
-import json
 import math
 import shlex
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from corpora.steps import BIN
+from corpora.steps import BIN, write_json
 from fairseq_admin.errors import UserError
-from fairseq_admin.files import whole_file, writing
+from fairseq_admin.files import writing
 from fairseq_admin.outcome import Outcome
 from fairseq_admin.restoring import is_whole, last_checkpoint, mend
 from fairseq_admin.text import read_json
@@ -175,5 +174,4 @@ class Trial:
         }
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(self.path) as f:
-            f.write(json.dumps({**record, **told}, indent=1) + "\n")
+        write_json(self.path, {**record, **told})
