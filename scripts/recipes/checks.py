@@ -1,9 +1,7 @@
 """What no recipe can be run with, told before its first step."""
 
 from pathlib import Path
-from typing import Any, Sequence
-
-import torch
+from typing import Sequence
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.scoring.score import bleu_metric
@@ -14,7 +12,7 @@ from recipes.training import Training
 OWN = {"common.seed": "--seed", "checkpoint.save_dir": "--output", "task.data": "--data"}
 
 
-def check(name: str, overrides: Sequence[str]) -> None:
+def check_overrides(name: str, overrides: Sequence[str]) -> None:
     """Raise UserError for an override of the recipe *name* that fairseq does not know, or that is
     an option here."""
     for override in overrides:
@@ -35,18 +33,3 @@ def check_scoring(reference: Path, language: str) -> None:
     except UserError as error:
         told = "give --to train, and the rest to scripts/evaluate.sh"
         raise UserError(f"{error.message}: {told}") from None
-
-
-def check_gpus(run: Any, steps: Sequence[str]) -> None:
-    """Raise UserError where *steps* of the `run.Run` *run* need more GPUs than there are here."""
-    hardware, training = run.options.hardware, run.training
-    trains = (
-        "train" in steps
-        and hardware.slurm is None
-        and not (training.trained() or training.crashed())
-    )
-    translated = not run.facts.get("reverse") or (run.data / "manifest.json").exists()
-    translates = "back-translate" in steps and hardware.slurm is None and not translated
-    here, wanted = torch.cuda.device_count(), run.launch.processes
-    if (trains or translates) and not hardware.cpu and here < wanted:
-        raise UserError(f"{wanted} GPUs: there are {here} here; give fewer --gpus, or --cpu")

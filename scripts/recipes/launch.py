@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional
 
+import torch
 from omegaconf import DictConfig
 
 from corpora.steps import BIN
@@ -141,6 +142,14 @@ class Launch:
         chosen = any("common.bf16" in o or "common.fp16" in o for o in training.overrides)
         wide = config.model.get("encoder_embed_dim", WIDE) >= WIDE
         self.bf16 = hardware.cpu and wide and not chosen and multiplies_bf16()
+
+    def check_gpus(self) -> None:
+        """Raise UserError where this machine is to run it and has not that many GPUs."""
+        here, elsewhere = torch.cuda.device_count(), self.hardware.slurm is not None
+        if not self.hardware.cpu and not elsewhere and here < self.processes:
+            raise UserError(
+                f"{self.processes} GPUs: there are {here} here; give fewer --gpus, or --cpu"
+            )
 
     def batch(self) -> str:
         """The effective batch, as a sum, and the recipe's where overrides made it another."""

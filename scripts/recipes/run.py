@@ -26,7 +26,7 @@ from omegaconf import OmegaConf
 from corpora.steps import BIN
 from fairseq_admin.errors import UserError
 from fairseq_admin.serving.served import prepared
-from recipes.checks import check, check_gpus, check_scoring
+from recipes.checks import check_overrides, check_scoring
 from recipes.code import ROOT
 from recipes.launch import Hardware, Launch
 from recipes.processes import end
@@ -44,7 +44,6 @@ WORDS = {  # of an outcome
     "diverged": "diverged, known at update {}: the end of its log says why",
     "stuck": "is stuck, known at update {}: its loss is that of the unigrams of the text",
 }
-Command = List[str]
 
 
 class Run:
@@ -52,12 +51,11 @@ class Run:
 
     def __init__(self, name: str, facts: Dict[str, Any], seed: int, options: Any) -> None:
         self.name, self.facts, self.options = name, facts, options
-        home = ROOT / "runs"
-        if options.smoke:
-            home = (options.output or home / "smoke").resolve()
+        self.reverse = facts.get("reverse")  # the recipe whose model back-translates
+        runs = (options.output or ROOT / ("runs/smoke" if options.smoke else "runs")).resolve()
+        home = runs if options.smoke else ROOT / "runs"  # of the corpora
         self.bitext = (options.data or home / "data" / facts["corpus"]).resolve()
-        runs = (options.output or home).resolve()
-        self.data = runs / "data" / name if facts.get("reverse") else self.bitext
+        self.data = runs / "data" / name if self.reverse else self.bitext
         self.folder = runs / f"{name}_seed{seed}"
         smoke = smoke_overrides(name) if options.smoke else []
         overrides = [f"common.seed={seed}", *smoke, *options.overrides]
@@ -65,13 +63,13 @@ class Run:
         self.averaged = averaged(self.training.config)
         self.launch = Launch(self.training, options.hardware)
 
-    def commands(self, step: str) -> List[Command]:
+    def commands(self, step: str) -> List[List[str]]:
         """What *step* runs."""
         if step in EVALUATION:  # up to the last one wanted, at once
             return [self.evaluation(step)] if step == self.options.last else []
         return getattr(self, step.replace("-", "_"))()
 
-    def prepare(self) -> List[Command]:
+    def prepare(self) -> List[List[str]]:
         if self.options.data:
             return []  # it is there
         command = ["bash", str(ROOT / "scripts/prepare.sh"), self.facts["corpus"]]
@@ -80,18 +78,18 @@ class Run:
             command += ["--mirror", self.options.mirror]
         return [command + ["--sample"] * self.options.smoke]
 
-    def back_translate(self) -> List[Command]:
+    def back_translate(self) -> List[List[str]]:
         """The reverse model by its own recipe, then its translations beside the bitext."""
-        reverse = self.facts.get("reverse")
-        if not reverse:
+        if not self.reverse:
             return []
         hardware, smoke = self.options.hardware, ["--smoke"] * self.options.smoke
         seed, runs = str(self.facts["seeds"][0]), self.folder.parent
-        train = ["bash", str(ROOT / "scripts/run.sh"), reverse, "--data", str(self.bitext), *smoke]
-        train += ["--output", str(runs), "--seed", seed, "--to", "average", *hardware.flags()]
+        train = ["bash", str(ROOT / "scripts/run.sh"), self.reverse, "--data", str(self.bitext)]
+        train += [*smoke, "--output", str(runs), "--seed", seed, "--to", "average"]
+        train += hardware.flags()
         given = [o for o in self.options.overrides if o.startswith("common.")]  # fp16, bf16
         train += ["--", *given] if given else []
-        model = runs / f"{reverse}_seed{seed}" / "eval" / "mean.pt"
+        model = runs / f"{self.reverse}_seed{seed}" / "eval" / "mean.pt"
         translate = [str(BIN / "python"), "-W", "ignore", str(ROOT / "scripts")]
         translate += ["recipes.back_translation", str(model), "--data", str(self.bitext)]
         translate += ["--output", str(self.data), "--decoders", str(self.launch.processes)]
@@ -100,10 +98,10 @@ class Run:
         translate += ["--cpu"] * hardware.cpu
         return [train, translate + ["--shard-lines", "40", "--sample"] * self.options.smoke]
 
-    def train(self) -> List[Command]:
+    def train(self) -> List[List[str]]:
         return [self.launch.command()]
 
-    def evaluation(self, step: str) -> Command:
+    def evaluation(self, step: str) -> List[str]:
         """scripts/evaluate.sh up to *step*, with the config's number of checkpoints and beam."""
         config = self.training.config
         decoding = f"--beam {config.generation.beam} --lenpen {config.generation.lenpen}"
@@ -119,8 +117,8 @@ class Run:
 
     def reference(self) -> Path:
         """Raw text to score against."""
-        split = f"{self.options.subset}.{self.training.config.task.target_lang}"
-        return self.bitext / "raw" / split
+        language = self.training.config.task.target_lang
+        return self.bitext / "raw" / f"{self.options.subset}.{language}"
 
     def do(self, step: str) -> None:
         """Run *step*, or say that it was done."""
@@ -142,15 +140,15 @@ class Run:
     def train_on(self) -> None:
         """Train, from the last checkpoint if there is one."""
         if not (self.data / "bin").is_dir():
-            first = "back-translate" if self.facts.get("reverse") else "prepare"
-            given = self.options.data and not self.facts.get("reverse")
+            first = "back-translate" if self.reverse else "prepare"
+            given = self.options.data and not self.reverse
             hint = "give another --data" if given else f"run the step {first} first"
             raise UserError(f"no data in {self.data}: {hint}")
         self.training.check_languages()
         if self.options.last in EVALUATION:
             check_scoring(self.reference(), self.training.config.task.target_lang)
         self.training.claim()
-        if self.training.trained() or self.training.crashed():
+        if self.training.over():
             say(f"train: {self.folder} was trained already")
         else:
             self.start()
@@ -160,7 +158,7 @@ class Run:
 
     def start(self) -> None:
         """Train until it ends by itself."""
-        check_gpus(self, ["train"])
+        self.launch.check_gpus()
         training, hardware = self.training, self.options.hardware
         say(f"train: {self.launch.batch()}")
         machines = hardware.nodes if hardware.slurm is None else 1
@@ -169,22 +167,27 @@ class Run:
         except UserError:
             if not training.crashed():
                 raise
-        if not (training.trained() or training.crashed()):
+        if not training.over():
             raise UserError(
                 f"{training.progress()}: the training stopped before its end, see "
                 f"{training.log}; if for optimization.stop_time_hours, give more of them, or "
                 f"score what there is: bash scripts/evaluate.sh {shlex.quote(str(self.folder))}"
             )
 
+    def uses_gpus(self, steps: Sequence[str]) -> bool:
+        """Whether one of *steps* trains or back-translates, and has not yet."""
+        trains = "train" in steps and not self.training.over()
+        translated = not self.reverse or (self.data / "manifest.json").exists()
+        return trains or ("back-translate" in steps and not translated)
+
     def check_trained(self, step: str) -> None:
         """Raise UserError where what *step* needs is not there, or of another config or data."""
-        crashed = self.training.crashed()
-        if not (self.training.trained() or crashed):
+        if not self.training.over():
             raise UserError(f"{self.folder} is not trained: run the step train first")
         if not (self.data / "bin").is_dir():
             raise UserError(f"no data in {self.data}")
         self.training.claim()
-        needed = None if crashed else EVALUATION[step]
+        needed = None if self.training.crashed() else EVALUATION[step]
         if step == self.options.first and needed and not (self.folder / "eval" / needed).exists():
             raise UserError(f"--from {step}: no {self.folder}/eval/{needed}: start a step earlier")
 
@@ -218,7 +221,7 @@ def main() -> None:
     options.cpu |= options.smoke
     options.hardware = Hardware(**{f.name: getattr(options, f.name) for f in fields(Hardware)})
     for name in names:
-        check(name, options.overrides)
+        check_overrides(name, options.overrides)
     runs = [
         Run(name, recipes[name], seed, options)
         for name in names
@@ -230,8 +233,8 @@ def main() -> None:
             if options.dry_run:
                 run.show(steps)
                 continue
-            if steps[0] != "train":  # hours before it
-                check_gpus(run, steps)
+            if steps[0] != "train" and run.uses_gpus(steps):  # told hours before
+                run.launch.check_gpus()
             for step in steps:
                 run.do(step)
         except UserError as error:  # one that diverges, say: the others go on

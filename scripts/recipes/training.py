@@ -137,6 +137,10 @@ class Training:
         """Whether it broke off for what no restart mends: gradients or loss that are no numbers."""
         return read_logs(str(self.folder)).crashed
 
+    def over(self) -> bool:
+        """Whether there is nothing more to train."""
+        return self.trained() or self.crashed()
+
     def outcome(self, stopped: bool = False) -> Outcome:
         """What became of it, or would if it ended now; *stopped* where it was stuck."""
         task = self.config.task

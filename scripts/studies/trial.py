@@ -81,7 +81,7 @@ class Trial:
 
     def over(self) -> bool:
         """Whether there is nothing more to train."""
-        return self.training.trained() or self.training.crashed() or self.lost()
+        return self.training.over() or self.lost()
 
     def jobs(self) -> Steps:
         """What is still to be run: the training, and the evaluation of one that learned, or went on

@@ -61,7 +61,7 @@ def shown(output: str) -> SimpleNamespace:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_shows_its_commands_and_writes_nothing(main, tmp_path, name, monkeypatch):
     if name != RECIPE:  # overrides are composed by themselves first: seconds each
-        monkeypatch.setattr(script, "check", lambda *_: None)
+        monkeypatch.setattr(script, "check_overrides", lambda *_: None)
     dry = shown(main(name, "--seed", "7", "--dry-run", "--", "model.dropout=0.17"))
     facts, config = RECIPES[name], dry.config
     assert set(dry.commands) == {"prepare", "train", "fold"} | (
