@@ -59,7 +59,7 @@ def show(result: dict, options: argparse.Namespace) -> None:
 
         print("\n".join(lines(result, hydra=bool(options.config_name))))
     if options.plot:
-        from fairseq_admin.doctor.figure import plot_doctor
+        from fairseq_admin.analysis.plotting import plot_doctor
         from fairseq_admin.files import whole_file
 
         with whole_file(options.plot, "wb") as picture:

@@ -140,3 +140,22 @@ def plot_errors(result: Dict[str, Any], path: str) -> None:
         axes.set_xticks(range(len(names)), names, fontsize="x-small")
         axes.set(xlabel=f"{bucketed} (and {size} in the bucket)", ylabel=measured)
     save(figure, path)
+
+
+def plot_doctor(result: Dict[str, Any], path: Any) -> None:
+    """What the first steps leave of the difference between tokens, sublayer by sublayer, of what
+    `doctor.examination.examine` found."""
+    figure, (row,) = panels(1, len(STACKS), sharey=True)
+    method = METHODS.get(result["method"])
+    colour = method.colour if method else OTHER[0]
+    for panel, stack in zip(row, STACKS):
+        rows = [found for found in result["sublayers"] if found["name"].startswith(stack)]
+        numbers = range(1, len(rows) + 1)
+        for when, style in (("before", ":"), ("after", "-")):
+            spreads = [found[f"spread_{when}"] for found in rows]
+            panel.plot(numbers, spreads, style, color=colour, label=f"{when} the first steps")
+        log_axes(panel)
+        panel.set(xlabel=f"sublayer of the {stack}")
+    row[0].set(ylabel="share of the output in which tokens differ")
+    figure.suptitle(plain(f"{result['training']}: {result['verdict']}"))
+    save(figure, path)

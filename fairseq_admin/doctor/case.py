@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from fairseq_admin.analysis.building import new_model
-from fairseq_admin.analysis.sentences import Batch
+from fairseq_admin.analysis.subjects import Batch
 from fairseq_admin.batch import TOKEN_LIMIT, check_symbols, draw
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.methods import method_of, title

@@ -18,7 +18,7 @@ from fairseq.optim import build_optimizer
 from torch import Tensor, nn
 
 from fairseq_admin.analysis.gradients import mean_loss, weight_gradients
-from fairseq_admin.analysis.sentences import Batch
+from fairseq_admin.analysis.subjects import Batch
 from fairseq_admin.analysis.sublayers import Passage, at_rest, attached
 from fairseq_admin.doctor.case import Case, stepper
 
