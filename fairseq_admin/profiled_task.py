@@ -2,7 +2,6 @@
 
 import logging
 import platform
-from argparse import Namespace
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
@@ -11,12 +10,13 @@ import torch
 from fairseq import utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
-from omegaconf import II, OmegaConf
+from omegaconf import II
 
 from fairseq_admin.batch import TOKEN_LIMIT, check_symbols, draw_batches
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import by_stack, title
 from fairseq_admin.omega_file import Profile, read_profile
+from fairseq_admin.options import as_dict, group
 from fairseq_admin.profiling import (
     apply_profile,
     keep_first_at_1,
@@ -33,7 +33,6 @@ from fairseq_admin.training_checks import (
     check_sharding,
     check_training,
     ddp_backend,
-    group,
 )
 
 logger = logging.getLogger(__name__)
@@ -167,7 +166,7 @@ class ProfiledTask:
 
     def make_profile(self, model, cfg) -> Profile:
         """The profile of the omega file or, without one, of a forward pass over training text."""
-        values = flat(cfg)
+        values = as_dict(cfg)
         options = {name: values[name] for name in PROFILED_OPTIONS if name in values}
         if self.options.omega_file:
             check_options(self.options, model)
@@ -236,10 +235,3 @@ def check_options(options: Any, model: Any) -> None:
                 f"--{name.replace('_', '-')} means nothing to {told}, which is not profiled: leave "
                 "it out"
             )
-
-
-def flat(config: Any) -> Dict[str, Any]:
-    """The options of a model by name."""
-    if isinstance(config, Namespace):
-        return vars(config)
-    return OmegaConf.to_container(config, resolve=True, enum_to_str=True)

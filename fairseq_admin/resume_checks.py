@@ -11,8 +11,8 @@ from fairseq_admin.data_files import check_dictionaries, text_of
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.fit import COMPUTED_BY, check_fork
 from fairseq_admin.methods import method_of, title
+from fairseq_admin.options import ABSENT, as_dict, group, value
 from fairseq_admin.restoring import is_finished, is_whole, last_checkpoint, mend, restored, saved_in
-from fairseq_admin.training_checks import group
 
 # what decides which batches an epoch has for a process, and how many
 BATCHES = (
@@ -27,7 +27,6 @@ TIED = ("share_all_embeddings", "share_decoder_input_output_embed")
 BEST = ("best_checkpoint_metric", "maximize_best_checkpoint_metric")
 CHOSEN, SCHEDULE = ("optimizer", "criterion"), ("lr_scheduler",)
 OWN_LR = ("fixed", "manual")  # schedules that keep a rate, and no best loss
-ABSENT = object()  # of what a checkpoint or a training does not tell
 OMEGA, ABOUT_1 = "_residual.omega", 0.1
 logger = logging.getLogger(__name__)
 
@@ -95,16 +94,6 @@ def check_new(checkpoint: Any) -> None:
         )
 
 
-def value(config: Any, name: str) -> Any:
-    """The option *name* of a *config* of any kind, ABSENT where it has none."""
-    return config.get(name, ABSENT) if isinstance(config, dict) else getattr(config, name, ABSENT)
-
-
-def section(config: Any, name: str) -> Any:
-    """The group *name* of all options, which are one where they are of the time before hydra."""
-    return config if isinstance(config, Namespace) else value(config, name)
-
-
 def saved_options(state: Any) -> Any:
     """All options of the training of the checkpoint *state*."""
     return state.get("cfg") or state.get("args")
@@ -119,7 +108,7 @@ def check_batches(state: Any, options: Any, path: str) -> None:
         return  # of the time before hydra, or fairseq says what is wrong with it
     if begun and not group(options, "checkpoint").reset_dataloader:
         for name, key in BATCHES:
-            was = value(section(saved_options(state), name), key)
+            was = value(group(saved_options(state), name), key)
             now = value(group(options, name), key)
             if ABSENT not in (was, now) and was != now:
                 logger.warning(
@@ -133,7 +122,7 @@ def decisive(config: Any, model: Any) -> Dict[str, Any]:
     found = {name: value(model, name) for name in (*COMPUTED_BY, *TIED)}
     if found[TIED[0]] is True:
         found[TIED[1]] = True  # as fairseq sets it where it builds the model
-    found.update({name: value(section(config, "checkpoint"), name) for name in BEST})
+    found.update({name: value(group(config, "checkpoint"), name) for name in BEST})
     for kind in (*CHOSEN, *SCHEDULE):
         name = value(config, kind)
         name = name if isinstance(name, str) else value(name, "_name")
@@ -146,7 +135,7 @@ def check_options(state: Any, options: Any, model: Any, path: str, goes_on: bool
     that computes something else than that of the options *model*; or, where its training *goes
     on*, have what the rest of it is of otherwise than a task's *options*."""
     saved, checkpoint = saved_options(state), group(options, "checkpoint")
-    was = decisive(saved, section(saved, "model"))
+    was = decisive(saved, group(saved, "model"))
     now = decisive(options if isinstance(options, Namespace) else options._get_root(), model)
     goes_on = goes_on and not checkpoint.reset_optimizer
     stepped = goes_on and state.get("last_optimizer_state") is not None
@@ -172,8 +161,7 @@ def check_method(state: Any, model: Any, path: str, other: str) -> None:
     its own method is."""
     own = getattr(model, "residual", None)
     try:
-        saved = section(saved_options(state) or {}, "model")
-        saved = vars(saved) if isinstance(saved, Namespace) else saved
+        saved = as_dict(group(saved_options(state) or {}, "model"))
         method, learned = method_of(saved), bool(saved.get("learn_first_omega"))
         unprofiled = never_profiled(state)
         if "residual" not in saved:

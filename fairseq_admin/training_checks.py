@@ -11,18 +11,13 @@ from omegaconf import OmegaConf
 from fairseq_admin.data_files import check_pairs
 from fairseq_admin.errors import UserError
 from fairseq_admin.methods import STACKS
+from fairseq_admin.options import group
 
 PRUNED = (
     "--encoder-layers-to-keep and --decoder-layers-to-keep prune a trained model: train all layers "
     "with --encoder-layerdrop or --decoder-layerdrop, and prune where you decode, by "
     "--model-overrides \"{'encoder_layers_to_keep': '0,2'}\""
 )
-
-
-def group(options: Any, name: str) -> Any:
-    """The group *name* of fairseq's options, which a task of the time before hydra has among its
-    own *options*."""
-    return options if isinstance(options, Namespace) else options[name]
 
 
 def ddp_backend(options: Any) -> Optional[str]:

@@ -25,6 +25,7 @@ from fairseq_admin.data_files import text_of
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.layers import init_feed_forward_
 from fairseq_admin.methods import METHODS, by_stack, method_of
+from fairseq_admin.options import as_dict
 from fairseq_admin.profiling import seeded
 
 # activation checkpointing runs layers twice and takes no torch.autograd.grad
@@ -166,9 +167,9 @@ def architecture(
             f"({one_line(error)})"
         ) from None
     sizes = len(task.source_dictionary), len(task.target_dictionary)
-    flat = vars(config.model) if isinstance(config.model, Namespace) else config.model
     pad = task.source_dictionary.pad()
-    return Subject(name, method_of(flat), model, sizes, pad, *languages, seed=seed)
+    found = method_of(as_dict(config.model))
+    return Subject(name, found, model, sizes, pad, *languages, seed=seed)
 
 
 def new_model(config: Any, task: Any, seed: int, parameter_init: Optional[str]) -> nn.Module:

@@ -1,6 +1,5 @@
 """Checkpoint files: read under torch's `weights_only` protection, written whole or not at all."""
 
-import argparse
 import os
 import pickle
 import re
@@ -16,6 +15,7 @@ from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
 from fairseq_admin.fit import depths, methods_like, scaled
 from fairseq_admin.methods import METHODS, STACKS, by_stack, method_of, title
+from fairseq_admin.options import as_dict
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 ENTRIES = {"cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
@@ -39,38 +39,41 @@ def read_checkpoint(path: str, optimizer: bool = False) -> Dict[str, Any]:
     try:
         state = tensor_file.load(path, "" if optimizer else "last_optimizer_state")
     except Exception as error:  # torch raises whatever a damaged file makes it stumble over
-        foreign = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and foreign:
+        named = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and named:
             raise UserError(
-                f"{path} holds {foreign.group(1)}, which no checkpoint of fairseq needs: it was "
+                f"{path} holds {named.group(1)}, which no checkpoint of fairseq needs: it was "
                 "not loaded, and nothing in it was executed"
             ) from None
         raise UserError(
             f"{path} cannot be read: it is damaged, cut short, being written, or no file of "
             "torch.save"
         ) from None
-    model = state.get("model") if isinstance(state, dict) else None
-    pairs = model.items() if isinstance(model, dict) else ()
-    if not pairs or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in pairs):
-        raise UserError(f"{path} is no checkpoint of fairseq: it holds no model")
-    if model_options(state) is None:
-        raise UserError(f"{path} is no checkpoint of fairseq: it holds no model configuration")
-    for entry, kind in ENTRIES.items():
-        if not isinstance(state.get(entry), (kind, type(None))):
-            raise UserError(
-                f"{path} is no checkpoint of fairseq: its {entry} is no {kind.__name__}"
-            )
-    sections = [(state.get("cfg") or {}).get(name) or {} for name in ("task", "common")]
-    for part in (*sections, *(state.get("optimizer_history") or [])):
-        if not isinstance(part, (dict, argparse.Namespace)):
-            raise UserError(
-                f"{path} is no checkpoint of fairseq: it holds {part!r:.60} for options"
-            )
+    if why_not := foreign(state):
+        raise UserError(f"{path} is no checkpoint of fairseq: {why_not}")
     for key, tensor in state["model"].items():
         check_weight(key, tensor, path)
     check_sizes(model_options(state), state["model"], path)
     check_residual(state, path)
     return state
+
+
+def foreign(state: Any) -> Optional[str]:
+    """Why *state* is nothing that fairseq writes as a checkpoint; None where it is."""
+    model = state.get("model") if isinstance(state, dict) else None
+    pairs = model.items() if isinstance(model, dict) else ()
+    if not pairs or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in pairs):
+        return "it holds no model"
+    for entry, kind in ENTRIES.items():
+        if not isinstance(state.get(entry), (kind, type(None))):
+            return f"its {entry} is no {kind.__name__}"
+    if model_options(state) is None:
+        return "it holds no model configuration"
+    sections = [section(state, name) for name in ("task", "common")]
+    for part in (*sections, *(state.get("optimizer_history") or [])):
+        if not isinstance(as_dict(part), dict):
+            return f"it holds {part!r:.60} for options"
+    return None
 
 
 def check_weight(key: str, tensor: Tensor, path: str) -> None:
@@ -126,20 +129,21 @@ def model_options(state: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     """The flat options of a checkpoint's model with their names, or None. ``_name`` is the
     architecture, also where the file is of the time before hydra."""
     options = state.get("args")
-    if options is None and isinstance(state.get("cfg"), dict):
-        options = state["cfg"].get("model")
-    if isinstance(options, argparse.Namespace):
-        options = vars(options)
-    if not isinstance(options, dict):
-        return None
-    return {"_name": options.get("arch"), **options}
+    if options is None:
+        options = (state.get("cfg") or {}).get("model")
+    options = as_dict(options)
+    return {"_name": options.get("arch"), **options} if isinstance(options, dict) else None
+
+
+def section(state: Dict[str, Any], name: str) -> Dict[str, Any]:
+    """The options *name* of the configuration of a checkpoint; empty where it has none."""
+    return as_dict((state.get("cfg") or {}).get(name) or {})
 
 
 def task_options(state: Dict[str, Any]) -> Dict[str, Any]:
     """The options of a checkpoint's task that have a value; where all were in one, among the
     model's. Languages also where they were inferred from the data."""
-    task = (state.get("cfg") or {}).get("task") or {}
-    task = vars(task) if isinstance(task, argparse.Namespace) else task
+    task = section(state, "task")
     own = {name: value for name, value in task.items() if value is not None}
     inferred = dict(zip(("source_lang", "target_lang"), text_of(state).get("languages", ())))
     return {**(model_options(state) or {}), **inferred, **own}
@@ -147,9 +151,7 @@ def task_options(state: Dict[str, Any]) -> Dict[str, Any]:
 
 def seed_of(state: Dict[str, Any]) -> Any:
     """--seed of the training of the checkpoint *state*; None where it does not tell."""
-    common = (state.get("cfg") or {}).get("common") or {}
-    common = vars(common) if isinstance(common, argparse.Namespace) else common
-    return common.get("seed", model_options(state).get("seed"))
+    return section(state, "common").get("seed", model_options(state).get("seed"))
 
 
 def residual_of(state: Dict[str, Any]) -> Optional[str]:

@@ -1,12 +1,12 @@
 """What a checkpoint says of its training, as records and reports hold it."""
 
-import argparse
 import math
 import os
 from typing import Any, Callable, Dict, Tuple
 
 from fairseq_admin.checkpoints.checkpoint import method, model_options, seed_of
 from fairseq_admin.methods import STACKS
+from fairseq_admin.options import as_dict
 
 SECTIONS = ("common", "task", "dataset", "optimization", "criterion", "optimizer", "lr_scheduler")
 SECTIONS += ("checkpoint", "ema", "distributed_training", "model")  # of the configuration
@@ -14,8 +14,7 @@ SECTIONS += ("checkpoint", "ema", "distributed_training", "model")  # of the con
 
 def in_json(config: Any, word: Callable[[str], str] = str) -> Any:
     """*config* in JSON's types, what is a string by *word*."""
-    if isinstance(config, argparse.Namespace):
-        config = vars(config)
+    config = as_dict(config)
     if isinstance(config, dict):
         return {str(name): in_json(value, word) for name, value in config.items()}
     if isinstance(config, (list, tuple)):

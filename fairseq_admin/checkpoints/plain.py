@@ -1,6 +1,5 @@
 """What a checkpoint says of its training, as fairseq's own model and task would say it."""
 
-from argparse import Namespace
 from collections import OrderedDict
 from dataclasses import fields
 from typing import Any, Dict, Optional
@@ -11,6 +10,7 @@ from fairseq.tasks.translation import TranslationConfig
 
 from fairseq_admin.checkpoints.average import EMA
 from fairseq_admin.model import DEFAULTS
+from fairseq_admin.options import as_dict
 from fairseq_admin.profiled_task import ProfiledTask, ProfileOptions
 
 OURS = (*DEFAULTS, *ProfileOptions.__annotations__, "profile", "user_dir", *EMA)
@@ -60,8 +60,7 @@ def without_ours(state: Dict[str, Any]) -> Dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """*value* in tensors, plain containers and Python's numbers."""
-    if isinstance(value, Namespace):
-        value = vars(value)
+    value = as_dict(value)
     if isinstance(value, dict):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -20,7 +20,8 @@ from fairseq_admin.analysis.subjects import Batch
 from fairseq_admin.batch import TOKEN_LIMIT, check_symbols, draw
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.methods import method_of, title
-from fairseq_admin.profiled_task import ProfiledTask, check_options, flat
+from fairseq_admin.options import as_dict
+from fairseq_admin.profiled_task import ProfiledTask, check_options
 from fairseq_admin.profiling import profile_model, profiled
 from fairseq_admin.restoring import restored
 from fairseq_admin.training_checks import check_noise
@@ -47,7 +48,7 @@ class Case:
     @property
     def method(self) -> str:
         """As `methods.method_of` has it."""
-        return method_of(flat(self.config.model))
+        return method_of(as_dict(self.config.model))
 
     def title(self) -> str:
         """What it is, for a reader."""

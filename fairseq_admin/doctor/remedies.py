@@ -14,7 +14,8 @@ from fairseq_admin.doctor.probe import probe
 from fairseq_admin.doctor.rule import SURE, numbers, probability, verdict
 from fairseq_admin.errors import UserError
 from fairseq_admin.model import DEFAULTS
-from fairseq_admin.profiled_task import ProfiledTask, flat
+from fairseq_admin.options import as_dict
+from fairseq_admin.profiled_task import ProfiledTask
 
 WARMUP = 4000  # updates, at most a tenth of the training
 SLOWER = (3, 10)  # by what the rate is divided
@@ -24,10 +25,11 @@ SCHEDULES = ("inverse_sqrt", "polynomial_decay", "fixed", "cosine")  # of which 
 
 def with_method(case: Case, method: str) -> Case:
     """*case* with `transformer_admin --residual METHOD` of the same sizes, profiled where it is."""
-    options = {**flat(case.config.model), **DEFAULTS, "residual": method}
+    given = as_dict(case.config.model)
+    options = {**given, **DEFAULTS, "residual": method}
     options.update(_name="transformer_admin", arch="transformer_admin")
     options.update(encoder_normalize_before=False, decoder_normalize_before=False)
-    options["parameter_init"] = flat(case.config.model).get("parameter_init", "paper")
+    options["parameter_init"] = given.get("parameter_init", "paper")
     model = new_model(Namespace(**options), case.task, case.config.common.seed, None)
     changed = replace(case, model=model)
     set_omegas(changed)
@@ -45,7 +47,7 @@ def candidates(case: Case) -> Iterator[Tuple[Dict[str, str], Callable[[], Case]]
     tried."""
     method = "pre-ln" if case.method == "admin" else "admin"
     options = {"residual": method}
-    if "residual" not in flat(case.config.model):
+    if "residual" not in as_dict(case.config.model):
         options = {"arch": "transformer_admin", **options}
     if not isinstance(case.task, ProfiledTask):
         options = {"task": "translation_admin", **options}
