@@ -43,29 +43,29 @@ def whole_files(paths: Sequence[Union[str, Path]], mode: str = "w") -> Iterator[
     Raises:
         UserError: when they cannot be written.
     """
-    regular = [not os.path.exists(path) or os.path.isfile(path) for path in paths]
-    targets = [os.path.realpath(path) if whole else path for path, whole in zip(paths, regular)]
-    partials = [partial_of(path) if whole else path for path, whole in zip(targets, regular)]
+    written, targets = [], {}  # where each is written, and what those become that are regular files
+    for path in paths:
+        if os.path.isfile(path) or not os.path.exists(path):
+            target = os.path.realpath(path)
+            path = partial_of(target)
+            targets[path] = target
+        written.append(path)
+    encoding = None if "b" in mode else "utf-8"
     try:
         with writing(" and ".join(map(str, paths))), ExitStack() as stack:
-            files = [
-                stack.enter_context(open(p, mode, encoding=None if "b" in mode else "utf-8"))
-                for p in partials
-            ]
+            files = [stack.enter_context(open(path, mode, encoding=encoding)) for path in written]
             yield files
-            for file, whole in zip(files, regular):
+            for file in files:
                 file.flush()
-                if whole:
+                if file.name in targets:
                     os.fsync(file.fileno())
             stack.close()
-            for partial, path, whole in zip(partials, targets, regular):
-                if whole:
-                    os.replace(partial, path)
+            for partial, target in targets.items():
+                os.replace(partial, target)
     finally:
-        for partial, whole in zip(partials, regular):
-            if whole:
-                with suppress(OSError):
-                    os.remove(partial)
+        for partial in targets:
+            with suppress(OSError):
+                os.remove(partial)
 
 
 @contextmanager
