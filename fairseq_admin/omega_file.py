@@ -4,8 +4,7 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from fairseq_admin.errors import UserError
 from fairseq_admin.files import whole_file
@@ -17,8 +16,6 @@ LARGEST = 1e4  # far above any omega (11 at 100-100 layers); it and its inverse 
 NO_OMEGA = f"holds an omega that is not between {1 / LARGEST:g} and {LARGEST:g}"
 FORMAT = "fairseq_admin profile 1"
 HEAD = ("sublayer", "branch variance", "omega", "analytic")
-
-Refused = Callable[[str], UserError]  # the error of a line, by what is wrong with it
 
 
 @dataclass
@@ -192,46 +189,54 @@ def count(names: Dict[str, List[str]]) -> str:
 
 
 def refused(path: str, number: int, line: str, what: str) -> UserError:
-    """The error that *line*, the one of this *number* in the file *path*, *what*."""
+    """The error that says *what* is wrong with a *line* of the file *path*, by its *number*."""
     return UserError(f"{path}, line {number} {what}: {line.strip()[:60]!r}")
 
 
-def parse_lines(text: str, path: str) -> List[Tuple[Refused, Optional[float], float]]:
-    """Number and omega of each line of a Transformer-Clinic file, after what refuses the line; the
-    number is None in a deepnmt file."""
-    found: List[Tuple[Refused, Optional[float], float]] = []
+class OmegaLine(NamedTuple):
+    """A line of a Transformer-Clinic or deepnmt file."""
+
+    number: int  # in the file, from 1
+    text: str
+    index: Optional[float]  # of the sublayer in its stack; None in a deepnmt file
+    omega: float
+
+
+def parse_lines(text: str, path: str) -> List[OmegaLine]:
+    """The lines of a Transformer-Clinic or deepnmt file, without blank ones."""
+    found: List[OmegaLine] = []
     for number, line in enumerate(text.splitlines(), start=1):
-        error, fields = partial(refused, path, number, line), line.split()
-        if not fields:
+        if not line.strip():
             continue
         try:
-            *index, omega = (float(f) for f in fields)
+            *index, omega = map(float, line.split())
         except ValueError:
-            raise error("holds no omega") from None
-        last = found[-1][1] if found else None
+            raise refused(path, number, line, "holds no omega") from None
+        last = found[-1].index if found else None
         mixed = found and (last is None) == bool(index)
         if len(index) > 1 or mixed or (index and index[0] not in (0, 1, (last or 0) + 1)):
-            raise error("is out of order")
+            raise refused(path, number, line, "is out of order")
         if not is_omega(omega):
-            raise error(NO_OMEGA)
-        found.append((error, index[0] if index else None, omega))
+            raise refused(path, number, line, NO_OMEGA)
+        found.append(OmegaLine(number, line, index[0] if index else None, omega))
     return found
 
 
-def split_omegas(
-    lines: List[Tuple[Refused, Optional[float], float]], names: Dict[str, List[str]], path: str
-) -> Profile:
+def split_omegas(lines: List[OmegaLine], names: Dict[str, List[str]], path: str) -> Profile:
     """Give unnamed omegas, encoder first, the names of the model's sublayers."""
-    total = sum(map(len, names.values()))
-    if len(lines) != total:
+    if len(lines) != sum(map(len, names.values())):
         raise UserError(f"{path} has {len(lines)} sublayers, the model has {count(names)}")
-    anew = [
-        i for i in range(1, total) if lines[i][1] is not None and lines[i][1] != lines[i - 1][1] + 1
+    begins = [
+        i
+        for i, (last, line) in enumerate(zip(lines, lines[1:]), start=1)
+        if line.index is not None and line.index != last.index + 1
     ]
-    if anew and anew != [len(names["encoder"])]:
-        error = next(lines[i][0] for i in anew if i != len(names["encoder"]))
-        raise error(f"begins a stack, but the model has {count(names)}")
-    rest = iter(omega for _, _, omega in lines)
+    decoder = len(names["encoder"])
+    if begins and begins != [decoder]:
+        wrong = lines[next(i for i in begins if i != decoder)]
+        told = f"begins a stack, but the model has {count(names)}"
+        raise refused(path, wrong.number, wrong.text, told)
+    rest = (line.omega for line in lines)
     stacks = {
         stack: StackProfile(None, [SublayerProfile(name, next(rest)) for name in names[stack]])
         for stack in STACKS
