@@ -27,9 +27,11 @@ def by_label(models: Sequence[Model]) -> Dict[str, List[Model]]:
     return found
 
 
-def model_styles(groups: Dict[str, List[Model]]) -> List[Dict[str, object]]:
-    """How to draw each label."""
-    return styles([(models[0]["method"], label) for label, models in groups.items()])
+def styled(models: Sequence[Model]) -> List[Tuple[Dict[str, object], List[Model]]]:
+    """How to draw each label, and its models."""
+    groups = by_label(models)
+    lines = [(group[0]["method"], label) for label, group in groups.items()]
+    return list(zip(styles(lines), groups.values()))
 
 
 def mean_of(models: List[Model], stack: str, value: Callable[[Dict[str, Any]], float]):
@@ -66,7 +68,7 @@ def plot_change(
 ) -> None:
     """The change of a *stack* under a *kind* of step, on axes of both kinds."""
     found = against_depth(models, stack, kind)
-    for style, (x, mean, std) in zip(model_styles(by_label(models)), found.values()):
+    for (style, _), (x, mean, std) in zip(styled(models), found.values()):
         for panel in (linear, logarithmic):
             panel.errorbar(x, mean, std, marker=".", linewidth=1.2, elinewidth=0.6, **style)
             panel.set(xlabel="N sublayers", title="the same, log axes")
@@ -103,7 +105,7 @@ def plot_dependency(result: Dict[str, Any], path: str) -> None:
     maps.supxlabel("branch j (0: the stack's input)", fontsize=10)
     maps.colorbar(image, ax=axes, label="beta_ij")
     for panel, stack in zip(diagonals.subplots(1, 2), STACKS):
-        plot_diagonal(panel, stack, groups)
+        plot_diagonal(panel, stack, result["models"])
     save(figure, path)
 
 
@@ -113,11 +115,11 @@ def broken(label: str, width: int) -> str:
     return "\n".join(line for part in parts for line in textwrap.wrap(part, max(1, width)))
 
 
-def plot_diagonal(panel: Axes, stack: str, groups: Dict[str, List[Model]]) -> None:
+def plot_diagonal(panel: Axes, stack: str, models: Sequence[Model]) -> None:
     """beta_ii^2 against i, with the line 1/i."""
     longest = 0
-    for style, models in zip(model_styles(groups), groups.values()):
-        betas = [[r["beta"][-1] ** 2 for r in m["stacks"][stack]["rows"]] for m in models]
+    for style, group in styled(models):
+        betas = [[r["beta"][-1] ** 2 for r in m["stacks"][stack]["rows"]] for m in group]
         x = np.arange(1, len(betas[0]) + 1)
         longest = max(longest, len(x))
         panel.plot(x, np.mean(betas, axis=0), marker=".", markersize=3, linewidth=1, **style)
@@ -134,12 +136,12 @@ def deepest(models: List[Model]) -> List[Model]:
 
 def plot_gradients(result: Dict[str, Any], path: str) -> None:
     """Gradient norms along the sublayers, by kind of parameter, and against depth."""
-    groups = {label: deepest(models) for label, models in by_label(result["models"]).items()}
     several = len({model["layers"] for model in result["models"]}) > 1
     figure, axes = panels(3 + several, len(STACKS), LOW)
     for column, stack in enumerate(STACKS):
         weights, outputs, kinds = (axes[row][column] for row in range(3))
-        for style, models in zip(model_styles(groups), groups.values()):
+        for style, models in styled(result["models"]):
+            models = deepest(models)
             norms = mean_of(models, stack, lambda row: row["weights"])
             weights.plot(np.arange(1, len(norms) + 1), norms, linewidth=1, **style)
             norms = mean_of(models, stack, lambda row: row["output"])
@@ -185,11 +187,11 @@ def last_ffn(models: Sequence[Model], stack: str) -> Dict[str, Tuple[List[int], 
 
 def plot_last(panel: Axes, stack: str, models: Sequence[Model]) -> None:
     """The last FFN's gradient norm against depth, with lines of 1/sqrt(L) for Pre-LN and Admin."""
-    groups, ticks = by_label(models), set()
-    for style, (label, (x, norms)) in zip(model_styles(groups), last_ffn(models, stack).items()):
+    ticks = set()
+    for (style, group), (x, norms) in zip(styled(models), last_ffn(models, stack).values()):
         ticks.update(x)
         panel.plot(x, norms, marker=".", linewidth=1, **style)
-        if len(x) > 1 and groups[label][0]["method"] in ("pre-ln", "admin"):
+        if len(x) > 1 and group[0]["method"] in ("pre-ln", "admin"):
             panel.plot(x, norms[-1] * np.sqrt(x[-1] / np.array(x)), label="1/sqrt(L)", **THEORY)
     panel.set(xscale="log", xlabel=f"L {stack} layers", ylabel="|dL/dW|, last FFN")
     log_axes(panel)
@@ -200,10 +202,9 @@ def plot_last(panel: Axes, stack: str, models: Sequence[Model]) -> None:
 def plot_updates(result: Dict[str, Any], path: str) -> None:
     """Histograms of relative norms on a logarithmic axis, gradients beside updates."""
     figure, [axes] = panels(1, 2)
-    groups = by_label(result["models"])
     bins = np.logspace(-5, 0, 31)
     for panel, kind in zip(axes, ("gradient", "update")):
-        for style, models in zip(model_styles(groups), groups.values()):
+        for style, models in styled(result["models"]):
             norms = [norm for model in models for norm in model["norms"][kind].values()]
             weights = np.full(len(norms), 1 / len(norms))
             clipped = np.clip(norms, bins[0], None)
@@ -215,10 +216,9 @@ def plot_updates(result: Dict[str, Any], path: str) -> None:
 def plot_norms(result: Dict[str, Any], path: str) -> None:
     """E|x|^2 / d after each layer, with the bounds of lemma 2; a decoder has two attentions."""
     figure, [axes] = panels(1, 2)
-    groups = by_label(result["models"])
     for panel, stack in zip(axes, STACKS):
         longest = 0
-        for style, models in zip(model_styles(groups), groups.values()):
+        for style, models in styled(result["models"]):
             kinds = [row["kind"] for row in models[0]["stacks"][stack]]
             norms = mean_of(models, stack, lambda row: row["norm2"])
             norms = norms[[i for i, kind in enumerate(kinds) if kind == "ffn"]]
@@ -236,9 +236,8 @@ def plot_norms(result: Dict[str, Any], path: str) -> None:
 def plot_omega(result: Dict[str, Any], path: str) -> None:
     """Mean over channels, and one standard deviation around it."""
     figure, [axes] = panels(1, 2)
-    groups = by_label(result["models"])
     for panel, stack in zip(axes, STACKS):
-        for style, models in zip(model_styles(groups), groups.values()):
+        for style, models in styled(result["models"]):
             if not models[0]["stacks"][stack]:
                 continue  # of a method without omegas
             mean = mean_of(models, stack, lambda row: row["mean"])
