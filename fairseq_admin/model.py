@@ -4,7 +4,7 @@ import copy
 import logging
 from argparse import Namespace
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
@@ -30,6 +30,7 @@ from fairseq_admin.layers import (
     layers_of,
 )
 from fairseq_admin.methods import METHODS, STACKS, junctions_of
+from fairseq_admin.options import as_dict
 from fairseq_admin.profiling import profiled
 from fairseq_admin.training_checks import PRUNED, check_numbers
 
@@ -113,11 +114,9 @@ def nested_config(cfg) -> TransformerConfig:
     """fairseq's nested config from the flat one, a DictConfig, dataclass or Namespace."""
     if isinstance(cfg, TransformerConfig):
         return copy.deepcopy(cfg)  # building writes into it
-    if OmegaConf.is_config(cfg):
-        values: Dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    else:
-        root = OmegaConf.create({"model": dict(vars(cfg))})
-        values = OmegaConf.to_container(root, resolve=True, enum_to_str=True)["model"]
+    if not OmegaConf.is_config(cfg):
+        cfg = OmegaConf.create({"model": dict(vars(cfg))}).model  # where interpolations look
+    values = as_dict(cfg)
     for name, (kind, _) in LIKE_FLAT_TRANSFORMER.items():
         if kind is int:  # an interpolation that came through argparse resolves to a string
             values[name] = int(values[name])

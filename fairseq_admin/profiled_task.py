@@ -14,6 +14,7 @@ from omegaconf import II
 
 from fairseq_admin.batch import TOKEN_LIMIT, check_symbols, draw_batches
 from fairseq_admin.errors import UserError
+from fairseq_admin.fit import COMPUTED_BY
 from fairseq_admin.methods import by_stack, title
 from fairseq_admin.omega_file import Profile, read_profile
 from fairseq_admin.options import as_dict, group
@@ -39,25 +40,20 @@ logger = logging.getLogger(__name__)
 
 # Options that change branch variances; a profile made with others is used, with a warning.
 PROFILED_OPTIONS = (
+    *COMPUTED_BY,
     "encoder_embed_dim",
     "encoder_ffn_embed_dim",
-    "encoder_attention_heads",
     "decoder_embed_dim",
     "decoder_ffn_embed_dim",
-    "decoder_attention_heads",
     "dropout",
     "attention_dropout",
     "activation_dropout",
     "relu_dropout",
-    "activation_fn",
     "parameter_init",
-    "no_scale_embedding",
     "layernorm_embedding",
-    "no_token_positional_embeddings",
     "encoder_learned_pos",
     "decoder_learned_pos",
     "quant_noise_pq",
-    "cross_self_attention",
 )
 
 

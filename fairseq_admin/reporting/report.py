@@ -57,12 +57,11 @@ def read_runs(folders: List[str]) -> List[Run]:
 def tell_paths_apart(runs: List[Run]) -> None:
     """Let options of *runs* that are paths differ where only the folders of the files do."""
     for option in {option for run in runs for option in run.paths}:
-        paths = [run.paths[option] for run in runs if option in run.paths]
-        names = {run.config[option] for run in runs if option in run.paths}
-        distinct = list(dict.fromkeys(paths))
-        labels = dict(zip(distinct, shortest(distinct)))
-        for run in runs if len(distinct) > len(names) else ():
-            if option in run.paths:
+        having = [run for run in runs if option in run.paths]
+        paths = list(dict.fromkeys(run.paths[option] for run in having))
+        if len(paths) > len({run.config[option] for run in having}):
+            labels = dict(zip(paths, shortest(paths)))
+            for run in having:
                 run.config[option] = labels[run.paths[option]]
 
 

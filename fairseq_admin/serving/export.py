@@ -66,7 +66,7 @@ def export_model(
     """
     check_output(output, force)
     state = read_checkpoint(checkpoint)
-    if multilingual(state):
+    if task_options(state).get("lang_pairs"):
         raise UserError(
             f"{checkpoint} is of a multilingual task, whose tags of languages no server knows: "
             "decode it with fairseq-generate"
@@ -113,13 +113,12 @@ def export_model(
         if not isinstance(options.get(name), int):
             raise UserError(f"{checkpoint} says nothing of its positions ({name})")
     text = steps_of(data, moses) if models or moses is not None else None
-    source_lang, target_lang = source_lang or source, target_lang or target
     if text:
-        source_lang = language_of(source, source_lang, "--source-lang")
-        target_lang = language_of(target, target_lang, "--target-lang")
+        language_of(source, source_lang, "--source-lang")
+        language_of(target, target_lang, "--target-lang")
     settings = Settings(
-        source_lang=source_lang,
-        target_lang=target_lang,
+        source_lang=source_lang or source,
+        target_lang=target_lang or target,
         source_positions=options["max_source_positions"],
         target_positions=options["max_target_positions"],
         source_sentencepiece=stored[0],
@@ -139,11 +138,6 @@ def export_model(
         settings.sums = {path.name: checksum(path) for path in partial.iterdir()}
         settings.save(partial)
     return difference
-
-
-def multilingual(state: Dict[str, Any]) -> bool:
-    """Whether the checkpoint *state* was trained on several pairs of languages."""
-    return bool(task_options(state).get("lang_pairs"))
 
 
 def language_of(side: str, given: Optional[str], option: str) -> str:
