@@ -19,13 +19,9 @@ def given(arguments: List[str], option: str) -> Optional[str]:
 
 
 def hydra_config(folder: str, name: str, overrides: Sequence[str]) -> Any:
-    """The whole configuration as `fairseq-hydra-train --config-dir FOLDER --config-name NAME` with
-    *overrides* composes it.
-
-    Raises:
-        UserError: for a config or a plugin that is not there, and for an override that fairseq does
-            not know.
-    """
+    """The whole configuration that `fairseq-hydra-train --config-dir FOLDER --config-name NAME`
+    composes with *overrides*. Raises UserError for a config or a plugin that is not there, and for
+    an override that fairseq does not know."""
     from fairseq.dataclass.initialize import add_defaults, hydra_init
     from fairseq.utils import import_user_module
     from hydra import compose, initialize_config_dir
@@ -56,13 +52,9 @@ def hydra_config(folder: str, name: str, overrides: Sequence[str]) -> Any:
 
 
 def training_config(arguments: List[str], any_task: bool = False):
-    """The configuration of `fairseq-train` with *arguments*; --user-dir is filled in and, unless it
-    is another that profiles, or *any_task*, --task.
-
-    Raises:
-        UserError: for arguments without an architecture, for another task, and for what
-            fairseq-train does not take.
-    """
+    """The configuration of `fairseq-train` with *arguments*; --user-dir and --task are filled in
+    where they are missing. Raises UserError for arguments without an architecture, for what
+    fairseq-train does not take and, unless *any_task*, for a task that does not profile."""
     from fairseq import options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.tasks import TASK_REGISTRY

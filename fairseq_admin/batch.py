@@ -13,15 +13,15 @@ PADDED_LIMIT = 8  # times the budget; bounds memory where one sentence is far lo
 
 
 def draw_batches(dataset, budget: int, limits, seed: int) -> List[Dict[str, Any]]:
-    """What :func:`draw` gives, collated: pairs of about the same length in one batch, so that
-    little is padding."""
+    """The pairs that :func:`draw` chooses, collated: those of about the same length in one batch,
+    so that little is padding."""
     chosen = draw(dataset, budget, limits, seed)
     groups = grouped(np.asarray(dataset.sizes)[chosen])
     return [dataset.collater([dataset[chosen[i]] for i in group]) for group in groups]
 
 
 def draw_batch(dataset, budget: int, limits, seed: int) -> Dict[str, Any]:
-    """The same in one batch, of at most PADDED_LIMIT times the budget."""
+    """As :func:`draw_batches`, but in one batch, of at most PADDED_LIMIT times the budget."""
     chosen = draw(dataset, budget, limits, seed, PADDED_LIMIT)
     return dataset.collater([dataset[i] for i in chosen])
 

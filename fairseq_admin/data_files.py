@@ -81,13 +81,9 @@ def check_pairs(folder: str, split: str, source: str, target: str, kind: Optiona
 
 
 def check_parts(folder: str, split: str, source: str, target: str, combine: bool = False) -> int:
-    """How many parts *split* has, `train`, `train1` and so on; the first alone where they are not
-    to be *combined*.
-
-    Raises:
-        UserError: where a file of them holds nothing or is damaged, or its sides are not of as many
-            sentences.
-    """
+    """Count the parts of *split*: `train`, `train1` and so on if fairseq is to *combine* them, else
+    the first alone. Raises UserError for a file that holds nothing or is damaged, and for sides of
+    different numbers of sentences."""
     for part in count():
         files = files_of(folder, f"{split}{part or ''}", source, target)
         counts = {path: check_file(path) for path in files}

@@ -14,11 +14,7 @@ from fairseq_admin.errors import UserError
 
 @contextmanager
 def writing(path: Union[str, Path]) -> Iterator[None]:
-    """A block in which every OSError is one of writing *path*.
-
-    Raises:
-        UserError: in place of that.
-    """
+    """Turn an OSError within the block into the UserError that *path* cannot be written."""
     try:
         yield
     except OSError as error:
@@ -34,15 +30,11 @@ def whole_file(path: Union[str, Path], mode: str = "w") -> Iterator[IO]:
 
 @contextmanager
 def whole_files(paths: Sequence[Union[str, Path]], mode: str = "w") -> Iterator[List[IO]]:
-    """Files to write, UTF-8 if they are text, which become *paths* when the block ends, all or none
-    of them. When it ends with an error, what was at *paths* before is there as it was, and nothing
+    """Open files, UTF-8 if they are text, which become *paths* when the block ends: all or none of
+    them. When it ends with an error, what was at *paths* before is there as it was, and nothing
     beside it; what a process that was killed left there goes. Processes of several machines may do
     so at once. Links are followed, and what is no regular file (a device, a pipe) is written as it
-    is.
-
-    Raises:
-        UserError: when they cannot be written.
-    """
+    is. Raises UserError where they cannot be written."""
     written, targets = [], {}  # where each is written, and what those become that are regular files
     for path in paths:
         if os.path.isfile(path) or not os.path.exists(path):
@@ -70,13 +62,10 @@ def whole_files(paths: Sequence[Union[str, Path]], mode: str = "w") -> Iterator[
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes *folder* when the block ends, in place of what was
-    there. When it ends with an error, what was there stays, and nothing beside it; what a process
-    that was killed left there goes. A link is followed.
-
-    Raises:
-        UserError: when it cannot be made.
-    """
+    """Make an empty folder to fill, which becomes *folder* when the block ends, in place of what
+    was there. When it ends with an error, what was there stays, and nothing beside it; what a
+    process that was killed left there goes. A link is followed. Raises UserError where it cannot be
+    made."""
     folder = Path(os.path.realpath(folder))
     with writing(folder):
         old = Path(partial_of(str(folder), ".old"))  # first: it may be all there is
@@ -98,8 +87,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def partial_of(path: str, kind: str = ".partial") -> str:
     """A name beside *path* for what this process, and no other of any machine, writes there. What
     processes of this machine left under such names goes when they are dead (one of the same number
-    as this is: of a container, say); but what one moved
-    away from *path* (*kind* `.old`) comes back where nothing has taken its place."""
+    as this is: of a container, say); but what one moved away from *path* (*kind* `.old`) comes back
+    where nothing has taken its place."""
     begin = f"{path}.{platform.node()}."
     for left in glob.glob(f"{glob.escape(begin)}*{kind}"):
         pid = left[len(begin) : -len(kind)]
@@ -147,12 +136,9 @@ def take_lock(file: IO, wait: bool = False) -> bool:
 
 @contextmanager
 def locked(path: Union[str, Path], work: str) -> Iterator[IO[str]]:
-    """Waits until no other process does *work* at *path*, and keeps others waiting, as `take_lock`
-    does; the file that is locked, PATH.lock.
-
-    Raises:
-        UserError: when the folder of *path* cannot be written.
-    """
+    """Wait until no other process does *work* at *path*, and keep others waiting, as `take_lock`
+    does; gives the locked file, PATH.lock. Raises UserError where the folder of *path* cannot be
+    written."""
     with writing(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         lock = open(f"{path}.lock", "a")  # noqa: SIM115  closed below

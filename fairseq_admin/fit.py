@@ -24,8 +24,8 @@ DROPPED = ("embed_positions.weights", "._float_tensor")  # of sinusoids, which f
 
 
 def scaled(options: Dict[str, Any], weights: Dict[str, Any]) -> bool:
-    """Whether a model with such *options* and *weights*, of an architecture called as fairseq's, is
-    of other code that scales shortcuts or branches."""
+    """Whether such *options* and *weights*, of an architecture that is called as one of fairseq's,
+    are of other code that scales shortcuts or branches."""
     inits = [options.get(option) for option in INIT_TYPES]
     return "deepnet" in inits or any(map(SCALED.search, weights))
 

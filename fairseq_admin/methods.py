@@ -28,11 +28,8 @@ METHODS = {  # by the value of --residual
 
 
 def by_stack(residual: str) -> Dict[str, str]:
-    """Keys of METHODS for encoder and decoder, which a slash parts where they differ.
-
-    Raises:
-        UserError: for a method that does not exist.
-    """
+    """The methods of encoder and decoder, keys of METHODS, between which a slash stands where they
+    differ. Raises UserError for a method that does not exist."""
     parts = residual.split("/")
     for part in parts:
         if part not in METHODS or len(parts) > 2:

@@ -153,13 +153,11 @@ TransformerAdminDecoder.__name__ = TransformerDecoderBase.__name__
 
 class TransformerAdminModel(TransformerModelBase):
     """Transformer whose residual method is an option; Admin's, ``x = LN(x * omega + f(x))`` (Liu et
-    al. 2020), unless another is chosen.
+    al. 2020), unless another is chosen. Admin's omegas are 1 until a task profiles the model or a
+    checkpoint is loaded.
 
-    Admin's omegas are 1 until a task profiles the model or a checkpoint is loaded.
-
-    Raises:
-        UserError: for a method that does not exist, options that mean nothing to it, numbers that
-            no model has, and a checkpoint of another depth, size or method.
+    Raises UserError for a method that does not exist, options that mean nothing to it, numbers that
+    no model has, and a checkpoint of another depth, size or method.
     """
 
     omegas_set = False  # by a profile, an omega file or a checkpoint

@@ -55,11 +55,8 @@ class Profile:
 
     @classmethod
     def from_dict(cls, data: Dict[str, Any]) -> "Profile":
-        """The inverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError, KeyError, TypeError, AttributeError: for other data.
-        """
+        """The inverse of :meth:`to_dict`; ValueError, KeyError, TypeError or AttributeError for
+        other data."""
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r} instead of {FORMAT!r}")
         stacks = {}

@@ -25,11 +25,8 @@ class Outcome(NamedTuple):
 
 
 def unigram_entropy(counts: Sequence[float]) -> float:
-    """Entropy in bits a token of a text whose types occur *counts* times.
-
-    Raises:
-        ValueError: where no token is counted.
-    """
+    """Entropy in bits a token of a text whose types occur *counts* times; ValueError where no token
+    is counted."""
     total = math.fsum(counts)
     if not total:
         raise ValueError("no token is counted")

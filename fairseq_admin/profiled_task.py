@@ -122,13 +122,10 @@ class ProfiledTask:
         return self.args if self.cfg is None else self.cfg
 
     def build_model(self, cfg, from_checkpoint: bool = False):
-        """As fairseq's; a model that is neither from a checkpoint nor about to be restored from one
-        gets its omegas. A training that is finished ends here.
-
-        Raises:
-            UserError: for what no training can be, for options of a profile where there is none,
-                and for a checkpoint that is cut off or of another method.
-        """
+        """As fairseq's, but a model that is neither from a checkpoint nor about to be restored from
+        one gets its omegas, and a training that is finished ends here. Raises UserError for what no
+        training can be, for options of a profile where there is none, and for a checkpoint that is
+        cut off or of another method."""
         path, finished = None, False
         if not from_checkpoint and ddp_backend(self.options):
             self.check_training(cfg)

@@ -55,12 +55,8 @@ def end_ranks() -> None:
 
 
 def end_training(common: Any) -> None:
-    """End the process well, before the end of its training with the options *common*.
-
-    Raises:
-        SystemExit: with 0.
-        UserError: in a sweep of hydra, which would end with it, and well.
-    """
+    """Exit with code 0 before the end of the training with the options *common*. Raises UserError
+    in a sweep of hydra, whose other trainings would not be started."""
     end_ranks()
     sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if sweep and not common.suppress_crashes:

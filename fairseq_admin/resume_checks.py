@@ -118,7 +118,8 @@ def check_batches(state: Any, options: Any, path: str) -> None:
 
 
 def decisive(config: Any, model: Any) -> Dict[str, Any]:
-    """Of all options *config* and those of a *model* what a training must keep, by name."""
+    """The options that a training must keep when it goes on, by name: of all its options *config*
+    and of those of its *model*."""
     found = {name: value(model, name) for name in (*COMPUTED_BY, *TIED)}
     if found[TIED[0]] is True:
         found[TIED[1]] = True  # as fairseq sets it where it builds the model
@@ -131,9 +132,10 @@ def decisive(config: Any, model: Any) -> Dict[str, Any]:
 
 
 def check_options(state: Any, options: Any, model: Any, path: str, goes_on: bool) -> None:
-    """Raise UserError where the options of the checkpoint *state* of the file *path* are of a model
-    that computes something else than that of the options *model*; or, where its training *goes
-    on*, have what the rest of it is of otherwise than a task's *options*."""
+    """Raise UserError where the options of the checkpoint *state*, of the file *path*, are of a
+    model that computes something else than the options *model* say or, if its training *goes_on*,
+    of another optimizer, criterion, schedule or measure of the best checkpoint than *options*
+    say."""
     saved, checkpoint = saved_options(state), group(options, "checkpoint")
     was = decisive(saved, group(saved, "model"))
     now = decisive(options if isinstance(options, Namespace) else options._get_root(), model)
@@ -156,9 +158,9 @@ def check_options(state: Any, options: Any, model: Any, path: str, goes_on: bool
 
 
 def check_method(state: Any, model: Any, path: str, other: str) -> None:
-    """Raise UserError where the checkpoint *state* of the file *path*, instead of which one would
-    give *other*, is of another residual method than the options *model*, or was not profiled as
-    its own method is."""
+    """Raise UserError where the checkpoint *state*, of the file *path*, is of another residual
+    method than the options *model*, or was not profiled as its own method is; *other* is what would
+    choose another checkpoint."""
     own = getattr(model, "residual", None)
     try:
         saved = as_dict(group(saved_options(state) or {}, "model"))
@@ -186,8 +188,7 @@ def check_method(state: Any, model: Any, path: str, other: str) -> None:
 
 
 def never_profiled(state: Any) -> bool:
-    """Whether the model of the checkpoint *state* has omegas, about 1 all of them, and no
-    profile."""
+    """Whether the checkpoint *state* has omegas, all of them about 1, and no profile."""
     weights = (state.get("model") or {}).items()
     omegas = [x.float().mean() for key, x in weights if key.endswith(OMEGA) and x.dim() > 0]
     known = "profile" in (state.get("task_state") or {})
@@ -195,9 +196,9 @@ def never_profiled(state: Any) -> bool:
 
 
 def check_text(state: Any, text: Any, path: str, other: str, finetuned: bool) -> None:
-    """Raise UserError where the checkpoint *state* of the file *path*, instead of which one would
-    give *other*, was trained on *text* of other dictionaries, or to be continued, of other
-    languages; both as `data_files.described`, or not known."""
+    """Raise UserError where the checkpoint *state*, of the file *path*, was trained on text of
+    other dictionaries than *text* or, unless it is *finetuned*, of other languages; both as
+    `data_files.described`, or not known. *other* is what would choose another checkpoint."""
     saved = text_of(state)
     if not text or not saved:
         return

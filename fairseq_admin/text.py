@@ -30,11 +30,8 @@ SEGMENTS = re.compile(rb"\s*<(?:\?xml|!doctype|mteval|srcset|refset|tstset|doc|s
 
 
 def read_head(path: Union[str, PathLike]) -> bytes:
-    """The first bytes of the file *path*, unzipped if it is gzipped; none where it is damaged.
-
-    Raises:
-        UserError: where it cannot be opened or read.
-    """
+    """The first bytes of the file *path*, unzipped if it is gzipped, none where it is damaged;
+    UserError where it cannot be read."""
     try:
         with open(path, "rb") as raw:
             zipped = raw.read(len(GZIP)) == GZIP

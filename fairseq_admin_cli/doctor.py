@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def examined(options: argparse.Namespace, rest: list[str]) -> dict:
-    """What is found."""
+    """Read the configuration of the training, and examine it."""
     until = time.monotonic() + SECONDS
     if options.config_dir and not options.config_name:
         refuse("--config-dir is of --config-name: give that too")

@@ -11,11 +11,8 @@ that only training needs may stay or be left out; --task and --user-dir are fill
 
 
 def build_profile(arguments: list[str]):
-    """The `omega_file.Profile` that `fairseq-train` with *arguments* would set.
-
-    Raises:
-        UserError: for arguments that are no training of `transformer_admin`.
-    """
+    """The `omega_file.Profile` that `fairseq-train` with *arguments* would set; UserError where
+    they are of no training of `transformer_admin`."""
     import numpy as np
     from fairseq import tasks, utils
 

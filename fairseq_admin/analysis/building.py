@@ -64,11 +64,8 @@ class Subject:
 
 
 def checkpoint(path: str, label: str) -> Subject:
-    """The model of a checkpoint.
-
-    Raises:
-        UserError: where it cannot be read, holds NaN, or is of a model that fairseq cannot build.
-    """
+    """The model of a checkpoint. Raises UserError where it cannot be read, holds NaN, or is of a
+    model that fairseq cannot build."""
     state = read_checkpoint(path)
     weights, options = state["model"], model_options(state)
     for name, weight in weights.items():

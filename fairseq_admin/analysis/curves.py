@@ -33,11 +33,8 @@ def run_method(path: str, label: str) -> str:
 
 
 def measure(options: argparse.Namespace) -> Dict[str, Any]:
-    """The curves of `options.runs` in JSON's types; `plotting.plot_curves` draws them.
-
-    Raises:
-        UserError: for a run without curves, or two of one label.
-    """
+    """The curves of `options.runs` in JSON's types, which `plotting.plot_curves` draws. Raises
+    UserError for a run without curves, and for two of one label."""
     runs = [
         {"label": label, "method": run_method(path, label), **vars(read_curves(path))}
         for label, path in labelled(options.runs, run_name).items()

@@ -24,12 +24,9 @@ REFERENCE = "reference"  # whose counts are taken without a training text
 def read_systems(
     systems: Dict[str, str], reference: Optional[str], moses: bool, target_lang: str
 ) -> Tuple[List[str], List[List[str]]]:
-    """Raw references, and raw translations of each of the files *systems*; arguments as in
-    `score.score_files`, but that without *reference* the T- lines are those of the first file.
-
-    Raises:
-        UserError: for a file that cannot be read, or does not hold each sentence once.
-    """
+    """The raw references, and the raw translations of each of the files *systems*. Arguments are as
+    in `score.score_files`, but without *reference* the T- lines of the first file are taken. Raises
+    UserError for a file that cannot be read, or does not hold each sentence once."""
     references = read_reference(reference) if reference else None
     texts = []
     for path in systems.values():
@@ -87,11 +84,8 @@ def words_of(lines: List[str], lang: str, metric: BLEU) -> List[List[str]]:
 
 
 def measure(options: argparse.Namespace) -> Dict[str, Any]:
-    """The two tables of each system in JSON's types; `plotting.plot_errors` draws them.
-
-    Raises:
-        UserError: as `read_systems` and `bleu_metric`.
-    """
+    """The two tables of each system in JSON's types, which `plotting.plot_errors` draws; UserError
+    as `read_systems` and `bleu_metric`."""
     systems = labelled(options.systems, lambda path: Path(path).stem)
     lang = options.target_lang
     metric = bleu_metric(lang, options.tokenize)

@@ -8,11 +8,8 @@ from fairseq_admin.text import printable
 
 
 def labelled(given: List[str], name: Callable[[str], str]) -> Dict[str, str]:
-    """Path by label of the arguments *given*; *name* calls a path that has no label.
-
-    Raises:
-        UserError: where two have one label.
-    """
+    """The path of each label in the arguments *given*; *name* makes the label of a path that has
+    none. Raises UserError where two paths have the same label."""
     paths: Dict[str, str] = {}
     for argument in given:
         label, equals, path = argument.partition("=")

@@ -108,11 +108,9 @@ def event_files(folder: str) -> Iterator[str]:
 
 
 def read_events(folder: str) -> Curves:
-    """Curves of the TensorBoard files beneath *folder*, in fairseq's folder a name.
-
-    Raises:
-        UserError: where they are of several runs, or damaged, or tensorboard is missing.
-    """
+    """Curves of the TensorBoard files beneath *folder*, where fairseq makes a folder for each
+    curve. Raises UserError where they are of several runs, or damaged, or tensorboard is
+    missing."""
     files = list(event_files(folder))
     if not files:
         return Curves([], [])

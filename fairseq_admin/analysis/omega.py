@@ -15,11 +15,8 @@ from fairseq_admin.profiling import named_junctions
 
 
 def omegas(model: nn.Module) -> Dict[str, List[Dict[str, Any]]]:
-    """By stack, of each sublayer's omega: mean, standard deviation, least and greatest channel.
-
-    Raises:
-        UserError: for a model without omegas.
-    """
+    """Mean, standard deviation, least and greatest channel of each sublayer's omega, by stack.
+    Raises UserError for a model without omegas."""
     found = {
         stack: [
             {
@@ -42,7 +39,7 @@ def omegas(model: nn.Module) -> Dict[str, List[Dict[str, Any]]]:
 
 
 def at_initialization(subject: Subject) -> Dict[str, List[Dict[str, Any]]]:
-    """The same of the profile that a checkpoint keeps, whose omegas are one number a sublayer."""
+    """What `omegas` gives, of the profile that a checkpoint keeps: one number a sublayer."""
     try:
         profile = Profile.from_dict(subject.profile)
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -60,11 +60,8 @@ class Passage:
 
 
 def named_sublayers(model: nn.Module) -> Dict[str, List[Sublayer]]:
-    """The model's sublayers by stack, in order of execution.
-
-    Raises:
-        UserError: for a model that is not made of attention and FFN sublayers with a norm each.
-    """
+    """The model's sublayers by stack, in order of execution. Raises UserError for a model that is
+    not made of attention and FFN sublayers with a norm each."""
     stacks = {}
     for stack in STACKS:
         layers = getattr(getattr(model, stack, None), "layers", None)

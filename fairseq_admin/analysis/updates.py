@@ -39,7 +39,7 @@ def gradients(subject: Subject, batch) -> Norms:
 
 
 def relative(norms: Norms) -> Norms:
-    """*norms* in the largest of them."""
+    """*norms* divided by the largest of them."""
     largest = max(norms.values()) or 1.0
     return {name: norm / largest for name, norm in norms.items()}
 
@@ -50,11 +50,8 @@ def spread(norms: Norms) -> float:
 
 
 def pairs(options: Namespace, rest: List[str]) -> Iterator[Tuple[Tuple, Tuple]]:
-    """Checkpoints of one training that follow each other as given, with their batches.
-
-    Raises:
-        UserError: where none do.
-    """
+    """Each two checkpoints of one training that are given one after the other, with their batches.
+    Raises UserError where there are none, and where the second has no more updates."""
     earlier: Dict[Tuple, Tuple] = {}
     found = False
     for now in subjects(options, rest):

@@ -103,12 +103,11 @@ def average(paths: List[str]) -> Dict[str, Any]:
     """A checkpoint whose weights are the mean of those in the files *paths*.
 
     Sums are kept in fp32 (fp64 for fp64 files) whatever the files hold, and one file is read at a
-    time. Configuration, task state and the rest are those of the first file; the optimizer's
-    state, which belongs to no mean, is left out. ``extra_state["averaged"]`` names the files.
+    time. Configuration, task state and the rest are those of the first file; the optimizer's state,
+    which belongs to no mean, is left out. ``extra_state["averaged"]`` names the files.
 
-    Raises:
-        UserError: for models of another architecture or shape, naming the first key that differs,
-            and for weights that are no finite numbers.
+    Raises UserError for models of another architecture or shape, naming the first key that differs,
+    and for weights that are no finite numbers.
     """
     if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise UserError(f"the same file twice: {', '.join(paths)}")

@@ -27,13 +27,10 @@ EMBEDDINGS = (
 
 
 def read_checkpoint(path: str, optimizer: bool = False) -> Dict[str, Any]:
-    """A checkpoint of fairseq, on the CPU, its checksums compared; with the *optimizer*'s state
-    only where that is wanted. Nothing in the file is executed.
-
-    Raises:
-        UserError: for a file that is missing, damaged, holds foreign classes, is no checkpoint, or
-            whose weights are not those of its configuration.
-    """
+    """Read a checkpoint of fairseq to the CPU and compare its checksums; the *optimizer*'s state is
+    left out unless it is wanted. Nothing in the file is executed. Raises UserError for a file that
+    is missing, damaged, holds foreign classes, is no checkpoint, or whose weights are not those of
+    its configuration."""
     if not os.path.isfile(path):
         raise UserError(f"no such checkpoint: {path}")
     try:
@@ -206,11 +203,7 @@ def compact(weights: Dict[str, Tensor]) -> Dict[str, Tensor]:
 
 
 def write_checkpoint(state: Dict[str, Any], path: str) -> None:
-    """Write *state* to *path*, which is either the whole file or what was there before.
-
-    Raises:
-        UserError: when it cannot be written.
-    """
+    """Write *state* to *path*, whole or not at all; UserError where it cannot be written."""
     with whole_file(path, "wb") as f:
         try:
             torch.save(state, f)

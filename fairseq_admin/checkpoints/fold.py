@@ -75,10 +75,8 @@ def fold(
     """The plain checkpoint of a *state* of `transformer_admin`, and how far their models are apart.
 
     With *keep_training_state* it goes on where the training stood, the optimizer's moments
-    included; else it holds the model alone.
-
-    Raises:
-        UserError: for a model that cannot be folded exactly, `Unfoldable` where by its options.
+    included; else it holds the model alone. Raises UserError for a model that cannot be folded
+    exactly: `Unfoldable` where that is due to its options.
     """
     residual = residual_of(state)
     if why_not := unfoldable(residual):

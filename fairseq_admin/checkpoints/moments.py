@@ -23,10 +23,7 @@ def fold_moments(
     moments of its *junctions*, and those of a weight that was multiplied divided by its factor.
 
     Takes the state of Adam, RAdam, AdamW and SGD with momentum, by parameter or, as ``--fp16``
-    keeps it, as one flat vector.
-
-    Raises:
-        UserError: for the state of another optimizer, and for none.
+    keeps it, as one flat vector. Raises UserError for that of another optimizer, and for none.
     """
     if not isinstance(state, dict) or not state:
         raise UserError(

@@ -48,9 +48,9 @@ def plain_task(name: Optional[str]) -> str:
 
 
 def without_ours(state: Dict[str, Any]) -> Dict[str, Any]:
-    """*state* without what the plugin put there, in plain containers; a task that profiles keeps
-    that alone under its class's name. What text it is of stays: by its dictionaries data are
-    known to be another's."""
+    """*state* in plain containers, without what the plugin put there; a task that profiles keeps
+    that alone under its class's name. The description of the text stays: by its dictionaries other
+    data is known."""
 
     def ours(name: str, value: Any) -> bool:
         return name in OURS or (isinstance(value, dict) and set(value) <= {"profile", "text"})

@@ -42,12 +42,9 @@ class Keys(pickle._Unpickler):
 
 
 def load(path: str, unread: str) -> Dict[str, Any]:
-    """What the file *path* of torch.save holds, on the CPU, without *unread*: an entry of it whose
-    tensors are not read and take no memory. Nothing in the file is executed.
-
-    Raises:
-        Exception: of any kind, where the file is damaged.
-    """
+    """What the file *path* of torch.save holds, on the CPU, but for its entry *unread*, whose
+    tensors are not read and take no memory. Nothing in the file is executed. A damaged file raises
+    whatever torch stumbles over."""
     if not zipfile.is_zipfile(path):  # of the time before torch 1.6; it has no checksums
         state = torch.load(path, map_location="cpu", weights_only=True)
         taken(state, unread)
@@ -99,12 +96,8 @@ def check_records(archive: zipfile.ZipFile, size: int) -> None:
 
 def fill(archive: zipfile.ZipFile, storages: List[UntypedStorage], unread: set) -> None:
     """Read the records of *archive* into *storages*, which are in the order of its pickle, but for
-    those at the addresses *unread*.
-
-    Raises:
-        ValueError: for a record that is shorter or longer than its storage.
-        zipfile.BadZipFile: for a record whose checksum is another.
-    """
+    those at the addresses *unread*. Raises ValueError for a record of another size than its
+    storage, zipfile.BadZipFile for one of another checksum."""
     records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     if "byteorder" in records and archive.read(records["byteorder"]) != sys.byteorder.encode():
         raise ValueError("another byte order")

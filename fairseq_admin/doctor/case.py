@@ -60,11 +60,8 @@ class Case:
 
 def open_case(config: Any) -> Case:
     """The training that *config* is of, with the weights that `fairseq-train` would start from;
-    where its method is profiled, on the text that is read here.
-
-    Raises:
-        UserError: for a training that cannot be, goes on from a checkpoint, or that no probe knows.
-    """
+    where its method is profiled, on the text that is read here. Raises UserError for a training
+    that cannot be, goes on from a checkpoint, or that no probe knows."""
     check(config)
     try:
         rates, peak, warmup = schedule(config)

@@ -111,11 +111,8 @@ def step(model: nn.Module, case: Case) -> None:
 
 
 def probe(case: Case) -> Measured:
-    """What the steps of *case* do to a copy of its model; nothing else changes.
-
-    Raises:
-        UserError: for a model with an adaptive softmax.
-    """
+    """What the steps of *case* do to a copy of its model; nothing else changes. Raises UserError
+    for a model with an adaptive softmax."""
     model = copy.deepcopy(case.model)
     before = look(model, case.batches[0], case.pad)
     step(model, case)

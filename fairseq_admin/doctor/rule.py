@@ -34,7 +34,7 @@ def probability(found: Dict[str, float]) -> float:
 
 
 def verdict(chance: float) -> str:
-    """In words."""
+    """The verdict in words, by the *chance* that the training learns."""
     if chance >= SURE:
         return VERDICTS[2]
     return VERDICTS[0] if chance <= LOST else VERDICTS[1]

@@ -39,11 +39,8 @@ FACTS = {
 
 
 def read_runs(folders: List[str]) -> List[Run]:
-    """The runs in *folders*, each with a label of its own.
-
-    Raises:
-        UserError: for a folder given twice, and as `read_run`.
-    """
+    """The runs in *folders*, each with a label of its own; UserError for a folder given twice, and
+    as `read_run`."""
     for i, folder in enumerate(folders):
         if any(os.path.realpath(folder) == os.path.realpath(other) for other in folders[:i]):
             raise UserError(f"{folder} is given twice")

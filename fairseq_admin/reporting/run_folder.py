@@ -19,11 +19,8 @@ BROKEN = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 def read_run(folder: str) -> Run:
-    """What is known of the run in *folder*.
-
-    Raises:
-        UserError: where there is no such folder, no run in it, or one of its files is damaged.
-    """
+    """What is known of the run in *folder*; UserError where there is no such folder, no run in it,
+    or one of its files is damaged."""
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is not the folder of a run")
     run = Run(os.path.normpath(folder))

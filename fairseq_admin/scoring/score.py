@@ -62,12 +62,9 @@ def cut_by_moses(lang: str) -> bool:
 
 
 def bleu_metric(lang: str, tokenize: Optional[str] = None) -> BLEU:
-    """sacreBLEU's BLEU with its tokenizer *tokenize*, without one with that of the language *lang*.
-
-    Raises:
-        UserError: where that is none of sacreBLEU's, or its packages are missing; where *lang* is
-            no language code, or has no spaces and no tokenizer of its own.
-    """
+    """sacreBLEU's BLEU with its tokenizer *tokenize* or, without one, that of the language *lang*.
+    Raises UserError where that is none of sacreBLEU's, or its packages are missing; where *lang* is
+    no language code, or has no spaces and no tokenizer of its own."""
     lang = language(lang)
     if tokenize is None and lang in NO_SPACES:
         raise UserError(
@@ -157,9 +154,8 @@ def score_files(
     *moses*: the text of *system*, its T- lines and *baseline* are Moses-tokenized, else raw.
     *target_lang*, *tokenize*: as `bleu_metric`.
 
-    Raises:
-        UserError: for a file that cannot be read, or does not hold each sentence once; for a
-            reference in subwords; and as `bleu_metric` and `check_script`.
+    Raises UserError for a file that cannot be read, or does not hold each sentence once; for a
+    reference in subwords; and as `bleu_metric` and `check_script`.
     """
     bleu = bleu_metric(target_lang, tokenize)
     references = read_reference(reference) if reference else None

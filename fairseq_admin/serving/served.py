@@ -22,11 +22,8 @@ MANIFEST = "manifest.json"  # of scripts/prepare.sh, in the folder above the bin
 
 def prepared(data: Union[str, Path]) -> Optional[str]:
     """The STEPS that the text of the binarized *data* went through, separated by spaces, by the
-    manifest that scripts/prepare.sh left beside it; None where it left none.
-
-    Raises:
-        UserError: for a damaged one.
-    """
+    manifest that scripts/prepare.sh left beside it; None where it left none, UserError for a
+    damaged one."""
     path = Path(data).resolve().parent / MANIFEST
     if not path.is_file():
         return None
@@ -46,11 +43,7 @@ def prepared(data: Union[str, Path]) -> Optional[str]:
 
 def steps_of(data: Union[str, Path], moses: Optional[Sequence[str]] = None) -> Optional[str]:
     """As `prepared`; where there is no manifest, by *moses*: the STEPS beside Moses' tokens, None
-    where the text is raw.
-
-    Raises:
-        UserError: where *moses* is not what the manifest says.
-    """
+    where the text is raw. Raises UserError where *moses* is not what the manifest says."""
     said, given = prepared(data), None
     if moses is not None:
         given = " ".join(step for step in STEPS if step == "moses" or step in moses)
@@ -107,11 +100,8 @@ class Settings:
 
     @classmethod
     def load(cls, folder: Union[str, Path]) -> "Settings":
-        """The settings in *folder*.
-
-        Raises:
-            UserError: for a folder that `fairseq-admin export` did not write, or that lacks a file.
-        """
+        """The settings in *folder*; UserError where `fairseq-admin export` did not write it, or a
+        file of it is missing or damaged."""
         path = os.path.join(folder, SETTINGS)
         if not os.path.isdir(folder):
             raise UserError(f"no such folder: {folder}")

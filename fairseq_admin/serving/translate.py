@@ -24,10 +24,8 @@ def read_lines(
     r"""The lines of file descriptor *fd*, None where the input pauses.
 
     Lines end in ``\n`` and nothing else, a ``\r`` before it is dropped, so is UTF-8's mark before
-    the first. Bytes that are no UTF-8 become U+FFFD, which is *said* once.
-
-    Raises:
-        UserError: for UTF-16 and NUL bytes.
+    the first. Bytes that are no UTF-8 become U+FFFD, which is *said* once; UTF-16 and NUL bytes
+    raise UserError.
     """
     number, told = 0, False
     for line in raw_lines(fd):
