@@ -64,11 +64,8 @@ def read_dictionary(folder: str, language: str) -> Dictionary:
 
 
 def check_pairs(folder: str, split: str, source: str, target: str, kind: Optional[str]) -> None:
-    """Raise UserError where *folder* holds no whole pairs of *split*.
-
-    Args:
-        kind: of the files, fairseq's `--dataset-impl`.
-    """
+    """Raise UserError where *folder* holds no whole pairs of *split* in files of a *kind* of
+    fairseq's `--dataset-impl`."""
     for pair in (f"{source}-{target}", f"{target}-{source}"):
         prefix = os.path.join(folder, f"{split}.{pair}.")
         if all(indexed_dataset.dataset_exists(prefix + lang, kind) for lang in (source, target)):

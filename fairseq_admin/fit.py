@@ -74,12 +74,11 @@ def check_fit(own: Dict[str, Any], given: Dict[str, Any], residual: str) -> None
     model's *own*, whose method is *residual*, or of a fork."""
     check_fork({}, given, "the checkpoint")
     if depths(own) != depths(given):
+        theirs, ours = ("-".join(map(str, depths(x).values())) for x in (given, own))
         raise UserError(
-            "the checkpoint is of another depth: it has {encoder}-{decoder} layers".format(
-                **depths(given)
-            )
-            + ", the model has {encoder}-{decoder}; build the model with the depth of the "
-            "checkpoint, or give another --save-dir or checkpoint".format(**depths(own))
+            f"the checkpoint is of another depth: it has {theirs} layers, the model has {ours}; "
+            "build the model with the depth of the checkpoint, or give another --save-dir or "
+            "checkpoint"
         )
     for stack, method in by_stack(residual).items():
         if own_keys(own, stack) != own_keys(given, stack):

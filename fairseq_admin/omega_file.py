@@ -111,14 +111,9 @@ def optional_float(value: Any) -> Optional[float]:
 
 def read_profile(path: str, names: Dict[str, List[str]]) -> Profile:
     """A saved profile of a model's sublayers: our JSON, a Transformer-Clinic file ("index omega" a
-    line, encoder then decoder) or a deepnmt file (one omega a line, in the same order).
-
-    Args:
-        names: of the model's sublayers that a profile sets, by stack.
-
-    Raises:
-        UserError: for a file that is none of these, or has other sublayers than the model.
-    """
+    line, encoder then decoder) or a deepnmt file (one omega a line, in the same order). *names* are
+    those of the sublayers that a profile sets, by stack. Raises UserError for a file that is none
+    of these, or has other sublayers than the model."""
     path = os.path.abspath(path)
     try:
         with open(path, encoding="utf-8-sig") as f:

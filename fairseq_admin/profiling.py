@@ -125,13 +125,11 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 
 def measure(stack: StackProfile, name: str, junction: Residual, arrived: Sequence[tuple]) -> None:
-    """Measure the branch of a *junction*, then set its omega before it sums.
+    """Measure the branch of a *junction* by what has *arrived* of each batch (shortcut, branch and
+    non-padding positions), then set its omega before it sums.
 
     So the next branch is measured on the network that starts to train. A method without profile
     keeps what it has.
-
-    Args:
-        arrived: shortcut, branch and non-padding positions of each batch.
     """
     if stack.input_var is None:
         var = pooled_var([moments(shortcut, valid) for shortcut, _, valid in arrived])

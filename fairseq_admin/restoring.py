@@ -24,16 +24,10 @@ def is_whole(path: Union[str, Path]) -> bool:
 
 
 def restored(cfg: Any) -> Optional[str]:
-    """The checkpoint that `fairseq-train` restores, None where it starts anew: the rules of
-    `load_checkpoint` in fairseq/checkpoint_utils.py (0.12.3).
-
-    Args:
-        cfg: fairseq's options `checkpoint`.
-
-    Raises:
-        ValueError: for a file that is not there, unless it is the last one of --save-dir, and for a
-            pretrained model beside --restore-file.
-    """
+    """The checkpoint that `fairseq-train` restores by its options *cfg* (`checkpoint`), None where
+    it starts anew: the rules of `load_checkpoint` in fairseq/checkpoint_utils.py (0.12.3). Raises
+    ValueError for a file that is not there, unless it is the last one of --save-dir, and for a
+    pretrained model beside --restore-file."""
     last = last_checkpoint(cfg.save_dir, cfg.checkpoint_suffix)
     if cfg.restore_file == "checkpoint_last.pt":
         path = str(last)
@@ -97,12 +91,8 @@ def mend(folder: Union[str, Path], suffix: str = "", missing: bool = False) -> N
 
 
 def is_finished(state: Dict[str, Any], checkpoint: Any, optimization: Any) -> bool:
-    """Whether a training that restores *state* has no update left to do.
-
-    Args:
-        state: what the checkpoint holds.
-        checkpoint, optimization: fairseq's options.
-    """
+    """Whether a training that restores *state* has no update left to do, by fairseq's options
+    *checkpoint* and *optimization*."""
     updates, epoch = 0, 1
     if not checkpoint.reset_optimizer and state.get("last_optimizer_state") is not None:
         updates = (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)

@@ -40,12 +40,8 @@ def check_sharding(options: Any) -> None:
 
 
 def check_training(options: Any, model: Any) -> None:
-    """Raise UserError for options that no training can have.
-
-    Args:
-        options: of a task that profiles.
-        model: those of the model.
-    """
+    """Raise UserError for *options*, of a task that profiles, and options *model* with which
+    nothing can be trained."""
     common = group(options, "common")
     if any(getattr(model, f"{stack}_layers_to_keep", None) for stack in STACKS):
         raise UserError(PRUNED)
@@ -54,9 +50,8 @@ def check_training(options: Any, model: Any) -> None:
             "--stop-when-stuck is told by the loss of all ranks, which --use-bmuf keeps apart: "
             "leave one of them out"
         )
-    recomputed = getattr(model, "checkpoint_activations", 0) or getattr(
-        model, "offload_activations", 0
-    )
+    recomputing = ("checkpoint_activations", "offload_activations")
+    recomputed = any(getattr(model, name, False) for name in recomputing)
     if recomputed and getattr(model, "compile_layers", False):
         raise UserError(
             "--compile-layers draws other dropout masks than the recomputation of "

@@ -49,12 +49,8 @@ def warmup_of(schedule: Any) -> int:
 
 
 class Watch:
-    """Compares the loss of a training with the entropy of the unigrams of what it learns to write.
-
-    Args:
-        entropy: of the unigrams, bits a token.
-        after: updates before which nothing is said.
-    """
+    """Compares the loss of a training with the *entropy* of the unigrams of what it learns to
+    write, in bits a token; before *after* updates nothing is said."""
 
     def __init__(self, entropy: float, after: int) -> None:
         self.entropy, self.after = entropy, after

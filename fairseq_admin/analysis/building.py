@@ -137,14 +137,8 @@ def data_task(data: str, source: Optional[str], target: Optional[str]):
 def architecture(
     name: str, depth: Optional[int], seed: int, options: Namespace, rest: List[str]
 ) -> Subject:
-    """A new model of an architecture or a method.
-
-    Args:
-        depth: layers of each stack; None: as *rest* says.
-
-    Raises:
-        UserError: for options that give no such model.
-    """
+    """A new model of an architecture or a method, of *depth* layers a stack if that is given, else
+    as *rest* says. Raises UserError for options that give no such model."""
     own = ["transformer_admin", "--residual", name] if is_method(name) else [name]
     arguments = [options.data or ".", "--arch", *own, *rest]
     if depth:

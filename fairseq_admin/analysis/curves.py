@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any, Dict
 
 from fairseq_admin.analysis.labels import labelled
@@ -15,11 +16,9 @@ LAST = "checkpoint_last.pt"
 
 def run_name(path: str) -> str:
     """What a run without a label is called: as its folder, or as its log without `.log`."""
-    path = os.path.abspath(path)
-    if os.path.basename(path) in LOGS:
-        path = os.path.dirname(path)
-    name = os.path.basename(path)
-    return name[: -len(".log")] if name.endswith(".log") else name
+    whole = Path(os.path.abspath(path))
+    name = whole.parent.name if whole.name in LOGS else whole.name
+    return name.removesuffix(".log")
 
 
 def run_method(path: str, label: str) -> str:

@@ -51,13 +51,9 @@ def check_options(options: Namespace, rest: List[str]) -> None:
     if depths and any(given(rest, option) for option in LAYERS):
         raise UserError("give either --depths or --encoder-layers and --decoder-layers")
     if all(map(os.path.isfile, options.models)):
-        for option, value in (
-            (rest[0] if rest else "", rest),
-            ("--depths", depths),
-            ("--parameter-init", options.parameter_init),
-        ):
-            if value:
-                raise UserError(f"{option} is for architectures; these are checkpoints")
+        of_new = {"--depths": depths, "--parameter-init": options.parameter_init}
+        for option in (*rest[:1], *filter(of_new.get, of_new)):
+            raise UserError(f"{option} is for architectures; these are checkpoints")
     for name in filter(is_method, options.models):
         if any("-normalize-before" in option for option in rest):
             raise UserError(f"{name} says where its norms are: give transformer and that option")

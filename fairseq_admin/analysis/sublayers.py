@@ -105,11 +105,8 @@ def attached(
     observe: Callable[[str, Passage], None],
 ) -> Iterator[Dict[str, List[Sublayer]]]:
     """Within the block a forward pass of *net_input* calls `observe(stack, passage)` at each
-    sublayer, in order of execution; the hooks are gone after it, also after an exception.
-
-    Args:
-        pad: index of the padding symbol; padding is no part of a passage's ``valid``.
-    """
+    sublayer, in order of execution; the hooks are gone after it, also after an exception. Tokens
+    that are *pad* are no part of a passage's ``valid``."""
     tokens = {"encoder": net_input["src_tokens"], "decoder": net_input["prev_output_tokens"]}
     with ExitStack() as hooks:
         stacks = named_sublayers(model)

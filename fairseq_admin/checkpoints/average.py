@@ -49,14 +49,9 @@ def last_checkpoints(
     folder: str, count: int, updates: bool = False, upper_bound: Optional[int] = None
 ) -> List[str]:
     """The last *count* checkpoints that fairseq wrote to *folder*, newest first: those of epochs
-    (`checkpoint90.pt`), or with *updates* those of updates (`checkpoint_90_100000.pt`).
-
-    Args:
-        upper_bound: leave out what is after this epoch, or after this number of updates.
-
-    Raises:
-        UserError: when there are fewer, and as `check_course`.
-    """
+    (`checkpoint90.pt`), or with *updates* those of updates (`checkpoint_90_100000.pt`); none after
+    the epoch, or the number of updates, *upper_bound*. Raises UserError where there are fewer, and
+    as `check_course`."""
     pattern = UPDATES if updates else EPOCHS
     found = []
     for name in os.listdir(folder):

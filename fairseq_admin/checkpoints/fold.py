@@ -46,14 +46,9 @@ PAD = Dictionary().pad()
 
 
 def fold_checkpoint(source: str, output: str, keep_training_state: bool = False) -> Difference:
-    """Fold the checkpoint *source* into a plain one and write it to *output*.
-
-    Returns:
-        how far the two models are from each other, measured before anything is written.
-
-    Raises:
-        UserError: for a checkpoint that cannot be folded exactly; nothing is written then.
-    """
+    """Fold the checkpoint *source* into a plain one, write it to *output*, and return how far the
+    two models are from each other. Raises UserError for a checkpoint that cannot be folded exactly;
+    nothing is written then."""
     state = read_checkpoint(source, optimizer=keep_training_state)
     if "folded_from" in (state.get("extra_state") or {}):
         raise UserError(f"{source} is folded already")

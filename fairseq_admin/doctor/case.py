@@ -19,7 +19,7 @@ from fairseq_admin.analysis.building import new_model
 from fairseq_admin.analysis.subjects import Batch
 from fairseq_admin.batch import TOKEN_LIMIT, check_symbols, draw
 from fairseq_admin.errors import UserError, one_line
-from fairseq_admin.methods import method_of, title
+from fairseq_admin.methods import STACKS, method_of, title
 from fairseq_admin.options import as_dict
 from fairseq_admin.profiled_task import ProfiledTask, check_options
 from fairseq_admin.profiling import profile_model, profiled
@@ -52,9 +52,7 @@ class Case:
 
     def title(self) -> str:
         """What it is, for a reader."""
-        layers = "-".join(
-            str(len(getattr(self.model, stack).layers)) for stack in ("encoder", "decoder")
-        )
+        layers = "-".join(str(len(getattr(self.model, stack).layers)) for stack in STACKS)
         return f"{title(self.method)} {layers}, lr {self.peak:g}, {self.warmup:,} warmup updates"
 
 

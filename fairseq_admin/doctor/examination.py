@@ -30,15 +30,10 @@ OVERRIDES = {  # of hydra, by the option of fairseq-train; ++ of what a config m
 
 
 def examine(config: Any, until: float) -> Dict[str, Any]:
-    """The verdict about the training that *config* is of, what it rests on, and what would help
-    where it is not that the model will learn. Nothing is trained, and nothing changed.
-
-    Args:
-        until: by `time.monotonic`, when to be ready: remedies that take longer are not tried.
-
-    Raises:
-        UserError: for a training that cannot be, or one that no probe knows.
-    """
+    """The verdict about the training that *config* is of, what it rests on and, where it is not
+    that the model will learn, what would help, as far as that is found out before *until* (of
+    `time.monotonic`). Nothing is trained, and nothing changed. Raises UserError for a training that
+    cannot be, or one that no probe knows."""
     case = open_case(config)
     start = time.monotonic()
     measured = probe(case)

@@ -21,6 +21,7 @@ from fairseq_admin.analysis.gradients import mean_loss, weight_gradients
 from fairseq_admin.analysis.subjects import Batch
 from fairseq_admin.analysis.sublayers import Passage, at_rest, attached
 from fairseq_admin.doctor.case import Case, stepper
+from fairseq_admin.methods import STACKS
 
 FLOOR = 1e-9  # bits; below it is rounding
 
@@ -52,7 +53,7 @@ class Measured:
     def worst(self) -> Dict[str, Any]:
         """The sublayer, after the steps, that keeps least of the spread that it gets."""
         kept = []
-        for stack in ("encoder", "decoder"):
+        for stack in STACKS:
             rows = [row for row in self.after.sublayers if row["name"].startswith(stack)]
             for row, last in zip(rows[1:], rows):
                 kept.append((row["spread"] / max(last["spread"], FLOOR), row))
@@ -61,12 +62,8 @@ class Measured:
 
 def dependence(log_probs: Tensor) -> float:
     """Mean over positions of the Kullback-Leibler divergence of their distribution from the mean of
-    all, in bits: the information about the position that a token of the output holds. 0 where
-    every position gets the same distribution.
-
-    Args:
-        log_probs: natural logarithms, `(tokens, types)`.
-    """
+    all, in bits: the information about the position that a token of the output holds. 0 where every
+    position gets the same distribution. *log_probs* are natural logarithms, `(tokens, types)`."""
     mean = log_probs.exp().mean(0).clamp_min(torch.finfo(log_probs.dtype).tiny).log()
     return float((log_probs.exp() * (log_probs - mean)).sum(1).mean()) / math.log(2)
 
