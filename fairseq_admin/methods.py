@@ -37,7 +37,7 @@ def by_stack(residual: str) -> Dict[str, str]:
                 f"--residual {residual}: give one of {', '.join(METHODS)}, or two of them as "
                 "ENCODER/DECODER"
             )
-    return dict(zip(STACKS, parts * (3 - len(parts))))
+    return {"encoder": parts[0], "decoder": parts[-1]}
 
 
 def junctions_of(residual: str) -> Dict[str, type]:

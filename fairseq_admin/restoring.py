@@ -73,10 +73,11 @@ def mend(folder: Union[str, Path], suffix: str = "", missing: bool = False) -> N
         ValueError: where none of the others is whole; nothing is changed then.
     """
     last = last_checkpoint(folder, suffix)
-    if is_whole(last) if last.exists() else not missing:
+    there = last.exists()
+    if there and is_whole(last):
         return
     others = saved_in(folder, suffix)
-    if not others and not last.exists():
+    if not there and not (missing and others):
         return
     if not others:
         raise ValueError(

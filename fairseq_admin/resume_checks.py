@@ -106,15 +106,16 @@ def check_batches(state: Any, options: Any, path: str) -> None:
         begun = state["extra_state"]["train_iterator"]["iterations_in_epoch"]
     except (KeyError, TypeError):
         return  # of the time before hydra, or fairseq says what is wrong with it
-    if begun and not group(options, "checkpoint").reset_dataloader:
-        for name, key in BATCHES:
-            was = value(group(saved_options(state), name), key)
-            now = value(group(options, name), key)
-            if ABSENT not in (was, now) and was != now:
-                logger.warning(
-                    f"{path} lies within an epoch of {key} {was}, which is {now} now: text of "
-                    "that epoch is left out or read twice"
-                )
+    if not begun or group(options, "checkpoint").reset_dataloader:
+        return
+    for name, key in BATCHES:
+        was = value(group(saved_options(state), name), key)
+        now = value(group(options, name), key)
+        if ABSENT not in (was, now) and was != now:
+            logger.warning(
+                f"{path} lies within an epoch of {key} {was}, which is {now} now: text of that "
+                "epoch is left out or read twice"
+            )
 
 
 def decisive(config: Any, model: Any) -> Dict[str, Any]:

@@ -226,7 +226,8 @@ def plot_norms(result: Dict[str, Any], path: str) -> None:
             panel.plot(range(1, len(norms) + 1), norms, marker=".", linewidth=1, **style)
         x = np.arange(1, longest + 1)
         panel.plot(x, np.full(len(x), 1.5), label="3/2: Post-LN", **THEORY)
-        bounds, most = {**THEORY, "linestyle": "--"}, 1.5 if stack == "encoder" else 2.5
+        bounds = {**THEORY, "linestyle": "--"}
+        most = 1.5 if stack == "encoder" else 2.5
         panel.plot(x, 1 + 0.5 * x, label="1 + l/2, 1 + 3l/2 or 5l/2: Pre-LN", **bounds)
         panel.plot(x, 1 + most * x, **bounds)
         panel.set(xlabel="layer l", ylabel="E|x|² / d before the norm", title=stack, yscale="log")

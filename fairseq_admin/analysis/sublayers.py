@@ -111,10 +111,10 @@ def attached(
     with ExitStack() as hooks:
         stacks = named_sublayers(model)
         for stack, sublayers in stacks.items():
-            watch = partial(_Stream, partial(observe, stack), tokens[stack].ne(pad).t())
-            streams = {id(s.layer): watch() for s in sublayers}
+            valid = tokens[stack].ne(pad).t()
+            streams = {s.layer: _Stream(partial(observe, stack), valid) for s in sublayers}
             for sublayer in sublayers:
-                for handle in streams[id(sublayer.layer)].hooks(sublayer):
+                for handle in streams[sublayer.layer].hooks(sublayer):
                     hooks.callback(handle.remove)
         yield stacks
 

@@ -7,14 +7,7 @@ from typing import Any, Dict, List
 from fairseq_admin.doctor.case import open_case
 from fairseq_admin.doctor.probe import Measured, probe
 from fairseq_admin.doctor.remedies import remedies
-from fairseq_admin.doctor.rule import (
-    HEALTHY,
-    HELD_OUT,
-    SURE,
-    numbers,
-    probability,
-    verdict,
-)
+from fairseq_admin.doctor.rule import HEALTHY, HELD_OUT, SURE, numbers, probability, verdict
 
 MEANING = {  # of each number: what it is called, its unit
     "dependence": ("dependence of the output on the text, after the steps", "bits"),
@@ -93,7 +86,8 @@ def lines(result: Dict[str, Any], hydra: bool) -> List[str]:
         how = " ".join(
             OVERRIDES[name].format(x) if hydra else f"--{name} {x}" for name, x in options
         )
-        how += ", of the same sizes" * ("arch" in row["options"])
+        if "arch" in row["options"]:
+            how += ", of the same sizes"
         found = "" if row["chance"] is None else f", {row['chance']:.2f}"
         told.append(f"  {how}: {row['verdict']}{found}")
     return told

@@ -195,10 +195,12 @@ def read_translations(run: Run) -> None:
         run.inputs.append(path)
         texts = split_blocks(read_lines(str(path)), str(path))
         kinds = (texts["S"], texts["T"], texts["D"] or texts["H"])
-        plain = [dict(zip(kind, undo_pieces(list(kind.values())))) for kind in kinds]
+        sources, references, hypotheses = (
+            dict(zip(kind, undo_pieces(list(kind.values())))) for kind in kinds
+        )
         run.translations = {
-            i: (plain[0][i], plain[1].get(i, ""), plain[2][i])
-            for i in sorted(plain[0].keys() & plain[2].keys())
+            i: (sources[i], references.get(i, ""), hypotheses[i])
+            for i in sorted(sources.keys() & hypotheses.keys())
         }
     if not run.translations:
         run.missing.append(("translations", evaluation(run)))

@@ -49,7 +49,8 @@ def read_lines(path: str) -> List[str]:
         raise UserError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from error
     if not any(map(str.strip, lines)):
         raise UserError(f"{path} is empty")
-    lines = lines[: len(lines) - (not lines[-1])]
+    if not lines[-1]:
+        lines.pop()
     return [line[:-1] if line.endswith("\r") else line for line in lines]
 
 

@@ -26,6 +26,7 @@ from fairseq_admin.data_files import check_dictionaries, described, read_diction
 from fairseq_admin.errors import UserError, one_line
 from fairseq_admin.files import whole_folder, writing
 from fairseq_admin.fit import scaled
+from fairseq_admin.methods import STACKS
 from fairseq_admin.scoring.moses import language
 from fairseq_admin.scoring.outputs import FEW
 from fairseq_admin.serving.pieces import check_sentencepiece
@@ -84,16 +85,15 @@ def export_model(
     if models:
         stored = SIDES if models[0] != models[1] else (JOINT, JOINT)
     dictionaries = [read_dictionary(data, lang) for lang in sides]
-    for side, (stack, lang) in enumerate((("encoder", source), ("decoder", target))):
-        dictionary = dictionaries[side]
+    for stack, lang, dictionary, model in zip(STACKS, sides, dictionaries, models or (None, None)):
         rows = len(state["model"].get(f"{stack}.embed_tokens.weight", ()))
         if len(dictionary) != rows:
             raise UserError(
                 f"the {stack} has {rows} embeddings, but {data}/dict.{lang}.txt makes "
                 f"{len(dictionary)}: it is not the data of this model"
             )
-        if models:
-            check_sentencepiece(models[side], dictionary, lang, data, sides)
+        if model:
+            check_sentencepiece(model, dictionary, lang, data, sides)
         pieces = sum(symbol.endswith("@@") for symbol in dictionary.symbols)
         if moses is not None and FEW * pieces > len(dictionary):
             raise UserError(
@@ -101,7 +101,7 @@ def export_model(
                 "text: leave --moses out; translate then takes and gives pieces"
             )
         escapes = {symbol.lstrip("▁") for symbol in dictionary.symbols} & {"&apos;", "&quot;"}
-        if models and moses is None and escapes and prepared(data) is None:
+        if model and moses is None and escapes and prepared(data) is None:
             logger.warning(
                 f"{data}/dict.{lang}.txt holds {min(escapes)}: where the text was Moses-tokenized, "
                 "give --moses"
