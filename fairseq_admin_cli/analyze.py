@@ -111,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         else:
             add_model_arguments(analysis, SEEDS.get(name, 1), DEPTHS.get(name))
         analysis.add_argument(
-            "--output", metavar="NAME", help="of the two files, without their endings"
+            "--output", metavar="NAME", help="name of the two files, without extension"
         )
 
 
@@ -149,9 +149,9 @@ def add_model_arguments(
         "architecture that fairseq-train knows",
     )
     parser.add_argument("--data", metavar="DIR", help="binarized text (default: random tokens)")
-    parser.add_argument("--split", help="of the data (default: valid)")
+    parser.add_argument("--split", help="split of the data (default: valid)")
     parser.add_argument(
-        "--tokens", type=int, default=1000, help="most tokens a side (default: %(default)s)"
+        "--tokens", type=int, default=1000, help="maximum tokens per side (default: %(default)s)"
     )
     parser.add_argument(
         "--seeds",
@@ -162,10 +162,10 @@ def add_model_arguments(
     parser.add_argument(
         "--parameter-init",
         choices=("paper", "fairseq"),
-        help="of the FFN weights of every architecture, as --parameter-init of transformer_admin "
+        help="FFN weights of every architecture, as --parameter-init of transformer_admin "
         "(default: paper for residual methods, fairseq for its own architectures)",
     )
-    parser.add_argument("--user-dir", metavar="DIR", help="of a model of your own")
+    parser.add_argument("--user-dir", metavar="DIR", help="folder of your own model")
     parser.set_defaults(depths=None, default_depths=depths)
     if depths is None:
         return

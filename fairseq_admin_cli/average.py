@@ -48,7 +48,9 @@ def run(options: argparse.Namespace) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="checkpoints, or one folder")
-    parser.add_argument("--inputs", nargs="+", dest="more", metavar="INPUT", help="the same")
+    parser.add_argument(
+        "--inputs", nargs="+", dest="more", metavar="INPUT", help="the same as INPUT"
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write")
     last = parser.add_mutually_exclusive_group()
     last.add_argument(

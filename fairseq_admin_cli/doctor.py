@@ -10,10 +10,10 @@ import warnings
 from fairseq_admin_cli.checks import check_installed, check_output, refuse
 
 HELP = """\
-Tell whether a training will learn, before it starts, and what would help: the model is built, and a
-copy of it makes a few steps on a few sentences. Nothing is trained and nothing is written but what
---plot asks for. Give the arguments of `fairseq-train`, or --config-name and overrides as for
-`fairseq-hydra-train`; --task and --user-dir are filled in. Exit code 0, whatever the verdict."""
+Predict, before a training starts, whether it will learn, and what would help. A copy of the new
+model takes a few steps on a few sentences; nothing is trained, and only --plot writes a file. Give
+the arguments of `fairseq-train`, or --config-name and overrides as for `fairseq-hydra-train`;
+--task and --user-dir are filled in. The exit code is 0 whatever the verdict."""
 SECONDS = 50  # within which remedies are tried
 
 
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "fairseq-train ...]\n       fairseq-admin doctor [-h] [--json] [--plot PNG] --config-name "
         "NAME [--config-dir DIR] task.data=DATA [overrides ...]"
     )
-    parser.add_argument("--json", action="store_true", help="print all that was found as JSON")
-    parser.add_argument("--plot", metavar="PNG", help="also draw what the first steps do")
-    parser.add_argument("--config-name", metavar="NAME", help="of hydra, instead of arguments")
-    parser.add_argument("--config-dir", metavar="DIR", help="of it (default: configs)")
+    parser.add_argument("--json", action="store_true", help="print all findings as JSON")
+    parser.add_argument("--plot", metavar="PNG", help="also plot what the first steps do")
+    parser.add_argument("--config-name", metavar="NAME", help="hydra config, instead of arguments")
+    parser.add_argument("--config-dir", metavar="DIR", help="its folder (default: configs)")

@@ -54,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for side in ("source", "target"):
         parser.add_argument(
-            f"--{side}-lang", metavar="LANG", help=f"of {side} text whose side is called otherwise"
+            f"--{side}-lang",
+            metavar="LANG",
+            help=f"language of the {side} side, if the data calls it otherwise",
         )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder to make")
     parser.add_argument(

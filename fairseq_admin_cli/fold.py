@@ -28,6 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-training-state",
         action="store_true",
-        help="keep where the training stood and the optimizer's moments, to train on as a plain "
+        help="keep the training progress and the optimizer's moments, to train on as a plain "
         "transformer (default: the model alone)",
     )

@@ -8,7 +8,7 @@ from fairseq_admin_cli.checks import refuse
 
 COMMANDS = {  # a module beside this one, and what it does
     "profile": "measure a new model's branch variances and show its omegas",
-    "doctor": "tell before a training whether it will learn, and what would help",
+    "doctor": "predict before a training whether it will learn, and what would help",
     "average": "the mean of checkpoints",
     "fold": "make a plain fairseq transformer of an Admin checkpoint",
     "score": "score translations: BLEU as papers report it, chrF, TER",

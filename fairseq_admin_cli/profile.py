@@ -62,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "fairseq-admin profile [-h] [--output FILE] [--plot PNG] DATA --arch ARCH "
         "[arguments of fairseq-train ...]"
     )
-    parser.add_argument("-a", "--arch", required=True, metavar="ARCH", help="the model's")
+    parser.add_argument(
+        "-a", "--arch", required=True, metavar="ARCH", help="architecture of the model"
+    )
     told = "JSON file to write, as --omega-file takes it (default: %(default)s)"
     parser.add_argument("--output", metavar="FILE", default="profile.json", help=told)
-    parser.add_argument("--plot", metavar="PNG", help="also draw omega over depth")
+    parser.add_argument("--plot", metavar="PNG", help="also plot omega over depth")

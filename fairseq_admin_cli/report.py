@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folder of a training")
     parser.add_argument(
-        "--output", metavar="HTML", default="report.html", help="to write (default: %(default)s)"
+        "--output",
+        metavar="HTML",
+        default="report.html",
+        help="file to write (default: %(default)s)",
     )
-    parser.add_argument("--title", metavar="TEXT", help="of the page (default: the runs' names)")
+    parser.add_argument(
+        "--title", metavar="TEXT", help="title of the page (default: the runs' names)"
+    )

@@ -66,9 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_reading_arguments(parser)
     parser.add_argument(
-        "--baseline", metavar="SYSTEM", help="another system: is BLEU different by chance?"
+        "--baseline",
+        metavar="SYSTEM",
+        help="system to compare with: could the BLEU difference be chance?",
     )
-    parser.add_argument("--name", help="of the system in the record (default: SYSTEM)")
+    parser.add_argument("--name", help="name of the system in the record (default: SYSTEM)")
     parser.add_argument("--output", metavar="JSON", help="also write the record to this file")
     parser.add_argument(
         "--markdown", action="store_true", help="print a table row and the signatures instead"

@@ -60,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lenpen", type=float, default=1.0, metavar="X", help=f"length penalty {shown}"
     )
-    told = "most tokens of a translation; longer ones are cut, and told (default: %(default)s, as "
+    told = (
+        "most tokens of a translation; longer ones are cut and reported (default: %(default)s, as "
+    )
     parser.add_argument("--max-len", default=200, help=f"{told}fairseq-generate)", **count)
     told = f"most tokens of a batch, padding included {shown}"
     parser.add_argument("--batch-tokens", default=1024, help=told, **count)
