@@ -49,6 +49,8 @@ def fold_checkpoint(source: str, output: str, keep_training_state: bool = False)
     """Fold the checkpoint *source* into a plain one, write it to *output*, and return how far the
     two models are from each other. Raises UserError for a checkpoint that cannot be folded exactly;
     nothing is written then."""
+    if os.path.realpath(source) == os.path.realpath(output):
+        raise UserError(f"{output} is an input of this command: give another name")
     state = read_checkpoint(source, optimizer=keep_training_state)
     if "folded_from" in (state.get("extra_state") or {}):
         raise UserError(f"{source} is folded already")
