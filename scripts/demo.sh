@@ -11,6 +11,11 @@
 # On two CPU cores ten to twenty minutes beside the set-up. What is finished is not done again.
 set -euo pipefail
 
+if (($#)); then
+    sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    [[ $1 == --help ]] && exit 0 || exit 2
+fi
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$root"
 export PYTHONUTF8=1 # text is UTF-8, whatever the locale

@@ -9,6 +9,11 @@
 # From nothing 25 to 40 minutes on two CPU cores, of which the demo takes half; beside the set-up.
 set -euo pipefail
 
+if [[ ${1:-} == -* || $# -gt 1 ]]; then
+    sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    [[ $1 == --help ]] && exit 0 || exit 2
+fi
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 out=$(realpath -m "${1:-$root/results/figures}")
 cd "$root"

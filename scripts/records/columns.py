@@ -32,8 +32,8 @@ def gpu_hours(record: Record) -> str:
     return "; ".join(f"{name} {least}{hours:,.0f}" for name, hours in gpus.items())
 
 
-def cpu_days(record: Record) -> str:
-    days = next(h for k, h in record["hours"].items() if "CPU" in k) / 24
+def cpu_days(record: Record, suffix: str = "cores") -> str:
+    days = next(h for k, h in record["hours"].items() if "CPU" in k and k.endswith(suffix)) / 24
     return "at least " * record["at_least"] + f"{days:,.0f}"
 
 
@@ -192,6 +192,7 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Record], Any], str]] = {
     "gpu_memory": ("GB a GPU", lambda r: r["memory_gb"], ".1f"),
     "gpu_hours": ("hours on its GPUs", gpu_hours, ""),
     "cpu_days": ("days on 2 CPU cores", cpu_days, ""),
+    "bf16_days": ("in bf16", lambda r: cpu_days(r, "bf16"), ""),
     "corpus_disk": ("corpus, GB", lambda r: "at least " * r["at_least"] + f"{r['corpus_gb']}", ""),
     "checkpoints": ("checkpoints, GB", lambda r: r["checkpoints_gb"], ".1f"),
     "published": ("published BLEU", lambda r: r["published"], ""),

@@ -141,8 +141,11 @@ def measured(record: Dict[str, Any]) -> Tuple[Dict[str, Any], List[Dict[str, Any
         memory.append(line)
     cpu = record["device"] == "CPU"
     name = f"{record['threads']} CPU cores" if cpu else record["device"]
+    fp32 = record["dtype"] == "fp32"
+    if cpu and not fp32:
+        name += f", {record['dtype']}"
     rate = round(counted.flops / row["step_s"], -9)
-    return {"hardware": name, "gpu": not cpu, "flops_per_s": rate}, memory if cpu else []
+    return {"hardware": name, "gpu": not cpu, "flops_per_s": rate}, memory if cpu and fp32 else []
 
 
 def costs() -> Dict[str, Any]:

@@ -1,11 +1,12 @@
 """The start of `fairseq-admin`, whose help and mistakes are told before what takes seconds is
-imported, and of the plugin, which one import registers."""
+imported, of the plugin, which one import registers, and of the scripts that take no option."""
 
 import pytest
 
 import fairseq_admin
 from fairseq_admin.methods import METHODS
 from fairseq_admin_cli.main import COMMANDS
+from recipes.code import ROOT
 
 LOOK = """
 import sys
@@ -62,3 +63,14 @@ def test_one_import_registers_the_plugin(lab, tmp_path):
     """Before fairseq's; commands import it after."""
     code = f"import fairseq_admin, fairseq{REGISTERED}"
     lab.run([lab.real / "python", "-W", "ignore", "-c", code], cwd=tmp_path).ok()
+
+
+@pytest.mark.parametrize("script", ["demo.sh", "figures.sh"])
+@pytest.mark.parametrize("word, code", [("--help", 0), ("--seed", 2)])
+def test_a_script_without_options_says_what_it_does(lab, script, word, code):
+    """And does not do it."""
+    run = lab.run(["bash", ROOT / "scripts" / script, word])
+    assert run.code == code and run.output.startswith(
+        "The demo:" if script == "demo.sh" else "Makes every figure"
+    )
+    assert f"Usage:   bash scripts/{script}" in run.output
