@@ -144,13 +144,8 @@ def peak_memory(method: str, layers: str, width: int, options: argparse.Namespac
     """Peak memory of two training steps in a process of their own, in MB: of the GPU, or the
     resident set of the process."""
     command = [sys.executable, sys.argv[0], "--peak-of", method, "--layers", layers]
-    command += [
-        "--widths",
-        str(width),
-        "--tokens",
-        str(options.tokens),
-        f"--options={options.options}",
-    ]
+    command += ["--widths", str(width), "--tokens", str(options.tokens)]
+    command += [f"--options={options.options}"]
     command += ["--dtype", options.dtype, "--dropout", str(options.dropout)]
     command += ["--threads", str(torch.get_num_threads())]
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()[-1])
